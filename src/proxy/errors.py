@@ -1,0 +1,96 @@
+"""What can go wrong, as the operator and ITH are told it.
+
+Foreign exceptions are translated at the edge (``backend``, ``dicom``, ``ledger``); an activity
+turns a :class:`ProxyError` into a fact for its machine. Anything else is a defect.
+"""
+
+from __future__ import annotations
+
+
+class ProxyError(Exception):
+    """Base of all errors we foresee: ``str()`` is one sentence, ``hint`` what to do about it.
+
+    Neither holds patient data, secrets or names taken from a data set or an archive.
+    """
+
+    def __init__(self, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.hint = hint
+
+
+class ConfigError(ProxyError):
+    """The settings cannot be used; the program does not start."""
+
+
+class LedgerError(ProxyError):
+    """The ledger cannot be opened, read or written."""
+
+
+class LinkLost(ProxyError):
+    """The connection to ITH ended or could not be made; it is tried again."""
+
+
+class LinkRefused(ProxyError):
+    """ITH refused the proxy key; trying again soon cannot help."""
+
+
+class LinkEvicted(ProxyError):
+    """ITH closed the connection because another program connected with the same key."""
+
+
+class BackendError(ProxyError):
+    """ITH's HTTPS interface did not give what was asked; ``permanent`` if it never will."""
+
+    def __init__(self, sentence: str, *, permanent: bool, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint)
+        self.permanent = permanent
+
+
+class ArchiveError(BackendError):
+    """A downloaded archive is broken, too large, or holds no DICOM instance."""
+
+
+class NodeError(ProxyError):
+    """A DICOM node did not do what it was asked; the subclasses say at which layer."""
+
+
+class NodeUnreachable(NodeError):
+    """No TCP connection to the node; ``code`` is an errno name, ``timeout`` or ``dns``."""
+
+    def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint)
+        self.code = code
+
+
+class AssociationRejected(NodeError):
+    """The node answered A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    def __init__(
+        self, result: int, source: int, reason: int, sentence: str, *, hint: str = ""
+    ) -> None:
+        super().__init__(sentence, hint=hint)
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+
+class AssociationLost(NodeError):
+    """An established association ended early.
+
+    ``code`` is ``abort``, ``closed``, ``stalled``, ``timeout`` or ``protocol``;
+    ``source`` and ``reason`` are A-ABORT's (PS3.8 Table 9-26), None for the other codes.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        sentence: str,
+        *,
+        source: int | None = None,
+        reason: int | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(sentence, hint=hint)
+        self.code = code
+        self.source = source
+        self.reason = reason

@@ -1,0 +1,72 @@
+"""The nouns that several rooms share: an entity of ITH, an instance, an order to dispatch."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class EntityType(Enum):
+    """The three kinds of things ITH dispatches; the values are the wire's words."""
+
+    SUBJECT = "subject"
+    SESSION = "session"
+    SCAN = "scan"
+
+
+class Entity(msgspec.Struct, frozen=True):
+    """Something of ITH: a subject (patient), session (study) or scan (series).
+
+    Ids are opaque strings. ``subject_id`` and ``session_id`` are the parents that the download
+    URL wants (protocol.md 3); None where the entity has no such parent.
+    """
+
+    type: EntityType
+    id: str
+    subject_id: str | None = None
+    session_id: str | None = None
+
+
+class Priority(Enum):
+    """How urgent ITH says a dispatch is; the order of the enum is the order of service."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first."""
+        return list(Priority).index(self)
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One dispatch as ITH asked for it, for the nodes that are ours."""
+
+    entity: Entity
+    node_ids: tuple[str, ...]
+    correlation_id: str
+    workspace_id: str
+    priority: Priority = Priority.NORMAL
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One DICOM instance in the local PACS.
+
+    ``sha256`` (hex) names its file; ``offset`` is where the data set begins in it, after the file
+    meta group, and ``size`` where it ends, both in bytes.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sha256: str
+    size: int
+    offset: int
+    series_number: int | None = None
+    instance_number: int | None = None
+    patient_id: str = ""

@@ -1,0 +1,45 @@
+"""The seam for calls that block: files, SQLite, unpacking, name look-up.
+
+Everything that blocks goes through :class:`Offload`, so that a simulation on a virtual clock can
+run it inline: a mock clock's autojump does not wait for threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+import trio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs a blocking function without blocking trio."""
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``function`` returns; the call is not abandoned when cancelled."""
+        ...
+
+
+class Threads:
+    """Runs blocking functions in worker threads, at most ``limit`` at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limiter = trio.CapacityLimiter(limit)
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``function`` returns; the call is not abandoned when cancelled."""
+        return await trio.to_thread.run_sync(
+            lambda: function(*args, **kwargs), limiter=self._limiter
+        )
+
+
+class Inline:
+    """Runs blocking functions where they are: for simulations and tests on a virtual clock."""
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what ``function`` returns, after one checkpoint as a thread would have."""
+        await trio.lowlevel.checkpoint()
+        return function(*args, **kwargs)

@@ -1,0 +1,110 @@
+"""Run one machine in trio: a state's activity lives exactly as long as the state.
+
+The supervisor owns runs; an activity reads ``run.state`` and ``run.data`` and tells facts. One
+event at a time, run to completion: :meth:`Run.tell` is synchronous, so no cancellation can split
+a step, and an old activity has ended, clean-up included, before the next one begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import trio
+
+from proxy.fsm import ActivityFailed, Event, Machine, Step
+
+S = TypeVar("S", bound=Enum)
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
+
+Activity: TypeAlias = "Callable[[Run[S, D, O]], Awaitable[None]]"
+Observer: TypeAlias = "Callable[[Run[Any, Any, Any], Step[Any, Any, Any]], None]"
+
+OBSERVERS: list[Observer] = []
+"""Called after each step of every run, before its outputs are handed on: logs, traces, coverage."""
+
+
+class Run(Generic[S, D, O]):
+    """One machine at work."""
+
+    def __init__(
+        self,
+        machine: Machine[S, D, O],
+        data: D,
+        activities: Mapping[str, Activity[S, D, O]],
+        emit: Callable[[O], None],
+        *,
+        on_fault: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Prepare a run; ``activities`` must be exactly those the machine names."""
+        if activities.keys() != {*machine.activities}:
+            given, wanted = sorted(activities), sorted(machine.activities)
+            raise ValueError(f"{machine.name}: activities {given} given, {wanted} wanted")
+        self.machine = machine
+        self.state = machine.initial
+        self.data = data
+        self._activities = activities
+        self._emit = emit
+        self._on_fault = on_fault
+        self._moved = trio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether the machine is in a final state."""
+        return self.state in self.machine.final
+
+    def tell(self, event: Event) -> Step[S, D, O]:
+        """Step the machine with one event, now.
+
+        Raises :class:`proxy.fsm.IllegalEvent`, and does not move, where the table has no cell.
+        """
+        step = self.machine.step(self.state, self.data, event)
+        self.state, self.data = step.after, step.data
+        for observe in OBSERVERS:
+            observe(self, step)
+        if step.after is not step.before:
+            self._moved.set()
+        for output in step.outputs:
+            self._emit(output)
+        return step
+
+    async def run(self) -> None:
+        """Run until a final state."""
+        while not self.over:
+            await self._live(self.machine.activity(self.state))
+
+    async def _live(self, name: str | None) -> None:
+        """Keep one activity alive through the adjacent states that share it."""
+        async with trio.open_nursery() as nursery:
+            if name is not None:
+                nursery.start_soon(self._act, name)
+            while not self.over and self.machine.activity(self.state) == name:
+                await self._stay()
+                if name is None:
+                    break
+            nursery.cancel_scope.cancel(f"{self.machine.name} is now {self.state.name}")
+
+    async def _stay(self) -> None:
+        """Stay in the present state until it is left or its limit is over."""
+        self._moved = moved = trio.Event()
+        stay = self.machine.stay(self.state)
+        with trio.move_on_after(self.machine.seconds(self.state, self.data)):
+            await moved.wait()
+        if stay and stay.limit and not moved.is_set():
+            self.tell(stay.limit.event())
+
+    async def _act(self, name: str) -> None:
+        """Run one activity and turn its surprises into an event: one run's fault ends no other."""
+        try:
+            await self._activities[name](self)
+        except Exception as error:  # noqa: BLE001 - the containment boundary of this program
+            if self._on_fault:
+                self._on_fault(error)
+            self.tell(ActivityFailed(type(error).__name__))
+            return
+        ended_silently = not self.over and self.machine.activity(self.state) == name
+        if ended_silently and self.machine.seconds(self.state, self.data) == math.inf:
+            self.tell(ActivityFailed(f"{name} ended in {self.state.name} and told nothing"))
