@@ -50,6 +50,7 @@ class Run(Generic[S, D, O]):
         self._emit = emit
         self._on_fault = on_fault
         self._moved = trio.Event()
+        self._left = False
 
     @property
     def over(self) -> bool:
@@ -66,6 +67,8 @@ class Run(Generic[S, D, O]):
         for observe in OBSERVERS:
             observe(self, step)
         if step.after is not step.before:
+            activity = self.machine.activity
+            self._left |= self.over or activity(step.before) != activity(step.after)
             self._moved.set()
         for output in step.outputs:
             self._emit(output)
@@ -74,6 +77,7 @@ class Run(Generic[S, D, O]):
     async def run(self) -> None:
         """Run until a final state."""
         while not self.over:
+            self._left = False
             await self._live(self.machine.activity(self.state))
 
     async def _live(self, name: str | None) -> None:
@@ -81,10 +85,8 @@ class Run(Generic[S, D, O]):
         async with trio.open_nursery() as nursery:
             if name is not None:
                 nursery.start_soon(self._act, name)
-            while not self.over and self.machine.activity(self.state) == name:
+            while not self._left:
                 await self._stay()
-                if name is None:
-                    break
             nursery.cancel_scope.cancel(f"{self.machine.name} is now {self.state.name}")
 
     async def _stay(self) -> None:
@@ -97,14 +99,20 @@ class Run(Generic[S, D, O]):
             self.tell(stay.limit.event())
 
     async def _act(self, name: str) -> None:
-        """Run one activity and turn its surprises into an event: one run's fault ends no other."""
+        """Run one activity and turn its surprises into an event: one run's fault ends no other.
+
+        What fails after the activity's states were left, as in its clean-up, is only noted: the
+        machine has gone on, and what it became is not undone.
+        """
         try:
             await self._activities[name](self)
-        except Exception as error:  # noqa: BLE001 - the containment boundary of this program
+        except* Exception as faults:  # noqa: BLE001 - the containment boundary of this program
+            fault = faults.exceptions[0] if len(faults.exceptions) == 1 else faults
             if self._on_fault:
-                self._on_fault(error)
-            self.tell(ActivityFailed(type(error).__name__))
-            return
-        ended_silently = not self.over and self.machine.activity(self.state) == name
-        if ended_silently and self.machine.seconds(self.state, self.data) == math.inf:
+                self._on_fault(fault)
+            if not self._left:
+                self.tell(ActivityFailed(type(fault).__name__))
+        while not self._left and self.machine.seconds(self.state, self.data) < math.inf:
+            await self._moved.wait()
+        if not self._left:
             self.tell(ActivityFailed(f"{name} ended in {self.state.name} and told nothing"))

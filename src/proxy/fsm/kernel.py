@@ -13,7 +13,8 @@ is built, from where its events come (:class:`Source`) and how the runner works:
 * a time limit is told only in the state that has the limit;
 * an activity lives exactly as long as the states that name it, and is cancelled when a request
   or a limit moves the machine elsewhere. Until its next checkpoint it may tell one more fact,
-  so a fact needs a cell in every such neighbour too.
+  so a fact needs a cell in every such neighbour too;
+* that an activity failed is told only while its states last, and must lead out of them.
 
 An event that reaches a blank cell all the same is a defect: :class:`IllegalEvent`, no move.
 """
@@ -161,6 +162,10 @@ def stay(
     return Stay(state, does, limit, unlimited)
 
 
+def _after(entry: Row[S, D, O] | Ignore[S], state: S) -> S:
+    return state if isinstance(entry, Ignore) or entry.target is None else entry.target
+
+
 def _several(sources: S | tuple[S, ...]) -> tuple[S, ...]:
     return sources if isinstance(sources, tuple) else (sources,)
 
@@ -261,9 +266,9 @@ class Machine(Generic[S, D, O]):
             return frozenset(self.states)
         if event.source is Source.TIMER:
             return frozenset(s.state for s in self.stays if s.limit and s.limit.event is event)
-        tellers = {self.activity(s) for s, on in self.cells if on is event} - {None}
         if event is ActivityFailed:
-            tellers = set(self.activities)
+            return frozenset(s.state for s in self.stays if s.does)
+        tellers = {self.activity(s) for s, on in self.cells if on is event} - {None}
         alive = [s.state for s in self.stays if s.does in tellers]
         return self.reachable(alive, lambda on: on.source.any_time or on.source is Source.TIMER)
 
@@ -285,6 +290,13 @@ class Machine(Generic[S, D, O]):
             for event in dict.fromkeys((*self.events, *faults))
             for state in self.states
             if state in self.can_occur(event) and (state, event) not in self.cells
+        )
+        yield from (
+            f"{entry.id} stays with an activity that failed"
+            for entry in self.entries
+            if entry.on is ActivityFailed
+            for state in entry.sources
+            if self.activity(state) and self.activity(_after(entry, state)) == self.activity(state)
         )
 
     def _stay_flaws(self) -> Iterator[str]:

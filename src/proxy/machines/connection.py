@@ -1,0 +1,332 @@
+"""The connection to ITH: one WebSocket, kept for as long as the program runs."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+
+
+class ConnectionState(Enum):
+    """Where the connection is."""
+
+    OFFLINE = "Not started."
+    CONNECTING = "TCP, TLS and the WebSocket upgrade are under way."
+    HANDSHAKING = "The WebSocket is open. Waiting for the first message of ITH."
+    ONLINE = "Events and reports flow."
+    BACKING_OFF = "The link was lost or could not be made. Waiting before the next attempt."
+    REFUSED = "ITH refused the proxy key. Waiting long, because only a person can help."
+    EVICTED = "Another program connected with the same key. Waiting long, so as not to evict it."
+    CLOSING = "The close frame was sent. Waiting for ITH to answer it."
+    CLOSED = "The program is stopping; the link is gone."
+
+
+class ConnectRequested(Event, frozen=True):
+    """The service starts the link, or the operator wants to try now."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class CloseRequested(Event, frozen=True):
+    """The program stops."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    reason: str
+
+
+class LinkOpened(Event, frozen=True):
+    """ITH accepted the WebSocket upgrade."""
+
+    source: ClassVar[Source] = Source.PEER
+
+
+class HandshakeDone(Event, frozen=True):
+    """The first message of ITH came."""
+
+    source: ClassVar[Source] = Source.PEER
+
+
+class LinkDropped(Event, frozen=True):
+    """The attempt failed, or the link was lost."""
+
+    source: ClassVar[Source] = Source.PEER
+    error: str
+    retry_in: float
+
+
+class KeyRefused(Event, frozen=True):
+    """ITH answered 401 or 403, or closed with 4001 or 4003."""
+
+    source: ClassVar[Source] = Source.PEER
+    error: str
+
+
+class KeyTaken(Event, frozen=True):
+    """ITH closed with 4002: a newer connection has the same key."""
+
+    source: ClassVar[Source] = Source.PEER
+    error: str
+
+
+class LinkClosed(Event, frozen=True):
+    """The orderly close is done."""
+
+
+class ConnectTimedOut(Event, frozen=True):
+    """The WebSocket did not open in time."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class HandshakeTimedOut(Event, frozen=True):
+    """No message came in time."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class StayedUp(Event, frozen=True):
+    """The link has been up long enough to be called stable."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class RetryDue(Event, frozen=True):
+    """The wait is over."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class CloseTimedOut(Event, frozen=True):
+    """ITH did not answer the close frame in time."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What the connection remembers; ``attempts`` failed since it was last stable, rest seconds."""
+
+    attempts: int = 0
+    retry_in: float = 0.0
+    error: str | None = None
+    connect_seconds: float = 20.0
+    handshake_seconds: float = 10.0
+    stable_seconds: float = 60.0
+    timeout_retry_seconds: float = 5.0
+    refused_seconds: float = 300.0
+    evicted_seconds: float = 300.0
+    close_seconds: float = 2.0
+
+
+class CameOnline(msgspec.Struct, frozen=True):
+    """Output: fetch the configuration and send what was kept for ITH."""
+
+
+class WentOffline(msgspec.Struct, frozen=True):
+    """Output: keep reports until the link is back."""
+
+    error: str
+
+
+ConnectionOutput: TypeAlias = CameOnline | WentOffline
+Result: TypeAlias = tuple[Link, tuple[ConnectionOutput, ...]]
+
+replace = msgspec.structs.replace
+
+
+def come_online(link: Link, event: HandshakeDone) -> Result:
+    """Begin to work with ITH."""
+    return replace(link, error=None), (CameOnline(),)
+
+
+def call_stable(link: Link, event: StayedUp) -> Result:
+    """Begin the next back-off anew: this link has proven itself."""
+    return replace(link, attempts=0), ()
+
+
+def keep_error(link: Link, event: LinkDropped) -> Result:
+    """Count the attempt, keep its error and the time to wait."""
+    attempts = link.attempts + 1
+    return replace(link, attempts=attempts, error=event.error, retry_in=event.retry_in), ()
+
+
+def go_offline(link: Link, event: LinkDropped) -> Result:
+    """As keep_error, and say that the link is gone."""
+    link, _ = keep_error(link, event)
+    return link, (WentOffline(event.error),)
+
+
+def time_out(link: Link, event: ConnectTimedOut | HandshakeTimedOut) -> Result:
+    """Count the attempt and say what ITH did not do."""
+    if isinstance(event, ConnectTimedOut):
+        error = "ITH did not answer in time"
+    else:
+        error = "ITH opened the WebSocket and then sent nothing"
+    attempts = link.attempts + 1
+    wait = min(link.timeout_retry_seconds * 2**attempts, link.refused_seconds)
+    return replace(link, attempts=attempts, error=error, retry_in=wait), ()
+
+
+def keep_refusal(link: Link, event: KeyRefused | KeyTaken) -> Result:
+    """Keep what ITH said and say that the link is gone."""
+    return replace(link, error=event.error), (WentOffline(event.error),)
+
+
+(
+    OFFLINE,
+    CONNECTING,
+    HANDSHAKING,
+    ONLINE,
+    BACKING_OFF,
+    REFUSED,
+    EVICTED,
+    CLOSING,
+    CLOSED,
+) = ConnectionState
+WAITS = (BACKING_OFF, REFUSED, EVICTED)
+WIRED = (CONNECTING, HANDSHAKING, ONLINE)
+ENDING = (CLOSING, CLOSED)
+
+CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
+    name="connection",
+    purpose=__doc__,
+    initial=OFFLINE,
+    final=frozenset({CLOSED}),
+    stays=(
+        stay(OFFLINE, unlimited="the service starts it when the ledger is open"),
+        stay(
+            CONNECTING,
+            does="keep_link",
+            limit=limit(
+                lambda link: link.connect_seconds, ConnectTimedOut, "ith.connect_seconds (20 s)"
+            ),
+        ),
+        stay(
+            HANDSHAKING,
+            does="keep_link",
+            limit=limit(
+                lambda link: link.handshake_seconds,
+                HandshakeTimedOut,
+                "ith.handshake_seconds (10 s)",
+            ),
+        ),
+        stay(
+            ONLINE,
+            does="keep_link",
+            limit=limit(
+                lambda link: link.stable_seconds if link.attempts else math.inf,
+                StayedUp,
+                "ith.stable_seconds (60 s), while a failure is remembered; the link itself is "
+                "bounded by the pong deadline",
+            ),
+        ),
+        stay(
+            BACKING_OFF,
+            limit=limit(
+                lambda link: link.retry_in, RetryDue, "full jitter up to ith.backoff_max_seconds"
+            ),
+        ),
+        stay(
+            REFUSED,
+            limit=limit(lambda link: link.refused_seconds, RetryDue, "ith.refused_seconds (300 s)"),
+        ),
+        stay(
+            EVICTED,
+            limit=limit(lambda link: link.evicted_seconds, RetryDue, "ith.evicted_seconds (300 s)"),
+        ),
+        stay(
+            CLOSING,
+            does="keep_link",
+            limit=limit(lambda link: link.close_seconds, CloseTimedOut, "2 s"),
+        ),
+    ),
+    rows=(
+        row("CON-01", OFFLINE, ConnectRequested, CONNECTING, doc="The service starts."),
+        row("CON-02", CONNECTING, LinkOpened, HANDSHAKING, doc="The key was accepted."),
+        row("CON-03", HANDSHAKING, HandshakeDone, ONLINE, come_online, doc="ITH speaks to us."),
+        row("CON-04", ONLINE, StayedUp, None, call_stable, doc="Only a stable link resets."),
+        row(
+            "CON-05",
+            (CONNECTING, HANDSHAKING),
+            LinkDropped,
+            BACKING_OFF,
+            keep_error,
+            doc="No link was made.",
+        ),
+        row("CON-06", ONLINE, LinkDropped, BACKING_OFF, go_offline, doc="The link was lost."),
+        row(
+            "CON-07",
+            CONNECTING,
+            ConnectTimedOut,
+            BACKING_OFF,
+            time_out,
+            doc="As a failed attempt.",
+        ),
+        row(
+            "CON-08",
+            HANDSHAKING,
+            HandshakeTimedOut,
+            BACKING_OFF,
+            time_out,
+            doc="A silent server is not ITH.",
+        ),
+        row("CON-09", WIRED, KeyRefused, REFUSED, keep_refusal, doc="Only a person can help."),
+        row("CON-10", WIRED, KeyTaken, EVICTED, keep_refusal, doc="Two would evict each other."),
+        row("CON-11", WAITS, RetryDue, CONNECTING, doc="Try again."),
+        row("CON-12", WAITS, ConnectRequested, CONNECTING, doc="Try now."),
+        row(
+            "CON-13",
+            (OFFLINE, CONNECTING, *WAITS),
+            CloseRequested,
+            CLOSED,
+            doc="Nothing is open.",
+        ),
+        row(
+            "CON-14",
+            (HANDSHAKING, ONLINE),
+            CloseRequested,
+            CLOSING,
+            doc="Close in order: ITH sees 1000.",
+        ),
+        row("CON-15", CLOSING, LinkClosed, CLOSED, doc="ITH answered."),
+        row("CON-16", CLOSING, CloseTimedOut, CLOSED, doc="Do not wait any longer."),
+        row("CON-17", CLOSING, LinkDropped, CLOSED, doc="Gone all the same."),
+        row("CON-18", CLOSING, KeyRefused, CLOSED, doc="Gone all the same."),
+        row("CON-19", CLOSING, KeyTaken, CLOSED, doc="Gone all the same."),
+        row("CON-20", WIRED, ActivityFailed, BACKING_OFF, doc="A defect costs one link."),
+        row("CON-21", CLOSING, ActivityFailed, CLOSED, doc="Gone all the same."),
+    ),
+    ignores=(
+        ignore("CON-80", (*WIRED, *ENDING), ConnectRequested, doc="It is, or must not be."),
+        ignore(
+            "CON-82",
+            (HANDSHAKING, ONLINE, BACKING_OFF, *ENDING),
+            LinkOpened,
+            doc="A link opens once; one that opens too late is dropped.",
+        ),
+        ignore(
+            "CON-83",
+            (CONNECTING, ONLINE, BACKING_OFF, *ENDING),
+            HandshakeDone,
+            doc="Only the first message of an open link counts.",
+        ),
+        ignore("CON-84", (BACKING_OFF, CLOSED), LinkDropped, doc="It timed out or was closed."),
+        ignore("CON-85", (BACKING_OFF, CLOSED), KeyRefused, doc="The next attempt finds out."),
+        ignore("CON-86", (BACKING_OFF, CLOSED), KeyTaken, doc="The next attempt finds out."),
+        ignore(
+            "CON-87",
+            (*WIRED, BACKING_OFF, CLOSED),
+            LinkClosed,
+            doc="An orderly close begins in CLOSING; elsewhere it was a drop.",
+        ),
+        ignore("CON-81", ENDING, CloseRequested, doc="It is closing."),
+    ),
+    notes=(
+        "Nothing of the link itself is on disk. Reports that ITH has not proven to have received "
+        "are, and are sent again on the next link.",
+        "A link is alive only if ITH answers our own ping within ith.pong_seconds.",
+    ),
+)

@@ -1,0 +1,416 @@
+"""One delivery: the instances of one dispatch, sent to one DICOM node."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+
+
+class DeliveryState(Enum):
+    """Where a delivery is."""
+
+    WAITING = "Accepted. Waiting for the content, for the node and for a free association."
+    STORING = "C-STORE requests are being sent to the node."
+    BACKING_OFF = "The node failed. Waiting before the next attempt."
+    HELD = "Nothing is sent until the hold ends. What the node has is kept in the ledger."
+    STOPPING = "Told to stop. The C-STORE in flight may end within the grace."
+    ABORTING = "The C-STORE in flight did not end in time. The association is cut."
+    COMPLETED = "The node said of every instance that it has it."
+    FAILED = "Given up. The error says why."
+    CANCELLED = "Ended on request before the node had every instance."
+
+
+class Outcome(Enum):
+    """How a delivery or a dispatch ended; the ledger's words."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Purpose(Enum):
+    """What a stop is for; a later one of the list is stronger and is never weakened."""
+
+    RESTART = "restart"
+    HOLD = "hold"
+    CANCEL = "cancel"
+
+    @property
+    def strength(self) -> int:
+        """A larger one wins."""
+        return list(Purpose).index(self)
+
+
+class ContentReady(Event, frozen=True):
+    """The instances are in the local PACS; the ledger knows what the node has of them."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    files_total: int
+    files_stored: int
+
+
+class TurnGranted(Event, frozen=True):
+    """The content is there, the node takes work and an association is free."""
+
+
+class InstanceStored(Event, frozen=True):
+    """The node answered a C-STORE with success or a warning."""
+
+
+class InstanceRefused(Event, frozen=True):
+    """The node will never take this instance as it is."""
+
+    error: str
+
+
+class AllStored(Event, frozen=True):
+    """Nothing is left to send and the node has every instance."""
+
+
+class SomeRefused(Event, frozen=True):
+    """Nothing is left to send, but the node refused some instances."""
+
+    error: str
+
+
+class AttemptFailed(Event, frozen=True):
+    """The attempt failed and the node's settings allow another one."""
+
+    error: str
+    retry_in: float
+
+
+class AttemptsExhausted(Event, frozen=True):
+    """The attempt failed and no further one is allowed, or none can help."""
+
+    error: str
+
+
+class RetryDue(Event, frozen=True):
+    """The back-off is over."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class StopTimedOut(Event, frozen=True):
+    """The C-STORE in flight did not end within the grace."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class StoppedToGoOn(Event, frozen=True):
+    """The association is gone, and the delivery goes on from the ledger."""
+
+
+class StoppedToHold(Event, frozen=True):
+    """The association is gone, and the delivery is held."""
+
+
+class StoppedToCancel(Event, frozen=True):
+    """The association is gone, and the delivery ends."""
+
+
+class RestartRequested(Event, frozen=True):
+    """The node changed or came back: go on at once, over a fresh association."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    reason: str
+
+
+class HoldRequested(Event, frozen=True):
+    """The proxy pauses or stops, or the node is set inactive."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    reason: str
+
+
+class ResumeRequested(Event, frozen=True):
+    """No hold is left; told only where the stop under way, if any, is a hold."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class CancelRequested(Event, frozen=True):
+    """The entity was deleted or the node removed."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    reason: str
+
+
+class GiveUpRequested(Event, frozen=True):
+    """The content cannot be had."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a delivery remembers beside its state; durations in seconds.
+
+    ``attempts`` counts the failed attempts since the node last took an instance.
+    """
+
+    files_total: int = 0
+    files_stored: int = 0
+    files_refused: int = 0
+    attempts: int = 0
+    retry_in: float = 0.0
+    grace: float = 3.0
+    error: str | None = None
+    stop: Purpose | None = None
+
+
+class Advanced(msgspec.Struct, frozen=True):
+    """Output: tell ITH how far the delivery is."""
+
+    progress: Progress
+
+
+class AttemptKept(msgspec.Struct, frozen=True):
+    """Output: write the failed attempt and the next one's time to the ledger."""
+
+    progress: Progress
+
+
+class DeliveryOver(msgspec.Struct, frozen=True):
+    """Output: write the outcome to the ledger and report it to ITH."""
+
+    outcome: Outcome
+    progress: Progress
+
+
+DeliveryOutput: TypeAlias = Advanced | AttemptKept | DeliveryOver
+Result: TypeAlias = tuple[Progress, tuple[DeliveryOutput, ...]]
+
+replace = msgspec.structs.replace
+
+
+def count_content(progress: Progress, event: ContentReady) -> Result:
+    """Take over what the ledger counts."""
+    total, stored = event.files_total, event.files_stored
+    return replace(progress, files_total=total, files_stored=stored), ()
+
+
+def report_advance(progress: Progress, event: TurnGranted) -> Result:
+    """Say that sending begins."""
+    return progress, (Advanced(progress),)
+
+
+def count_stored(progress: Progress, event: InstanceStored) -> Result:
+    """Count the instance, forget earlier failures, say how far it is."""
+    stored = progress.files_stored + 1
+    progress = replace(progress, files_stored=stored, attempts=0)
+    return progress, (Advanced(progress),)
+
+
+def count_refused(progress: Progress, event: InstanceRefused) -> Result:
+    """Count the refusal and keep its reason."""
+    refused = progress.files_refused + 1
+    return replace(progress, files_refused=refused, error=event.error), ()
+
+
+def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
+    """Count the attempt, keep its error and the time to wait."""
+    attempts = progress.attempts + 1
+    progress = replace(progress, attempts=attempts, error=event.error, retry_in=event.retry_in)
+    return progress, (AttemptKept(progress),)
+
+
+def want_restart(progress: Progress, event: RestartRequested) -> Result:
+    """Remember to go on afterwards, unless the stop is already for more than that."""
+    return _stronger(progress, Purpose.RESTART, event.reason), ()
+
+
+def want_hold(progress: Progress, event: HoldRequested) -> Result:
+    """Remember to hold afterwards, unless the stop is already for more than that."""
+    return _stronger(progress, Purpose.HOLD, event.reason), ()
+
+
+def want_cancel(progress: Progress, event: CancelRequested) -> Result:
+    """Remember to end afterwards."""
+    return _stronger(progress, Purpose.CANCEL, event.reason), ()
+
+
+def _stronger(progress: Progress, purpose: Purpose, reason: str) -> Progress:
+    if progress.stop and progress.stop.strength >= purpose.strength:
+        return progress
+    return replace(progress, stop=purpose, error=reason)
+
+
+def forget_stop(
+    progress: Progress, event: ResumeRequested | StoppedToGoOn | StoppedToHold
+) -> Result:
+    """The stop is done or no longer wanted."""
+    return replace(progress, stop=None), ()
+
+
+def report_completed(progress: Progress, event: AllStored) -> Result:
+    """Say that the node has everything."""
+    progress = replace(progress, error=None, stop=None)
+    return progress, (DeliveryOver(Outcome.COMPLETED, progress),)
+
+
+def report_failed(
+    progress: Progress, event: SomeRefused | AttemptsExhausted | GiveUpRequested
+) -> Result:
+    """Say that the delivery failed, and why."""
+    progress = replace(progress, error=event.error, stop=None)
+    return progress, (DeliveryOver(Outcome.FAILED, progress),)
+
+
+def report_fault(progress: Progress, event: ActivityFailed) -> Result:
+    """Say that the proxy itself failed."""
+    progress = replace(progress, error=f"internal error: {event.error}", stop=None)
+    return progress, (DeliveryOver(Outcome.FAILED, progress),)
+
+
+def report_cancelled(progress: Progress, event: CancelRequested) -> Result:
+    """Say that the delivery ended on request, and on which."""
+    progress = replace(progress, error=event.reason, stop=None)
+    return progress, (DeliveryOver(Outcome.CANCELLED, progress),)
+
+
+def report_stopped(progress: Progress, event: StoppedToCancel) -> Result:
+    """Say that the delivery ended on request; the stop kept the reason."""
+    progress = replace(progress, stop=None)
+    return progress, (DeliveryOver(Outcome.CANCELLED, progress),)
+
+
+(WAITING, STORING, BACKING_OFF, HELD, STOPPING, ABORTING, COMPLETED, FAILED, CANCELLED) = (
+    DeliveryState
+)
+IDLE = (WAITING, BACKING_OFF, HELD)
+WIRED = (STORING, STOPPING, ABORTING)
+ENDING = (STOPPING, ABORTING)
+OVER = (COMPLETED, FAILED, CANCELLED)
+
+DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
+    name="delivery",
+    purpose=__doc__,
+    initial=WAITING,
+    final=frozenset(OVER),
+    stays=(
+        stay(
+            WAITING,
+            does="wait_for_turn",
+            unlimited="ITH waits for the download; a node that is down costs an attempt each time",
+        ),
+        stay(
+            STORING,
+            does="store_instances",
+            unlimited="the association has its own clocks: connect, answer, stall, response",
+        ),
+        stay(
+            BACKING_OFF,
+            limit=limit(
+                lambda progress: progress.retry_in,
+                RetryDue,
+                "full jitter over the node's retry_delay, doubled for each attempt",
+            ),
+        ),
+        stay(HELD, unlimited="a pause lasts as long as whoever asked for it wants"),
+        stay(
+            STOPPING,
+            does="store_instances",
+            limit=limit(
+                lambda progress: progress.grace, StopTimedOut, "dicom.cancel_seconds (default 3 s)"
+            ),
+        ),
+        stay(ABORTING, does="settle", unlimited="the association is cut before settle begins"),
+    ),
+    rows=(
+        row("DLV-01", IDLE, ContentReady, None, count_content, doc="The download is whole."),
+        row("DLV-02", WAITING, TurnGranted, STORING, report_advance, doc="Its turn has come."),
+        row("DLV-03", WIRED, InstanceStored, None, count_stored, doc="One more is at the node."),
+        row("DLV-04", WIRED, InstanceRefused, None, count_refused, doc="The others go on."),
+        row("DLV-05", WIRED, AllStored, COMPLETED, report_completed, doc="The node has them all."),
+        row("DLV-06", WIRED, SomeRefused, FAILED, report_failed, doc="No retry can help."),
+        row(
+            "DLV-07",
+            (WAITING, STORING),
+            AttemptFailed,
+            BACKING_OFF,
+            keep_attempt,
+            doc="Try again later.",
+        ),
+        row(
+            "DLV-08",
+            (WAITING, STORING),
+            AttemptsExhausted,
+            FAILED,
+            report_failed,
+            doc="Give up.",
+        ),
+        row("DLV-09", BACKING_OFF, RetryDue, WAITING, doc="Try again now."),
+        row("DLV-10", (WAITING, BACKING_OFF), HoldRequested, HELD, doc="Nothing is in flight."),
+        row("DLV-11", STORING, HoldRequested, STOPPING, want_hold, doc="One may end."),
+        row("DLV-12", ENDING, HoldRequested, None, want_hold, doc="Hold instead of going on."),
+        row("DLV-13", HELD, ResumeRequested, WAITING, doc="Go on with what the node lacks."),
+        row(
+            "DLV-14",
+            STOPPING,
+            ResumeRequested,
+            STORING,
+            forget_stop,
+            doc="Resumed within the grace: the association stays.",
+        ),
+        row("DLV-15", ABORTING, ResumeRequested, None, forget_stop, doc="Go on once it is cut."),
+        row("DLV-16", BACKING_OFF, RestartRequested, WAITING, doc="No need to wait any longer."),
+        row("DLV-17", STORING, RestartRequested, STOPPING, want_restart, doc="One may end."),
+        row("DLV-18", ENDING, RestartRequested, None, want_restart, doc="A hold stays a hold."),
+        row("DLV-19", IDLE, CancelRequested, CANCELLED, report_cancelled, doc="None in flight."),
+        row("DLV-20", STORING, CancelRequested, STOPPING, want_cancel, doc="One may end."),
+        row("DLV-21", ENDING, CancelRequested, None, want_cancel, doc="The strongest stop."),
+        row("DLV-22", IDLE, GiveUpRequested, FAILED, report_failed, doc="Nothing to send."),
+        row("DLV-23", STOPPING, StopTimedOut, ABORTING, doc="Do not wait any longer."),
+        row("DLV-24", WIRED, StoppedToGoOn, WAITING, forget_stop, doc="Over a new association."),
+        row("DLV-25", WIRED, StoppedToHold, HELD, forget_stop, doc="The rest is in the ledger."),
+        row("DLV-26", WIRED, StoppedToCancel, CANCELLED, report_stopped, doc="It is over."),
+        row(
+            "DLV-27",
+            (WAITING, *WIRED),
+            ActivityFailed,
+            FAILED,
+            report_fault,
+            doc="A defect ends one delivery and no other.",
+        ),
+    ),
+    ignores=(
+        ignore("DLV-80", WIRED, ContentReady, doc="It was there before the first C-STORE."),
+        ignore("DLV-81", OVER, ContentReady, doc="Over."),
+        ignore("DLV-82", (HELD, FAILED, CANCELLED), TurnGranted, doc="The turn is given back."),
+        ignore(
+            "DLV-83",
+            (HELD, FAILED, CANCELLED, *ENDING),
+            AttemptFailed,
+            doc="The stop came first, and it is stronger than a retry.",
+        ),
+        ignore(
+            "DLV-84",
+            (HELD, FAILED, CANCELLED, *ENDING),
+            AttemptsExhausted,
+            doc="The stop came first; a held delivery finds out again.",
+        ),
+        ignore("DLV-85", HELD, HoldRequested, doc="It is held."),
+        ignore("DLV-86", OVER, HoldRequested, doc="Over."),
+        ignore("DLV-87", (WAITING, STORING, BACKING_OFF), ResumeRequested, doc="It is not held."),
+        ignore("DLV-88", OVER, ResumeRequested, doc="Over."),
+        ignore("DLV-89", WAITING, RestartRequested, doc="Nothing is open; it reads the new node."),
+        ignore("DLV-90", HELD, RestartRequested, doc="A hold stays a hold."),
+        ignore("DLV-91", OVER, RestartRequested, doc="Over."),
+        ignore("DLV-92", OVER, CancelRequested, doc="Over."),
+        ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
+        ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
+    ),
+    notes=(
+        "In the ledger: each instance's state at the node, the failed attempts, the outcome. "
+        "After a restart a delivery that was not over begins in WAITING and sends what is left.",
+        "A stop is in two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
+        "cancel; ABORTING cuts the association. An instance is counted only when the node "
+        "answered.",
+    ),
+)

@@ -1,0 +1,312 @@
+"""One dispatch: an entity of ITH, downloaded once and delivered to each of its nodes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.machines.delivery import Outcome
+
+
+class DispatchState(Enum):
+    """Where a dispatch is."""
+
+    ACCEPTED = "The order is being written to the ledger. Nothing else happens before that."
+    QUEUED = "Waiting for a free download. The priority sets the order."
+    FETCHING = "The entity is being downloaded into the local PACS."
+    BACKING_OFF = "The download failed. Waiting before the next attempt."
+    DELIVERING = "The content is in the local PACS. The deliveries are at work."
+    HELD = "The proxy is paused. Nothing is downloaded."
+    COMPLETED = "Every node of ours has every instance."
+    FAILED = "At least one node lacks something. The error says why."
+    CANCELLED = "Every delivery that was not complete was cancelled."
+    DUPLICATE = "The same order was accepted before. It is not done twice."
+
+
+class Recorded(Event, frozen=True):
+    """The order is durable."""
+
+
+class RecordedWhilePaused(Event, frozen=True):
+    """The order is durable, and the proxy is paused."""
+
+
+class AlreadyKnown(Event, frozen=True):
+    """The ledger holds an order with the same correlation id and entity."""
+
+
+class TurnGranted(Event, frozen=True):
+    """A download is free and no more urgent dispatch waits."""
+
+
+class FetchAdvanced(Event, frozen=True):
+    """More of the archive arrived."""
+
+    percent: int
+
+
+class Fetched(Event, frozen=True):
+    """The entity is whole in the local PACS, and each delivery is planned."""
+
+    files_total: int
+
+
+class FetchFailed(Event, frozen=True):
+    """The download failed and may succeed later."""
+
+    error: str
+    retry_in: float
+
+
+class FetchExhausted(Event, frozen=True):
+    """The download failed for good, or there is nothing to send in it."""
+
+    error: str
+
+
+class RetryDue(Event, frozen=True):
+    """The back-off is over."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class HoldRequested(Event, frozen=True):
+    """The proxy pauses or stops."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    reason: str
+
+
+class ResumeRequested(Event, frozen=True):
+    """The proxy is active again."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class AllDelivered(Event, frozen=True):
+    """The last delivery is over, and all are completed."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class SomeFailed(Event, frozen=True):
+    """The last delivery is over, and at least one failed."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+
+
+class AllCancelled(Event, frozen=True):
+    """The last delivery is over; none failed, at least one was cancelled."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What a dispatch remembers beside its state; ``retry_in`` in seconds."""
+
+    attempts: int = 0
+    retry_in: float = 0.0
+    percent: int = 0
+    files_total: int = 0
+    error: str | None = None
+
+
+class Downloading(msgspec.Struct, frozen=True):
+    """Output: tell ITH, for each node, how far the download is."""
+
+    percent: int
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Output: let the deliveries begin."""
+
+    files_total: int
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """Output: end every delivery with this error."""
+
+    error: str
+
+
+class Withdraw(msgspec.Struct, frozen=True):
+    """Output: end this run and its deliveries without a word."""
+
+
+class DispatchOver(msgspec.Struct, frozen=True):
+    """Output: write the outcome to the ledger and close the dispatch towards ITH."""
+
+    outcome: Outcome
+    work: Work
+
+
+DispatchOutput: TypeAlias = Downloading | HandOver | GiveUp | Withdraw | DispatchOver
+Result: TypeAlias = tuple[Work, tuple[DispatchOutput, ...]]
+
+replace = msgspec.structs.replace
+
+
+def withdraw(work: Work, event: AlreadyKnown) -> Result:
+    """End silently: the first one reports."""
+    return work, (Withdraw(),)
+
+
+def report_start(work: Work, event: TurnGranted) -> Result:
+    """Say that the download begins."""
+    work = replace(work, percent=0)
+    return work, (Downloading(0),)
+
+
+def report_advance(work: Work, event: FetchAdvanced) -> Result:
+    """Say how far the download is."""
+    work = replace(work, percent=event.percent)
+    return work, (Downloading(event.percent),)
+
+
+def hand_over(work: Work, event: Fetched) -> Result:
+    """Let the deliveries begin."""
+    work = replace(work, files_total=event.files_total, percent=100, error=None)
+    return work, (Downloading(100), HandOver(event.files_total))
+
+
+def keep_error(work: Work, event: FetchFailed) -> Result:
+    """Count the attempt, keep its error and the time to wait."""
+    attempts = work.attempts + 1
+    return replace(work, attempts=attempts, error=event.error, retry_in=event.retry_in), ()
+
+
+def give_up(work: Work, event: FetchExhausted) -> Result:
+    """End every delivery, then close."""
+    work = replace(work, error=event.error)
+    return work, (GiveUp(event.error), DispatchOver(Outcome.FAILED, work))
+
+
+def give_up_on_fault(work: Work, event: ActivityFailed) -> Result:
+    """End every delivery and say that the proxy itself failed."""
+    work = replace(work, error=f"internal error: {event.error}")
+    return work, (GiveUp(work.error or ""), DispatchOver(Outcome.FAILED, work))
+
+
+def close_completed(work: Work, event: AllDelivered) -> Result:
+    """Say that every node of ours has everything."""
+    return work, (DispatchOver(Outcome.COMPLETED, work),)
+
+
+def close_failed(work: Work, event: SomeFailed) -> Result:
+    """Say that not every node has everything, and why."""
+    work = replace(work, error=event.error)
+    return work, (DispatchOver(Outcome.FAILED, work),)
+
+
+def close_cancelled(work: Work, event: AllCancelled) -> Result:
+    """Say that the dispatch ended on request, and on which."""
+    work = replace(work, error=event.error)
+    return work, (DispatchOver(Outcome.CANCELLED, work),)
+
+
+(
+    ACCEPTED,
+    QUEUED,
+    FETCHING,
+    BACKING_OFF,
+    DELIVERING,
+    HELD,
+    COMPLETED,
+    FAILED,
+    CANCELLED,
+    DUPLICATE,
+) = DispatchState
+OPEN = (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, DELIVERING, HELD)
+OVER = (COMPLETED, FAILED, CANCELLED, DUPLICATE)
+CLOSED = (COMPLETED, FAILED, CANCELLED)
+
+DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
+    name="dispatch",
+    purpose=__doc__,
+    initial=ACCEPTED,
+    final=frozenset(OVER),
+    stays=(
+        stay(ACCEPTED, does="record", unlimited="a commit takes milliseconds; a dead disk ends us"),
+        stay(QUEUED, does="wait_for_turn", unlimited="as long as more urgent downloads take"),
+        stay(FETCHING, does="fetch", unlimited="the download has its own clocks and attempts"),
+        stay(
+            BACKING_OFF,
+            limit=limit(
+                lambda work: work.retry_in, RetryDue, "full jitter, doubled for each attempt"
+            ),
+        ),
+        stay(DELIVERING, unlimited="each delivery has its own limits"),
+        stay(HELD, unlimited="a pause lasts as long as whoever asked for it wants"),
+    ),
+    rows=(
+        row("DSP-01", ACCEPTED, Recorded, QUEUED, doc="Now it cannot be lost."),
+        row("DSP-02", ACCEPTED, RecordedWhilePaused, HELD, doc="Kept until the pause ends."),
+        row("DSP-03", ACCEPTED, AlreadyKnown, DUPLICATE, withdraw, doc="One order, one dispatch."),
+        row("DSP-04", QUEUED, TurnGranted, FETCHING, report_start, doc="Its turn has come."),
+        row("DSP-05", FETCHING, FetchAdvanced, None, report_advance, doc="Bytes arrive."),
+        row("DSP-06", FETCHING, Fetched, DELIVERING, hand_over, doc="One download for all nodes."),
+        row("DSP-07", FETCHING, FetchFailed, BACKING_OFF, keep_error, doc="Try again later."),
+        row("DSP-08", FETCHING, FetchExhausted, FAILED, give_up, doc="There is nothing to send."),
+        row("DSP-09", BACKING_OFF, RetryDue, QUEUED, doc="Queue again."),
+        row(
+            "DSP-10",
+            (QUEUED, FETCHING, BACKING_OFF),
+            HoldRequested,
+            HELD,
+            doc="A download in progress ends at once; it is repeated.",
+        ),
+        row("DSP-11", HELD, ResumeRequested, QUEUED, doc="Queue again."),
+        row("DSP-12", OPEN, AllDelivered, COMPLETED, close_completed, doc="Done."),
+        row("DSP-13", OPEN, SomeFailed, FAILED, close_failed, doc="Not every node has it all."),
+        row("DSP-14", OPEN, AllCancelled, CANCELLED, close_cancelled, doc="Nobody wants it now."),
+        row(
+            "DSP-15",
+            (ACCEPTED, QUEUED, FETCHING),
+            ActivityFailed,
+            FAILED,
+            give_up_on_fault,
+            doc="A defect ends one dispatch and no other.",
+        ),
+    ),
+    ignores=(
+        ignore("DSP-80", CLOSED, Recorded, doc="Ended in the instant it was recorded."),
+        ignore("DSP-81", CLOSED, RecordedWhilePaused, doc="As DSP-80."),
+        ignore("DSP-82", CLOSED, AlreadyKnown, doc="As DSP-80."),
+        ignore("DSP-83", (HELD, *CLOSED), TurnGranted, doc="The turn is given back."),
+        ignore("DSP-84", (QUEUED, HELD, *CLOSED), FetchAdvanced, doc="The download has ended."),
+        ignore(
+            "DSP-85",
+            (QUEUED, HELD, *CLOSED),
+            Fetched,
+            doc="Held or over in the same instant; a repeated download finds it all there.",
+        ),
+        ignore("DSP-86", (QUEUED, HELD, *CLOSED), FetchFailed, doc="Nobody waits for it now."),
+        ignore("DSP-87", (QUEUED, HELD, *CLOSED), FetchExhausted, doc="The next one finds out."),
+        ignore("DSP-89", ACCEPTED, HoldRequested, doc="Recording goes on; DSP-02 follows."),
+        ignore("DSP-90", DELIVERING, HoldRequested, doc="Each delivery is held by itself."),
+        ignore("DSP-91", HELD, HoldRequested, doc="It is held."),
+        ignore("DSP-92", OVER, HoldRequested, doc="Over."),
+        ignore(
+            "DSP-93",
+            (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, DELIVERING),
+            ResumeRequested,
+            doc="It is not held.",
+        ),
+        ignore("DSP-94", OVER, ResumeRequested, doc="Over."),
+        ignore("DSP-95", OVER, AllDelivered, doc="Over."),
+        ignore("DSP-96", OVER, SomeFailed, doc="Over: DSP-08 or DSP-15 ended the deliveries."),
+        ignore("DSP-97", OVER, AllCancelled, doc="Over."),
+    ),
+    notes=(
+        "In the ledger: the order, from ACCEPTED on, and the outcome. After a restart a dispatch "
+        "that was not over begins in ACCEPTED; what is whole in the local PACS is not downloaded "
+        "again.",
+        "There is no cancel of a dispatch: who cancels it cancels its deliveries, and a dispatch "
+        "is over when its last delivery is.",
+    ),
+)

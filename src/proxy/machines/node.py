@@ -1,0 +1,243 @@
+"""One DICOM node of the site: whether it takes work, found out by traffic and by C-ECHO."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+
+
+class NodeState(Enum):
+    """What is known of a node."""
+
+    UNKNOWN = "Configured or changed; not heard of yet. Work may be tried."
+    ONLINE = "It answered lately. Work may be sent."
+    SUSPECT = "The last try failed. Work may be tried."
+    OFFLINE = "Several tries failed. No work is tried until a C-ECHO succeeds (breaker open)."
+    PROBING = "One C-ECHO decides whether work may be tried again (breaker half open)."
+    DISABLED = "ITH set the node inactive. Its work is held."
+    REMOVED = "The node is no longer configured."
+
+
+class NodeAnswered(Event, frozen=True):
+    """The node answered a C-ECHO or a C-STORE, or accepted an association."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class NodeFailed(Event, frozen=True):
+    """The node could not be reached, or refused or broke off an association."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+
+
+class BreakerTripped(Event, frozen=True):
+    """The node failed as often in a row as the breaker bears."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+    probe_in: float
+
+
+class ProbeDue(Event, frozen=True):
+    """It is time to ask a node that was given up."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class ChangeRequested(Event, frozen=True):
+    """Its address, port or AE title changed."""
+
+    source: ClassVar[Source] = Source.BACKEND
+
+
+class DisableRequested(Event, frozen=True):
+    """ITH set the node inactive."""
+
+    source: ClassVar[Source] = Source.BACKEND
+
+
+class EnableRequested(Event, frozen=True):
+    """ITH set the node active."""
+
+    source: ClassVar[Source] = Source.BACKEND
+
+
+class RemoveRequested(Event, frozen=True):
+    """ITH took the node out of the configuration."""
+
+    source: ClassVar[Source] = Source.BACKEND
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What is remembered of a node; ``failures`` in a row, ``probe_in`` in seconds."""
+
+    failures: int = 0
+    probe_in: float = 0.0
+    error: str | None = None
+
+
+class GateOpened(msgspec.Struct, frozen=True):
+    """Output: deliveries that wait for the node may try at once."""
+
+
+class GateClosed(msgspec.Struct, frozen=True):
+    """Output: deliveries to the node are not tried now."""
+
+    error: str
+
+
+class HoldDeliveries(msgspec.Struct, frozen=True):
+    """Output: hold the deliveries to the node."""
+
+
+class ResumeDeliveries(msgspec.Struct, frozen=True):
+    """Output: let the held deliveries to the node go on."""
+
+
+NodeOutput: TypeAlias = GateOpened | GateClosed | HoldDeliveries | ResumeDeliveries
+Result: TypeAlias = tuple[Health, tuple[NodeOutput, ...]]
+
+
+def forget_failures(health: Health, event: NodeAnswered) -> Result:
+    """Nothing is wrong with it."""
+    return Health(), ()
+
+
+def open_gate(health: Health, event: NodeAnswered) -> Result:
+    """Nothing is wrong with it any longer: waiting work may go."""
+    return Health(), (GateOpened(),)
+
+
+def count_failure(health: Health, event: NodeFailed) -> Result:
+    """Count it and keep its error."""
+    return Health(failures=health.failures + 1, error=event.error), ()
+
+
+def keep_probing(health: Health, event: NodeFailed) -> Result:
+    """Count it; the pause before the next probe stays."""
+    failures = health.failures + 1
+    return msgspec.structs.replace(health, failures=failures, error=event.error), ()
+
+
+def close_gate(health: Health, event: BreakerTripped) -> Result:
+    """Count it and keep work away."""
+    failures = health.failures + 1
+    health = Health(failures=failures, error=event.error, probe_in=event.probe_in)
+    return health, (GateClosed(event.error),)
+
+
+def give_up_again(health: Health, event: BreakerTripped) -> Result:
+    """Count it and wait longer before the next probe."""
+    failures = health.failures + 1
+    return Health(failures=failures, error=event.error, probe_in=event.probe_in), ()
+
+
+def distrust(health: Health, event: ActivityFailed) -> Result:
+    """Keep work away for a minute, then ask again."""
+    health = Health(error=f"internal error: {event.error}", probe_in=60.0)
+    return health, (GateClosed(health.error or ""),)
+
+
+def start_over(health: Health, event: ChangeRequested) -> Result:
+    """What was known was of the old address."""
+    return Health(), (GateOpened(),)
+
+
+def hold(health: Health, event: DisableRequested) -> Result:
+    """Hold its work."""
+    return Health(), (HoldDeliveries(),)
+
+
+def go_on(health: Health, event: EnableRequested) -> Result:
+    """Let its work go on."""
+    return Health(), (ResumeDeliveries(), GateOpened())
+
+
+UNKNOWN, ONLINE, SUSPECT, OFFLINE, PROBING, DISABLED, REMOVED = NodeState
+OPEN = (UNKNOWN, ONLINE, SUSPECT)
+ENABLED = (*OPEN, OFFLINE, PROBING)
+
+NODE: Machine[NodeState, Health, NodeOutput] = Machine(
+    name="node",
+    purpose=__doc__,
+    initial=UNKNOWN,
+    final=frozenset({REMOVED}),
+    stays=(
+        stay(UNKNOWN, does="probe_regularly", unlimited="the C-ECHO has its own clocks"),
+        stay(ONLINE, does="probe_regularly", unlimited="this is the normal state"),
+        stay(SUSPECT, does="probe_regularly", unlimited="the next C-ECHO decides"),
+        stay(
+            OFFLINE,
+            limit=limit(
+                lambda health: health.probe_in,
+                ProbeDue,
+                "full jitter over dicom.echo_interval_seconds, doubled up to "
+                "dicom.retry_max_seconds",
+            ),
+        ),
+        stay(PROBING, does="probe_once", unlimited="the C-ECHO has its own clocks"),
+        stay(DISABLED, unlimited="until ITH sets it active"),
+    ),
+    rows=(
+        row("NOD-01", OPEN, NodeAnswered, ONLINE, forget_failures, doc="It answers."),
+        row("NOD-02", OPEN, NodeFailed, SUSPECT, count_failure, doc="Once is not enough."),
+        row("NOD-03", OPEN, BreakerTripped, OFFLINE, close_gate, doc="Spare node and network."),
+        row("NOD-04", OFFLINE, ProbeDue, PROBING, doc="Ask it with one C-ECHO."),
+        row("NOD-05", (OFFLINE, PROBING), NodeAnswered, ONLINE, open_gate, doc="It is back."),
+        row("NOD-06", PROBING, BreakerTripped, OFFLINE, give_up_again, doc="Ask later."),
+        row(
+            "NOD-07",
+            (OFFLINE, PROBING),
+            NodeFailed,
+            None,
+            keep_probing,
+            doc="A try from before failed too.",
+        ),
+        row("NOD-08", OFFLINE, BreakerTripped, None, give_up_again, doc="As NOD-07."),
+        row(
+            "NOD-09",
+            ENABLED,
+            ChangeRequested,
+            UNKNOWN,
+            start_over,
+            doc="A new address is a new node.",
+        ),
+        row("NOD-10", ENABLED, DisableRequested, DISABLED, hold, doc="Hold what is for it."),
+        row("NOD-11", DISABLED, EnableRequested, UNKNOWN, go_on, doc="Go on from the ledger."),
+        row("NOD-12", (*ENABLED, DISABLED), RemoveRequested, REMOVED, doc="It is gone."),
+        row(
+            "NOD-13",
+            (*OPEN, PROBING),
+            ActivityFailed,
+            OFFLINE,
+            distrust,
+            doc="A defect in the probe costs a minute, not the node.",
+        ),
+    ),
+    ignores=(
+        ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
+        ignore("NOD-91", DISABLED, NodeFailed, doc="Nobody uses it."),
+        ignore("NOD-92", DISABLED, BreakerTripped, doc="Nobody uses it."),
+        ignore("NOD-93", DISABLED, ChangeRequested, doc="Read when it is used again."),
+        ignore("NOD-94", DISABLED, DisableRequested, doc="It is inactive."),
+        ignore("NOD-95", ENABLED, EnableRequested, doc="It is active."),
+        ignore("NOD-80", REMOVED, NodeAnswered, doc="Gone."),
+        ignore("NOD-81", REMOVED, NodeFailed, doc="Gone."),
+        ignore("NOD-82", REMOVED, BreakerTripped, doc="Gone."),
+        ignore("NOD-83", REMOVED, ChangeRequested, doc="Gone."),
+        ignore("NOD-84", REMOVED, DisableRequested, doc="Gone."),
+        ignore("NOD-85", REMOVED, EnableRequested, doc="Gone; if it comes back it is a new run."),
+        ignore("NOD-86", REMOVED, RemoveRequested, doc="Gone."),
+    ),
+    notes=(
+        "In the ledger: the node's configuration, never its health. After a restart a node is "
+        "UNKNOWN until it answers.",
+        "One run for each configured node. A delivery's success or failure counts as much as a "
+        "C-ECHO's; a C-ECHO is left out while other traffic proves the node.",
+    ),
+)

@@ -1,0 +1,208 @@
+"""The proxy as a whole: whether it works, pauses or stops."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from proxy.fsm import Event, Machine, Source, ignore, limit, row, stay
+
+
+class OperationState(Enum):
+    """What the proxy as a whole is doing."""
+
+    ACTIVE = "Dispatches are carried out."
+    PAUSED = "Dispatches are accepted and kept; nothing is downloaded or sent."
+    DRAINING = "Stopping. C-STOREs in flight may end; the rest stays in the ledger."
+    STOPPED = "No work is left running."
+
+
+class Lock(Enum):
+    """Who wants the pause; the proxy is active only when nobody does."""
+
+    BACKEND = "backend"
+    OPERATOR = "operator"
+
+
+class PauseRequested(Event, frozen=True):
+    """ITH set the proxy inactive, or the operator paused it."""
+
+    source: ClassVar[Source] = Source.BACKEND
+    lock: Lock
+    reason: str
+
+
+class LockReleased(Event, frozen=True):
+    """One who paused wants to go on, but the other still holds the pause."""
+
+    source: ClassVar[Source] = Source.BACKEND
+    lock: Lock
+
+
+class LastLockReleased(Event, frozen=True):
+    """Nobody wants the pause any longer."""
+
+    source: ClassVar[Source] = Source.BACKEND
+    lock: Lock
+
+
+class DrainRequested(Event, frozen=True):
+    """The first SIGTERM or SIGINT came."""
+
+    source: ClassVar[Source] = Source.OPERATOR
+    reason: str
+
+
+class StopRequested(Event, frozen=True):
+    """A second signal came: stop now."""
+
+    source: ClassVar[Source] = Source.OPERATOR
+    reason: str
+
+
+class Drained(Event, frozen=True):
+    """No association is open any longer."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class DrainTimedOut(Event, frozen=True):
+    """The drain limit is over."""
+
+    source: ClassVar[Source] = Source.TIMER
+
+
+class Locks(msgspec.Struct, frozen=True):
+    """What the operation machine remembers: who paused and why; ``drain_seconds`` the limit."""
+
+    held: frozenset[Lock] = frozenset()
+    reason: str = ""
+    drain_seconds: float = 20.0
+
+
+class HoldWork(msgspec.Struct, frozen=True):
+    """Output: hold every dispatch and delivery."""
+
+    reason: str
+
+
+class ResumeWork(msgspec.Struct, frozen=True):
+    """Output: let held work go on."""
+
+
+class KeepLocks(msgspec.Struct, frozen=True):
+    """Output: write the locks to the ledger."""
+
+    locks: Locks
+
+
+class StopWork(msgspec.Struct, frozen=True):
+    """Output: cancel what still runs; the ledger keeps it for the next start."""
+
+    reason: str
+
+
+OperationOutput: TypeAlias = HoldWork | ResumeWork | KeepLocks | StopWork
+Result: TypeAlias = tuple[Locks, tuple[OperationOutput, ...]]
+
+
+def _take(locks: Locks, event: PauseRequested) -> Locks:
+    return msgspec.structs.replace(locks, held=locks.held | {event.lock}, reason=event.reason)
+
+
+def _give(locks: Locks, lock: Lock) -> Locks:
+    held = locks.held - {lock}
+    return msgspec.structs.replace(locks, held=held, reason=locks.reason if held else "")
+
+
+def pause(locks: Locks, event: PauseRequested) -> Result:
+    """Keep the lock and hold all work."""
+    locks = _take(locks, event)
+    return locks, (KeepLocks(locks), HoldWork(event.reason))
+
+
+def keep_lock(locks: Locks, event: PauseRequested) -> Result:
+    """Keep the lock; the work is held already."""
+    locks = _take(locks, event)
+    return locks, (KeepLocks(locks),)
+
+
+def release_lock(locks: Locks, event: LockReleased | LastLockReleased) -> Result:
+    """Keep that this lock is gone."""
+    locks = _give(locks, event.lock)
+    return locks, (KeepLocks(locks),)
+
+
+def resume(locks: Locks, event: LastLockReleased) -> Result:
+    """Keep that no lock is left and let the work go on."""
+    locks = _give(locks, event.lock)
+    return locks, (KeepLocks(locks), ResumeWork())
+
+
+def drain(locks: Locks, event: DrainRequested) -> Result:
+    """Hold all work; the locks stay as they are."""
+    return locks, (HoldWork(event.reason),)
+
+
+def stop(locks: Locks, event: StopRequested | Drained) -> Result:
+    """Cancel what still runs."""
+    reason = event.reason if isinstance(event, StopRequested) else "drained"
+    return locks, (StopWork(reason),)
+
+
+def stop_late(locks: Locks, event: DrainTimedOut) -> Result:
+    """Cancel what did not end in time."""
+    return locks, (StopWork("the drain limit is over"),)
+
+
+ACTIVE, PAUSED, DRAINING, STOPPED = OperationState
+
+OPERATION: Machine[OperationState, Locks, OperationOutput] = Machine(
+    name="operation",
+    purpose=__doc__,
+    initial=ACTIVE,
+    final=frozenset({STOPPED}),
+    stays=(
+        stay(ACTIVE, unlimited="this is the normal state"),
+        stay(PAUSED, unlimited="a pause lasts as long as whoever asked for it wants"),
+        stay(
+            DRAINING,
+            limit=limit(
+                lambda locks: locks.drain_seconds,
+                DrainTimedOut,
+                "service.drain_seconds (default 20 s)",
+            ),
+        ),
+    ),
+    rows=(
+        row("OPS-01", ACTIVE, PauseRequested, PAUSED, pause, doc="Hold everything, keep it."),
+        row("OPS-02", PAUSED, PauseRequested, None, keep_lock, doc="Two may want the pause."),
+        row("OPS-03", PAUSED, LockReleased, None, release_lock, doc="The other still wants it."),
+        row("OPS-04", PAUSED, LastLockReleased, ACTIVE, resume, doc="Go on from the ledger."),
+        row("OPS-05", (ACTIVE, PAUSED), DrainRequested, DRAINING, drain, doc="Stop in order."),
+        row("OPS-06", DRAINING, Drained, STOPPED, stop, doc="Nothing is in flight."),
+        row("OPS-07", DRAINING, DrainTimedOut, STOPPED, stop_late, doc="Do not wait any longer."),
+        row("OPS-08", (ACTIVE, PAUSED, DRAINING), StopRequested, STOPPED, stop, doc="Now."),
+        row("OPS-09", DRAINING, PauseRequested, None, keep_lock, doc="The next start is paused."),
+        row("OPS-10", DRAINING, LockReleased, None, release_lock, doc="For the next start."),
+        row("OPS-11", DRAINING, LastLockReleased, None, release_lock, doc="For the next start."),
+    ),
+    ignores=(
+        ignore("OPS-90", ACTIVE, LockReleased, doc="It is not paused."),
+        ignore("OPS-91", ACTIVE, LastLockReleased, doc="It is not paused."),
+        ignore("OPS-92", DRAINING, DrainRequested, doc="It is draining."),
+        ignore("OPS-93", (ACTIVE, PAUSED), Drained, doc="Idle is not the same as told to stop."),
+        ignore("OPS-94", STOPPED, PauseRequested, doc="Too late for this run of the program."),
+        ignore("OPS-95", STOPPED, LockReleased, doc="As OPS-94."),
+        ignore("OPS-96", STOPPED, LastLockReleased, doc="As OPS-94."),
+        ignore("OPS-97", STOPPED, DrainRequested, doc="Stopped."),
+        ignore("OPS-98", STOPPED, StopRequested, doc="Stopped."),
+        ignore("OPS-99", STOPPED, Drained, doc="Stopped."),
+    ),
+    notes=(
+        "In the ledger: the locks. A proxy that was paused starts paused.",
+        "Link, heartbeat, deletions and configuration work in every state but STOPPED.",
+    ),
+)

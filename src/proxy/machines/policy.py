@@ -1,0 +1,111 @@
+"""Decisions the machines leave out: pure functions that turn what is known into an exact fact.
+
+Machines have no guards. Who tells a machine something first asks here which fact it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from proxy.machines import delivery, dispatch, node, operation
+from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+
+
+def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
+    """Seconds to wait before try ``attempt`` + 1, spread over the whole interval.
+
+    ``attempt`` counts from 1, ``chance`` is uniform in [0, 1). A tenth of the interval is kept as
+    a floor, so that bad luck cannot make a tight loop.
+    """
+    ceiling = min(cap, base * 2.0 ** min(attempt - 1, 32))
+    return ceiling * (0.1 + 0.9 * chance)
+
+
+def after_attempt(
+    progress: Progress,
+    error: str,
+    *,
+    retryable: bool,
+    retry_count: int,
+    retry_delay: float,
+    retry_max: float,
+    chance: float,
+) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
+    """What a failed attempt to deliver means: another one later, or the end."""
+    if not retryable or progress.attempts >= retry_count:
+        return delivery.AttemptsExhausted(error)
+    wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, chance)
+    return delivery.AttemptFailed(error, wait)
+
+
+def after_fetch(
+    work: dispatch.Work, error: str, *, permanent: bool, attempts: int, cap: float, chance: float
+) -> dispatch.FetchFailed | dispatch.FetchExhausted:
+    """What a failed download means: another attempt later, or the end."""
+    if permanent or work.attempts + 1 >= attempts:
+        return dispatch.FetchExhausted(error)
+    return dispatch.FetchFailed(error, full_jitter(work.attempts + 1, 5.0, cap, chance))
+
+
+def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
+    """How a delivery ends that has nothing left to send."""
+    if progress.files_stored >= progress.files_total:
+        return delivery.AllStored()
+    missing = progress.files_total - progress.files_stored
+    why = progress.error or "the node refused them"
+    return delivery.SomeRefused(f"{missing} of {progress.files_total} instances refused: {why}")
+
+
+def stopped(
+    progress: Progress,
+) -> delivery.StoppedToGoOn | delivery.StoppedToHold | delivery.StoppedToCancel:
+    """What follows once the association of a stopped delivery is gone."""
+    match progress.stop:
+        case Purpose.CANCEL:
+            return delivery.StoppedToCancel()
+        case Purpose.HOLD:
+            return delivery.StoppedToHold()
+        case Purpose.RESTART | None:
+            return delivery.StoppedToGoOn()
+
+
+def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested | None:
+    """The resume to tell a delivery; None where it must not be told: its stop is no hold."""
+    stopping = state in {DeliveryState.STOPPING, DeliveryState.ABORTING}
+    if stopping and progress.stop is not Purpose.HOLD:
+        return None
+    return delivery.ResumeRequested()
+
+
+def dispatch_over(
+    endings: Iterable[tuple[Outcome, str | None]],
+) -> dispatch.AllDelivered | dispatch.SomeFailed | dispatch.AllCancelled:
+    """How a dispatch ends whose deliveries ended like this, in the order of its nodes."""
+    endings = list(endings)
+    errors = dict(reversed(endings))
+    if Outcome.FAILED in errors:
+        failed = sum(outcome is not Outcome.COMPLETED for outcome, _ in endings)
+        error = errors[Outcome.FAILED] or "failed"
+        return dispatch.SomeFailed(f"{failed} of {len(endings)} nodes lack instances: {error}")
+    if Outcome.CANCELLED in errors:
+        return dispatch.AllCancelled(errors[Outcome.CANCELLED] or "cancelled")
+    return dispatch.AllDelivered()
+
+
+def node_failed(
+    health: node.Health, error: str, *, threshold: int, interval: float, cap: float, chance: float
+) -> node.NodeFailed | node.BreakerTripped:
+    """What one more failure of a node means; ``threshold`` failures in a row trip the breaker."""
+    failures = health.failures + 1
+    if failures < threshold:
+        return node.NodeFailed(error)
+    return node.BreakerTripped(error, full_jitter(failures - threshold + 1, interval, cap, chance))
+
+
+def release(
+    locks: operation.Locks, lock: operation.Lock
+) -> operation.LockReleased | operation.LastLockReleased:
+    """What it means that ``lock`` is given back."""
+    if locks.held - {lock}:
+        return operation.LockReleased(lock)
+    return operation.LastLockReleased(lock)
