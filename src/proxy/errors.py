@@ -22,6 +22,14 @@ class ConfigError(ProxyError):
     """The settings cannot be used; the program does not start."""
 
 
+class SecretExposed(ConfigError):
+    """The file with the proxy key can be read by others than its owner."""
+
+
+class StateDirectoryError(ProxyError):
+    """The directory that holds all state cannot be made, read or written."""
+
+
 class LedgerError(ProxyError):
     """The ledger cannot be opened, read or written."""
 
@@ -39,15 +47,49 @@ class LinkEvicted(ProxyError):
 
 
 class BackendError(ProxyError):
-    """ITH's HTTPS interface did not give what was asked; ``permanent`` if it never will."""
+    """ITH's HTTPS interface did not give what was asked; ``permanent`` if it never will.
 
-    def __init__(self, sentence: str, *, permanent: bool, hint: str = "") -> None:
+    ``retry_after`` is how many seconds ITH asked us to wait, None where it said nothing.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        permanent: bool,
+        hint: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(sentence, hint=hint)
         self.permanent = permanent
+        self.retry_after = retry_after
 
 
 class ArchiveError(BackendError):
     """A downloaded archive is broken, too large, or holds no DICOM instance."""
+
+
+class NotDicom(ProxyError):
+    """A file is no DICOM instance; ``reason`` says in a word or two what it is instead."""
+
+    def __init__(self, reason: str = "not DICOM") -> None:
+        super().__init__(f"The file is no DICOM instance: {reason}")
+        self.reason = reason
+
+
+class DicomUnreadable(ProxyError):
+    """A file is DICOM, but damaged or without what identifies an instance."""
+
+
+class InstanceUnusable(ProxyError):
+    """The local file of an instance cannot be sent: the fault is ours, not the node's.
+
+    ``code`` is ``read`` or ``short``.
+    """
+
+    def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint)
+        self.code = code
 
 
 class NodeError(ProxyError):
@@ -77,7 +119,8 @@ class AssociationRejected(NodeError):
 class AssociationLost(NodeError):
     """An established association ended early.
 
-    ``code`` is ``abort``, ``closed``, ``stalled``, ``timeout`` or ``protocol``;
+    ``code`` is ``abort``, ``closed``, ``released``, ``stalled``, ``timeout``, ``protocol``,
+    ``tls`` or ``local`` (we could not read our own file in the middle of it);
     ``source`` and ``reason`` are A-ABORT's (PS3.8 Table 9-26), None for the other codes.
     """
 

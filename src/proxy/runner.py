@@ -70,9 +70,15 @@ class Run(Generic[S, D, O]):
             activity = self.machine.activity
             self._left |= self.over or activity(step.before) != activity(step.after)
             self._moved.set()
+            self._moved = trio.Event()
         for output in step.outputs:
             self._emit(output)
         return step
+
+    async def until(self, *states: S) -> None:
+        """Wait until the machine is in one of ``states``: for an activity that must take notice."""
+        while self.state not in states:
+            await self._moved.wait()
 
     async def run(self) -> None:
         """Run until a final state."""
@@ -91,7 +97,7 @@ class Run(Generic[S, D, O]):
 
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
-        self._moved = moved = trio.Event()
+        moved = self._moved
         stay = self.machine.stay(self.state)
         with trio.move_on_after(self.machine.seconds(self.state, self.data)):
             await moved.wait()

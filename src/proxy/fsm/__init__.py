@@ -1,16 +1,14 @@
 """Finite-state machines as tables of data: read, checked and drawn, never run from here."""
 
-from proxy.fsm.kernel import (
+from proxy.fsm.kernel import IllegalEvent, Machine, Step
+from proxy.fsm.table import (
     ActivityFailed,
     Event,
     Ignore,
-    IllegalEvent,
     Limit,
-    Machine,
     Row,
     Source,
     Stay,
-    Step,
     ignore,
     limit,
     row,

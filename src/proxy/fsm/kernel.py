@@ -25,43 +25,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import msgspec
+from proxy.fsm.table import ActivityFailed, Event, Ignore, Row, Source, Stay
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
-E = TypeVar("E", bound="Event")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
-
-
-class Source(Enum):
-    """Who causes an event. The value is what a reviewer reads."""
-
-    BACKEND = "ITH, through the supervisor"
-    OPERATOR = "the operator, or a signal"
-    SUPERVISOR = "the supervisor"
-    USER = "the machine that uses this one"
-    PEER = "the other end of the wire, through the activity"
-    ACTIVITY = "the state's own activity"
-    TIMER = "the state's time limit"
-
-    @property
-    def any_time(self) -> bool:
-        """Whether such an event may come in any state."""
-        return self in {Source.BACKEND, Source.OPERATOR, Source.SUPERVISOR, Source.USER}
-
-
-class Event(msgspec.Struct, frozen=True):
-    """Base of all events; the first line of a subclass's docstring is printed for reviewers."""
-
-    source: ClassVar[Source] = Source.ACTIVITY
-
-
-class ActivityFailed(Event, frozen=True):
-    """The state's activity ended in a way nobody foresaw; the error is in the log."""
-
-    error: str
 
 
 class IllegalEvent(Exception):
@@ -75,48 +45,6 @@ class IllegalEvent(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Generic[S, D, O]):
-    """``sources --on / action--> target``; a ``target`` of None stays put."""
-
-    id: str
-    sources: tuple[S, ...]
-    on: type[Event]
-    target: S | None
-    action: Callable[[D, Any], tuple[D, tuple[O, ...]]] | None
-    doc: str
-    traces: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ignore(Generic[S]):
-    """A cell that does nothing on purpose, and why."""
-
-    id: str
-    sources: tuple[S, ...]
-    on: type[Event]
-    doc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limit(Generic[D]):
-    """How long a state may last, in seconds of the run's data, and what is told when it is over."""
-
-    seconds: Callable[[D], float]
-    event: type[Event]
-    doc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stay(Generic[S, D]):
-    """What goes on while the machine is in one state."""
-
-    state: S
-    does: str | None
-    limit: Limit[D] | None
-    unlimited: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Step(Generic[S, D, O]):
     """What one event did; ``row`` is the id of the row or ignore that was taken."""
 
@@ -125,49 +53,6 @@ class Step(Generic[S, D, O]):
     after: S
     data: D
     outputs: tuple[O, ...]
-
-
-def row(
-    id: str,
-    sources: S | tuple[S, ...],
-    on: type[E],
-    target: S | None,
-    action: Callable[[D, E], tuple[D, tuple[O, ...]]] | None = None,
-    *,
-    doc: str,
-    traces: tuple[str, ...] = (),
-) -> Row[S, D, O]:
-    """Build a :class:`Row`; type checkers hold ``action`` to the class in ``on``."""
-    return Row(id, _several(sources), on, target, action, doc, traces)
-
-
-def ignore(id: str, sources: S | tuple[S, ...], on: type[Event], *, doc: str) -> Ignore[S]:
-    """Build an :class:`Ignore`."""
-    return Ignore(id, _several(sources), on, doc)
-
-
-def limit(seconds: Callable[[D], float], event: type[Event], doc: str) -> Limit[D]:
-    """Build a :class:`Limit`; ``doc`` names the setting and its default."""
-    return Limit(seconds, event, doc)
-
-
-def stay(
-    state: S,
-    *,
-    does: str | None = None,
-    limit: Limit[D] | None = None,
-    unlimited: str | None = None,
-) -> Stay[S, D]:
-    """Build a :class:`Stay`; a state without a limit says in ``unlimited`` why it needs none."""
-    return Stay(state, does, limit, unlimited)
-
-
-def _after(entry: Row[S, D, O] | Ignore[S], state: S) -> S:
-    return state if isinstance(entry, Ignore) or entry.target is None else entry.target
-
-
-def _several(sources: S | tuple[S, ...]) -> tuple[S, ...]:
-    return sources if isinstance(sources, tuple) else (sources,)
 
 
 @dataclass(frozen=True)
@@ -268,6 +153,8 @@ class Machine(Generic[S, D, O]):
             return frozenset(s.state for s in self.stays if s.limit and s.limit.event is event)
         if event is ActivityFailed:
             return frozenset(s.state for s in self.stays if s.does)
+        if not self.activities:  # its user tells it the facts, and only the table says where
+            return frozenset(s for s, on in self.cells if on is event)
         tellers = {self.activity(s) for s, on in self.cells if on is event} - {None}
         alive = [s.state for s in self.stays if s.does in tellers]
         return self.reachable(alive, lambda on: on.source.any_time or on.source is Source.TIMER)
@@ -284,10 +171,11 @@ class Machine(Generic[S, D, O]):
         ids = [entry.id for entry in self.entries]
         yield from (f"id {i} is used twice" for i in dict.fromkeys(ids) if ids.count(i) > 1)
         yield from self._stay_flaws()
+        limits = [s.limit.event for s in self.stays if s.limit]
         faults: tuple[type[Event], ...] = (ActivityFailed,) if self.activities else ()
         yield from (
             f"{event.__name__} can occur in {state.name} and has no cell there"
-            for event in dict.fromkeys((*self.events, *faults))
+            for event in dict.fromkeys((*self.events, *limits, *faults))
             for state in self.states
             if state in self.can_occur(event) and (state, event) not in self.cells
         )
@@ -309,3 +197,7 @@ class Machine(Generic[S, D, O]):
                 yield f"{s.state.name} needs a limit or the reason why it has none"
             if s.limit and s.limit.event.source is not Source.TIMER:
                 yield f"{s.limit.event.__name__} is told by a limit: its source must be TIMER"
+
+
+def _after(entry: Row[S, D, O] | Ignore[S], state: S) -> S:
+    return state if isinstance(entry, Ignore) or entry.target is None else entry.target

@@ -1,42 +1,51 @@
-"""The DICOM upper layer protocol machine, requestor's side: PS3.8 Table 9-10 as a table of data.
+"""The DICOM upper layer's protocol machine, requestor's side: PS3.8 Table 9-10 as a table.
 
-States carry the standard's numbers, events its Evt numbers, actions its names, so that the page
-made from this table can be laid beside the standard's. Here is no socket and no byte:
+States carry the standard's numbers, events its Evt numbers, rows its action names, so that the
+page made from this table can be laid beside the standard's. Here is no socket and no byte:
 ``proxy.dicom.association`` tells the events and does what the outputs say.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
-import msgspec
+from proxy.fsm import Event, Ignore, Machine, Row, ignore, limit, row, stay
+from proxy.machines.upper_layer import (
+    PROVIDER_ABORT,
+    UNEXPECTED_PDU,
+    USER_ABORT,
+    Abort,
+    AbortCame,
+    AbortRequested,
+    AnswerTimedOut,
+    ArtimExpired,
+    AssociateAccepted,
+    AssociateRejected,
+    AssociateRequestCame,
+    AssociateRequested,
+    Clocks,
+    Close,
+    Connect,
+    ConnectionOpened,
+    ConnectTimedOut,
+    DataCame,
+    DataRequested,
+    Indicate,
+    InvalidPduCame,
+    Output,
+    Pdu,
+    Primitive,
+    ReleaseAnswered,
+    ReleaseReplyCame,
+    ReleaseRequestCame,
+    ReleaseRequested,
+    ReleaseTimedOut,
+    Send,
+    TransportClosed,
+)
 
-from proxy.fsm import Event, Machine, Source, ignore, limit, row, stay
-
-USER_ABORT = 0
-PROVIDER_ABORT = 2
-UNRECOGNIZED_PDU = 1
-UNEXPECTED_PDU = 2
-
-
-class Clocks(msgspec.Struct, frozen=True):
-    """How long an association waits, in seconds."""
-
-    connect: float = 10.0
-    """For the TCP connection, name look-up included (Sta4)."""
-    answer: float = 30.0
-    """For the answer to A-ASSOCIATE-RQ (Sta5)."""
-    stall: float = 60.0
-    """While sending: for the node to take one more byte."""
-    response: float = 60.0
-    """For the response to a message after its last byte was taken …"""
-    response_per_megabyte: float = 1.0
-    """… and as much more for each megabyte sent: the node may write it to a disk first."""
-    release: float = 5.0
-    """For the answer to A-RELEASE-RQ (Sta7, Sta11)."""
-    abort: float = 0.05
-    """The ARTIM timer: for the node to close the connection after A-ABORT (Sta13)."""
+Result: TypeAlias = "tuple[Clocks, tuple[Output, ...]]"
 
 
 class AssociationState(Enum):
@@ -52,178 +61,6 @@ class AssociationState(Enum):
     Sta11 = "Release collision, requestor's side: waiting for A-RELEASE-RP."
     Sta13 = "Waiting for the transport connection to close; ARTIM runs."
     Sta1Again = "Idle again, transport connection closed. An association is used once."
-
-
-class AssociateRequested(Event, frozen=True):
-    """Evt1: the service user asks for an association (A-ASSOCIATE request primitive)."""
-
-    source: ClassVar[Source] = Source.USER
-
-
-class ConnectionOpened(Event, frozen=True):
-    """Evt2: the transport connection is open (transport connect confirmation)."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class AssociateAccepted(Event, frozen=True):
-    """Evt3: an A-ASSOCIATE-AC PDU came."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class AssociateRejected(Event, frozen=True):
-    """Evt4: an A-ASSOCIATE-RJ PDU came; the numbers are those of PS3.8 Table 9-21."""
-
-    source: ClassVar[Source] = Source.PEER
-    result: int
-    rejected_by: int
-    reason: int
-
-
-class AssociateRequestCame(Event, frozen=True):
-    """Evt6: an A-ASSOCIATE-RQ PDU came."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class DataRequested(Event, frozen=True):
-    """Evt9: the service user sends a message (P-DATA request primitive), told once per message."""
-
-    source: ClassVar[Source] = Source.USER
-
-
-class DataCame(Event, frozen=True):
-    """Evt10: a P-DATA-TF PDU came."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class ReleaseRequested(Event, frozen=True):
-    """Evt11: the service user has nothing more to send (A-RELEASE request primitive)."""
-
-    source: ClassVar[Source] = Source.USER
-
-
-class ReleaseRequestCame(Event, frozen=True):
-    """Evt12: an A-RELEASE-RQ PDU came."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class ReleaseReplyCame(Event, frozen=True):
-    """Evt13: an A-RELEASE-RP PDU came."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class ReleaseAnswered(Event, frozen=True):
-    """Evt14: the service user agrees to the release (A-RELEASE response primitive)."""
-
-    source: ClassVar[Source] = Source.USER
-
-
-class AbortRequested(Event, frozen=True):
-    """Evt15: the service user gives up (A-ABORT request primitive)."""
-
-    source: ClassVar[Source] = Source.USER
-
-
-class AbortCame(Event, frozen=True):
-    """Evt16: an A-ABORT PDU came; the numbers are those of PS3.8 Table 9-26."""
-
-    source: ClassVar[Source] = Source.PEER
-    aborted_by: int
-    reason: int
-
-
-class TransportClosed(Event, frozen=True):
-    """Evt17: the transport connection is closed, or could not be opened."""
-
-    source: ClassVar[Source] = Source.PEER
-
-
-class ArtimExpired(Event, frozen=True):
-    """Evt18: the ARTIM timer expired."""
-
-    source: ClassVar[Source] = Source.TIMER
-
-
-class InvalidPduCame(Event, frozen=True):
-    """Evt19: an unrecognized or invalid PDU came; ``reason`` is the one our A-ABORT will give."""
-
-    source: ClassVar[Source] = Source.PEER
-    reason: int = UNRECOGNIZED_PDU
-
-
-class ConnectTimedOut(Event, frozen=True):
-    """Not in the standard: the transport connection did not open in time."""
-
-    source: ClassVar[Source] = Source.TIMER
-
-
-class AnswerTimedOut(Event, frozen=True):
-    """Not in the standard: the node did not answer A-ASSOCIATE-RQ in time."""
-
-    source: ClassVar[Source] = Source.TIMER
-
-
-class ReleaseTimedOut(Event, frozen=True):
-    """Not in the standard: the node did not answer A-RELEASE-RQ in time."""
-
-    source: ClassVar[Source] = Source.TIMER
-
-
-class Pdu(Enum):
-    """The PDUs a requestor sends, A-ABORT aside."""
-
-    ASSOCIATE_RQ = "A-ASSOCIATE-RQ"
-    DATA = "P-DATA-TF"
-    RELEASE_RQ = "A-RELEASE-RQ"
-    RELEASE_RP = "A-RELEASE-RP"
-
-
-class Primitive(Enum):
-    """What the service user is told (PS3.7 section 9.3, PS3.8 section 7)."""
-
-    ACCEPTED = "A-ASSOCIATE confirmation, accepted"
-    REJECTED = "A-ASSOCIATE confirmation, rejected"
-    DATA = "P-DATA indication"
-    RELEASE = "A-RELEASE indication"
-    RELEASED = "A-RELEASE confirmation"
-    ABORTED = "A-ABORT or A-P-ABORT indication"
-
-
-class Connect(msgspec.Struct, frozen=True):
-    """The transport connection is wanted."""
-
-
-class Send(msgspec.Struct, frozen=True):
-    """One PDU, or the PDUs of one message, to send."""
-
-    pdu: Pdu
-
-
-class Abort(msgspec.Struct, frozen=True):
-    """An A-ABORT PDU to send, if the wire takes it at once."""
-
-    source: int
-    reason: int = 0
-
-
-class Indicate(msgspec.Struct, frozen=True):
-    """A primitive for the service user, and the event it is about."""
-
-    primitive: Primitive
-    cause: Event
-
-
-class Close(msgspec.Struct, frozen=True):
-    """The transport connection is to be closed."""
-
-
-Output: TypeAlias = "Connect | Send | Abort | Indicate | Close"
-Result: TypeAlias = "tuple[Clocks, tuple[Output, ...]]"
 
 
 def ae_1(clocks: Clocks, _: AssociateRequested) -> Result:
@@ -332,3 +169,183 @@ Sta13 = AssociationState.Sta13
 Sta1Again = AssociationState.Sta1Again
 
 _TALKING = (Sta5, Sta6, Sta7, Sta8, Sta9, Sta11)
+
+
+def _unexpected(
+    id: str, sources: tuple[AssociationState, ...], on: type[Event]
+) -> Row[AssociationState, Clocks, Output]:
+    return row(id, sources, on, Sta13, aa_8, doc="AA-8: send A-ABORT; indicate A-P-ABORT.")
+
+
+def _too_late(id: str, on: type[Event]) -> Ignore[AssociationState]:
+    return ignore(id, Sta13, on, doc="AA-6: ignore the PDU.")
+
+
+ASSOCIATION: Machine[AssociationState, Clocks, Output] = Machine(
+    name="association",
+    purpose="One DICOM association that we request: PS3.8 Table 9-10, the requestor's rows.",
+    initial=Sta1,
+    final=frozenset({Sta1Again}),
+    stays=(
+        stay(Sta1, unlimited="The service user asks as soon as the machine exists."),
+        stay(Sta4, limit=limit(lambda c: c.connect, ConnectTimedOut, "Clocks.connect, 10 s")),
+        stay(Sta5, limit=limit(lambda c: c.answer, AnswerTimedOut, "Clocks.answer, 30 s")),
+        stay(
+            Sta6,
+            unlimited="Each message has its own limits: Clocks.stall while it is sent, "
+            "Clocks.response until it is answered. Between messages the service user decides.",
+        ),
+        stay(Sta7, limit=limit(lambda c: c.release, ReleaseTimedOut, "Clocks.release, 5 s")),
+        stay(Sta8, unlimited="The service user answers at once."),
+        stay(Sta9, unlimited="The service user answers at once."),
+        stay(Sta11, limit=limit(lambda c: c.release, ReleaseTimedOut, "Clocks.release, 5 s")),
+        stay(Sta13, limit=limit(lambda c: c.abort, ArtimExpired, "ARTIM: Clocks.abort, 0.05 s")),
+    ),
+    rows=(
+        row("ASC-01", Sta1, AssociateRequested, Sta4, ae_1, doc="AE-1: ask for the connection."),
+        row("ASC-02", Sta4, ConnectionOpened, Sta5, ae_2, doc="AE-2: send A-ASSOCIATE-RQ."),
+        row("ASC-03", Sta5, AssociateAccepted, Sta6, ae_3, doc="AE-3: confirm the acceptance."),
+        row(
+            "ASC-04",
+            Sta5,
+            AssociateRejected,
+            Sta1Again,
+            ae_4,
+            doc="AE-4: confirm the rejection and close.",
+        ),
+        row("ASC-05", Sta6, DataRequested, None, send_data, doc="DT-1: send P-DATA-TF."),
+        row("ASC-06", Sta6, DataCame, None, indicate_data, doc="DT-2: indicate P-DATA."),
+        row("ASC-07", Sta6, ReleaseRequested, Sta7, ar_1, doc="AR-1: send A-RELEASE-RQ."),
+        row("ASC-08", Sta6, ReleaseRequestCame, Sta8, indicate_release, doc="AR-2: indicate it."),
+        row("ASC-09", Sta7, DataCame, None, indicate_data, doc="AR-6: indicate P-DATA."),
+        row(
+            "ASC-10",
+            Sta7,
+            ReleaseRequestCame,
+            Sta9,
+            indicate_release,
+            doc="AR-8: both asked for release; the requestor answers first.",
+        ),
+        row(
+            "ASC-11",
+            (Sta7, Sta11),
+            ReleaseReplyCame,
+            Sta1Again,
+            ar_3,
+            doc="AR-3: confirm the release and close.",
+        ),
+        row("ASC-12", Sta8, DataRequested, None, send_data, doc="AR-7: send P-DATA-TF."),
+        row("ASC-13", Sta8, ReleaseAnswered, Sta13, answer_release, doc="AR-4: send A-RELEASE-RP."),
+        row("ASC-14", Sta9, ReleaseAnswered, Sta11, answer_release, doc="AR-9: send A-RELEASE-RP."),
+        row(
+            "ASC-15",
+            Sta4,
+            AbortRequested,
+            Sta1Again,
+            aa_2,
+            doc="AA-2: close; nothing was sent.",
+        ),
+        row("ASC-16", _TALKING, AbortRequested, Sta13, aa_1, doc="AA-1: send A-ABORT."),
+        row(
+            "ASC-17",
+            _TALKING,
+            AbortCame,
+            Sta1Again,
+            aa_3,
+            doc="AA-3: indicate the node's abort and close.",
+        ),
+        row(
+            "ASC-18",
+            (Sta4, *_TALKING),
+            TransportClosed,
+            Sta1Again,
+            aa_4,
+            doc="AA-4: indicate A-P-ABORT.",
+        ),
+        _unexpected("ASC-19", (Sta6, Sta7, Sta8, Sta9, Sta11), AssociateAccepted),
+        _unexpected("ASC-20", (Sta6, Sta7, Sta8, Sta9, Sta11), AssociateRejected),
+        _unexpected("ASC-21", _TALKING, AssociateRequestCame),
+        _unexpected("ASC-22", (Sta5, Sta8, Sta9, Sta11), DataCame),
+        _unexpected("ASC-23", (Sta5, Sta8, Sta9, Sta11), ReleaseRequestCame),
+        _unexpected("ASC-24", (Sta5, Sta6, Sta8, Sta9), ReleaseReplyCame),
+        _unexpected("ASC-25", _TALKING, InvalidPduCame),
+        row("ASC-26", Sta13, AssociateRequestCame, None, aa_7, doc="AA-7: send A-ABORT."),
+        row("ASC-27", Sta13, InvalidPduCame, None, aa_7, doc="AA-7: send A-ABORT."),
+        row("ASC-28", Sta13, AbortCame, Sta1Again, aa_2, doc="AA-2: stop ARTIM and close."),
+        row("ASC-29", Sta13, TransportClosed, Sta1Again, aa_2, doc="AR-5: stop ARTIM."),
+        row("ASC-30", Sta13, ArtimExpired, Sta1Again, aa_2, doc="AA-2: close."),
+        row(
+            "ASC-31",
+            Sta4,
+            ConnectTimedOut,
+            Sta1Again,
+            aa_2_timed_out,
+            doc="AA-2, as if Evt15 had come: close.",
+        ),
+        row(
+            "ASC-32",
+            Sta5,
+            AnswerTimedOut,
+            Sta13,
+            aa_1_timed_out,
+            doc="AA-1, as if Evt15 had come: send A-ABORT.",
+        ),
+        row(
+            "ASC-33",
+            (Sta7, Sta11),
+            ReleaseTimedOut,
+            Sta13,
+            aa_1,
+            doc="AA-1, as if Evt15 had come: send A-ABORT. Every message is settled: no failure.",
+        ),
+    ),
+    ignores=(
+        _too_late("ASC-90", AssociateAccepted),
+        _too_late("ASC-91", AssociateRejected),
+        _too_late("ASC-92", DataCame),
+        _too_late("ASC-93", ReleaseRequestCame),
+        _too_late("ASC-94", ReleaseReplyCame),
+        ignore(
+            "ASC-95",
+            (Sta4, *_TALKING, Sta13, Sta1Again),
+            AssociateRequested,
+            doc="An association is asked for once.",
+        ),
+        ignore(
+            "ASC-96",
+            (Sta1, Sta4, Sta5, Sta7, Sta9, Sta11, Sta13, Sta1Again),
+            DataRequested,
+            doc="No association to send on; no Send comes out, and the service user sees it.",
+        ),
+        ignore(
+            "ASC-97",
+            (Sta1, Sta4, Sta5, Sta7, Sta8, Sta9, Sta11, Sta13, Sta1Again),
+            ReleaseRequested,
+            doc="No association to release, or it is being released.",
+        ),
+        ignore(
+            "ASC-98",
+            (Sta1, Sta4, Sta5, Sta6, Sta7, Sta11, Sta13, Sta1Again),
+            ReleaseAnswered,
+            doc="The node has not asked for release, or was answered.",
+        ),
+        ignore(
+            "ASC-99",
+            (Sta1, Sta13, Sta1Again),
+            AbortRequested,
+            doc="Nothing to abort, or it was aborted.",
+        ),
+    ),
+    notes=(
+        "The states of an acceptor (Sta2, Sta3, Sta10, Sta12) and its events (Evt5, Evt7, Evt8) "
+        "are not ours: we only request associations on this side.",
+        "Table 9-10 returns to Sta1. A requestor's association object is used once, so its Sta1 "
+        "is drawn twice: Sta1 before, and Sta1Again, final, after.",
+        "The standard leaves requests in a wrong state blank. A request may come at any time, so "
+        "ASC-95 to ASC-99 say what becomes of it.",
+        "The time limits of Sta4, Sta5, Sta7 and Sta11 are ours; the standard has ARTIM alone.",
+        "DataRequested is told once for a message. Its PDUs are one activity within Sta6.",
+        "No state names an activity: one task steps the machine from the methods of "
+        "proxy.dicom.association.Association, and waits there under the limit of the state.",
+    ),
+)

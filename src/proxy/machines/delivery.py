@@ -51,6 +51,7 @@ class ContentReady(Event, frozen=True):
     source: ClassVar[Source] = Source.SUPERVISOR
     files_total: int
     files_stored: int
+    files_refused: int
 
 
 class TurnGranted(Event, frozen=True):
@@ -191,8 +192,12 @@ replace = msgspec.structs.replace
 
 def count_content(progress: Progress, event: ContentReady) -> Result:
     """Take over what the ledger counts."""
-    total, stored = event.files_total, event.files_stored
-    return replace(progress, files_total=total, files_stored=stored), ()
+    return replace(
+        progress,
+        files_total=event.files_total,
+        files_stored=event.files_stored,
+        files_refused=event.files_refused,
+    ), ()
 
 
 def report_advance(progress: Progress, event: TurnGranted) -> Result:
@@ -323,7 +328,14 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         stay(ABORTING, does="settle", unlimited="the association is cut before settle begins"),
     ),
     rows=(
-        row("DLV-01", IDLE, ContentReady, None, count_content, doc="The download is whole."),
+        row(
+            "DLV-01",
+            (*IDLE, *WIRED),
+            ContentReady,
+            None,
+            count_content,
+            doc="The download is whole, or a deletion took a part of it.",
+        ),
         row("DLV-02", WAITING, TurnGranted, STORING, report_advance, doc="Its turn has come."),
         row("DLV-03", WIRED, InstanceStored, None, count_stored, doc="One more is at the node."),
         row("DLV-04", WIRED, InstanceRefused, None, count_refused, doc="The others go on."),
@@ -380,7 +392,6 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ),
     ),
     ignores=(
-        ignore("DLV-80", WIRED, ContentReady, doc="It was there before the first C-STORE."),
         ignore("DLV-81", OVER, ContentReady, doc="Over."),
         ignore("DLV-82", (HELD, FAILED, CANCELLED), TurnGranted, doc="The turn is given back."),
         ignore(

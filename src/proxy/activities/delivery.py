@@ -1,0 +1,194 @@
+"""The activities of a delivery: waiting for its turn, storing the instances, settling a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy.activities.node import fault_of
+from proxy.activities.target import clocks_for, target_for
+from proxy.dicom.association import Association, associate
+from proxy.dicom.contexts import plan
+from proxy.dicom.pdu import Proposal
+from proxy.dicom.storage import StoreResult, store
+from proxy.errors import AssociationRejected, InstanceUnusable, NodeError
+from proxy.ledger import InstanceState
+from proxy.logs import log
+from proxy.machines import delivery, node, policy
+from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
+from proxy.machines.failures import Remedy, classify_rejection
+from proxy.machines.node import OPEN
+from proxy.model import Instance
+from proxy.runner import Activity
+from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
+
+Ending = (
+    delivery.AllStored
+    | delivery.SomeRefused
+    | delivery.AttemptFailed
+    | delivery.AttemptsExhausted
+    | delivery.StoppedToGoOn
+    | delivery.StoppedToHold
+    | delivery.StoppedToCancel
+)
+"""How an attempt to store can end."""
+
+
+class DeliveryActivities:
+    """Brings the instances of one dispatch to one node."""
+
+    def __init__(self, site: Site, dispatch: DispatchAtWork, at: DeliveryAtWork) -> None:
+        self._site = site
+        self._dispatch = dispatch
+        self._at = at
+
+    def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
+        """The activities by the names the machine gives them."""
+        return {
+            "wait_for_turn": self.wait_for_turn,
+            "store_instances": self.store_instances,
+            "settle": self.settle,
+        }
+
+    async def wait_for_turn(self, run: DeliveryRun) -> None:
+        """Wait for the content and a free association; a node that is down costs an attempt."""
+        await self._dispatch.content.wait()
+        to = self._at.node
+        if to.run.state not in OPEN:
+            run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
+            return
+        self._at.turn = await to.slots.take(self._dispatch.order.priority.rank)
+        run.tell(delivery.TurnGranted())
+        if run.state is not DeliveryState.STORING:
+            self._at.give_back_turn()
+
+    async def store_instances(self, run: DeliveryRun) -> None:
+        """Store the instances one by one for as long as the delivery is STORING.
+
+        Told to stop, it ends after the one in flight: C-STORE has no cancel, and half an object
+        would leave the node guessing.
+        """
+        try:
+            ending = await self._attempt(run)
+        finally:
+            self._at.give_back_turn()
+        run.tell(ending)
+
+    async def settle(self, run: DeliveryRun) -> None:
+        """The association is cut: do what the stop was for."""
+        run.tell(policy.stopped(run.data))
+
+    async def _attempt(self, run: DeliveryRun) -> Ending:
+        """Send what the node has not answered for; say how that ended."""
+        ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
+        to_send = await ledger.to_send(dispatch_id, self._at.node.id)
+        for proposals in plan(to_send):
+            offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
+            part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
+            try:
+                ending = await self._send(run, proposals, part)
+            except NodeError as error:
+                return self._after_error(run, error)
+            if ending is not None:
+                return ending
+        counts = await ledger.counts(dispatch_id, self._at.node.id)
+        run.tell(self._dispatch.ready(counts))
+        return policy.settled(run.data)
+
+    async def _send(
+        self, run: DeliveryRun, proposals: Sequence[Proposal], part: Sequence[Instance]
+    ) -> Ending | None:
+        """Send what one association can carry; None if all of it is answered for."""
+        dicom, to = self._site.settings.dicom, self._at.node
+        target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
+        async with associate(self._site.network, target, proposals, clocks) as association:
+            to.run.tell(node.NodeAnswered())
+            for instance in part:
+                if run.state is not DeliveryState.STORING:
+                    return policy.stopped(run.data)
+                ending = await self._store(run, association, instance)
+                if ending is not None:
+                    return ending
+        return None
+
+    async def _store(
+        self, run: DeliveryRun, association: Association, instance: Instance
+    ) -> Ending | None:
+        """Send one instance and note what the node said; an ending where the attempt is over."""
+        self._note(instance, InstanceState.SENDING)
+        try:
+            result = await store(association, instance, self._site.pacs.path(instance))
+        except InstanceUnusable as error:
+            self._note(instance, InstanceState.PLANNED)
+            if association.established:
+                return None  # deleted while it waited, or lost: the counts will tell
+            return self._failed(run, str(error), retryable=True)
+        except BaseException:
+            sent = association.sent_whole
+            self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)
+            raise
+        return self._answered(run, instance, result)
+
+    def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
+        """Note the node's answer in the ledger before the machine, hence ITH, hears of it."""
+        sentence = result.failure.sentence
+        match result.failure.remedy:
+            case Remedy.STORED:
+                self._note(instance, InstanceState.STORED, result)
+                run.tell(delivery.InstanceStored())
+            case Remedy.STORED_WITH_WARNING:
+                self._note(instance, InstanceState.STORED_WITH_WARNING, result)
+                run.tell(delivery.InstanceStored())
+            case Remedy.NEVER | Remedy.OTHER_SYNTAX:
+                self._note(instance, InstanceState.REFUSED, result)
+                run.tell(delivery.InstanceRefused(sentence))
+            case Remedy.ASK_NODE:
+                self._note(instance, InstanceState.UNKNOWN, result)
+                return self._failed(run, sentence, retryable=True)
+            case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
+                self._note(instance, InstanceState.PLANNED, result)
+                return self._failed(run, sentence, retryable=True)
+        return None
+
+    def _note(
+        self, instance: Instance, state: InstanceState, result: StoreResult | None = None
+    ) -> None:
+        self._site.ledger.post_result(
+            self._dispatch.dispatch_id,
+            self._at.node.id,
+            instance,
+            state,
+            result.status if result else None,
+            result.comment if result else None,
+        )
+
+    def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
+        """What it means that the association could not be had, or was lost."""
+        to = self._at.node
+        log("delivery.attempt_failed", level="warning", node_id=to.id, error=error)
+        to.run.tell(fault_of(self._site, to.run, str(error)))
+        return self._failed(run, str(error), retryable=is_retryable(error))
+
+    def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:
+        """What a failed attempt means; a stop is stronger than a retry."""
+        if run.data.stop is not None:
+            return policy.stopped(run.data)
+        dicom, configured = self._site.settings.dicom, self._at.node.node
+        count, delay = configured.retry_count, configured.retry_delay
+        return policy.after_attempt(
+            run.data,
+            error,
+            retryable=retryable,
+            retry_count=dicom.retry_count if count is None else count,
+            retry_delay=dicom.retry_delay_seconds if delay is None else delay,
+            retry_max=dicom.retry_max_seconds,
+            chance=self._site.chance(),
+        )
+
+
+def is_retryable(error: NodeError) -> bool:
+    """Whether a later attempt may succeed without anybody changing anything."""
+    match error:
+        case AssociationRejected(result=result, source=source, reason=reason):
+            return classify_rejection(result, source, reason).remedy is not Remedy.NEVER
+        case _:
+            return True

@@ -1,0 +1,142 @@
+"""The activities of a dispatch: recording the order, waiting for a turn, fetching the entity."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from proxy.backend.archive import unpack
+from proxy.backend.rest import NotModified
+from proxy.errors import ArchiveError, BackendError
+from proxy.logs import log
+from proxy.machines import dispatch, policy
+from proxy.machines.dispatch import DispatchOutput, DispatchState
+from proxy.machines.dispatch import Work as DispatchData
+from proxy.machines.operation import OperationState
+from proxy.pacs.header import read_instance
+from proxy.runner import Activity
+from proxy.work import DispatchAtWork, DispatchRun, Site
+
+FETCH_ATTEMPTS = 5
+"""Whole downloads that are tried; each of them resumes by itself first."""
+
+
+class DispatchActivities:
+    """Does what one dispatch needs from ITH."""
+
+    def __init__(self, site: Site, at: DispatchAtWork) -> None:
+        self._site = site
+        self._at = at
+
+    def all(self) -> dict[str, Activity[DispatchState, DispatchData, DispatchOutput]]:
+        """The activities by the names the machine gives them."""
+        return {"record": self.record, "wait_for_turn": self.wait_for_turn, "fetch": self.fetch}
+
+    async def record(self, run: DispatchRun) -> None:
+        """Write the order to the ledger; a node that another dispatch of it serves is left out."""
+        at = self._at
+        if not at.dispatch_id:
+            accepted = await self._site.ledger.accept(at.order)
+            if not accepted.is_new:
+                run.tell(dispatch.AlreadyKnown())
+                return
+            at.dispatch_id = accepted.dispatch_id
+            for node_id in at.deliveries.keys() - set(accepted.node_ids):
+                del at.deliveries[node_id]
+        if self._site.operation.state is OperationState.ACTIVE:
+            run.tell(dispatch.Recorded())
+        else:
+            run.tell(dispatch.RecordedWhilePaused())
+
+    async def wait_for_turn(self, run: DispatchRun) -> None:
+        """Wait for a free download."""
+        turn = await self._site.downloads.take(self._at.order.priority.rank)
+        self._at.turn = turn
+        run.tell(dispatch.TurnGranted())
+        if run.state is not DispatchState.FETCHING:
+            self._at.give_back_turn()
+
+    async def fetch(self, run: DispatchRun) -> None:
+        """Bring the entity into the local PACS, plan each delivery, and say how it went."""
+        try:
+            if not self._at.is_planned:
+                await self._hold(run)
+            run.tell(dispatch.Fetched(await self._plan()))
+        except BackendError as error:
+            log("dispatch.fetch_failed", level="warning", error=error, permanent=error.permanent)
+            run.tell(
+                policy.after_fetch(
+                    run.data,
+                    str(error),
+                    permanent=error.permanent,
+                    attempts=FETCH_ATTEMPTS,
+                    cap=self._site.settings.dicom.retry_max_seconds,
+                    chance=self._site.chance(),
+                )
+            )
+        finally:
+            self._at.give_back_turn()
+
+    async def _hold(self, run: DispatchRun) -> None:
+        """Download the entity, unless ITH says that what is held is what it has."""
+        site, order = self._site, self._at.order
+        held = await site.ledger.holding(order.entity)
+        async with site.pacs.staging(self._at.dispatch_id) as staging:
+            got = await site.backend.download(
+                order.entity,
+                order.workspace_id,
+                staging / "archive",
+                held.etag if held else None,
+                partial(_tell_progress, run),
+            )
+            if isinstance(got, NotModified):
+                log("dispatch.held_already", correlation_id=order.correlation_id)
+                return
+            unpacked = await site.offload(
+                unpack,
+                got.path,
+                staging / "entries",
+                site.archive_limits,
+                _cancel_point,
+                read_instance,
+            )
+            self._at.damaged = unpacked.damaged + unpacked.conflicting
+            log(
+                "dispatch.fetched",
+                correlation_id=order.correlation_id,
+                entries=len(unpacked.instances),
+                dropped=sum(unpacked.skipped.values()),
+                bytes=got.size,
+            )
+            await site.pacs.take_in(
+                order.entity,
+                [(each.path, each.instance) for each in unpacked.instances],
+                got.etag,
+                dispatch_id=self._at.dispatch_id,
+            )
+
+    async def _plan(self) -> int:
+        """Plan every delivery from what is held; returns the number of instances."""
+        ledger, at = self._site.ledger, self._at
+        total = await ledger.plan(at.dispatch_id)
+        if not total:
+            raise ArchiveError("nothing to send: the content was deleted", permanent=True)
+        for delivery in at.deliveries.values():
+            counts = await ledger.counts(at.dispatch_id, delivery.node.id)
+            delivery.run.tell(at.ready(counts))
+        at.is_planned = True
+        return total + at.damaged
+
+
+def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:
+    """Tell the run how far the download is, where that is known and in whole percent."""
+    if total:
+        percent = min(100 * received // total, 99)
+        if percent > run.data.percent:
+            run.tell(dispatch.FetchAdvanced(percent))
+
+
+def _cancel_point() -> None:
+    """Let a cancelled dispatch stop unpacking."""
+    trio.from_thread.check_cancelled()

@@ -1,0 +1,31 @@
+"""What the settings and a node's configuration come to, for one association."""
+
+from __future__ import annotations
+
+from proxy.dicom.association import Target
+from proxy.machines.upper_layer import Clocks
+from proxy.nodes import Node
+from proxy.settings import DicomSettings
+
+
+def target_for(dicom: DicomSettings, node: Node) -> Target:
+    """Where the node is, and who we are to it."""
+    return Target(
+        host=node.host,
+        port=node.port,
+        called_ae_title=node.ae_title,
+        calling_ae_title=node.calling_ae_title or dicom.ae_title,
+        max_pdu_size=node.max_pdu_size or dicom.max_pdu_size,
+    )
+
+
+def clocks_for(dicom: DicomSettings, node: Node) -> Clocks:
+    """How long to wait; a node's own connection_timeout goes before the settings."""
+    return Clocks(
+        connect=node.connection_timeout or dicom.connect_seconds,
+        answer=node.connection_timeout or dicom.answer_seconds,
+        stall=dicom.stall_seconds,
+        response=dicom.response_seconds,
+        response_per_megabyte=dicom.response_seconds_per_megabyte,
+        release=dicom.release_seconds,
+    )

@@ -1,0 +1,1 @@
+"""ITH as this proxy sees it: the WebSocket link, the HTTPS interface, the archives it sends."""

@@ -1,0 +1,228 @@
+"""Bring one body onto the disk, whole: resume where it broke off, or start over.
+
+A resumption asks for the rest of the very version begun (Range with If-Range, RFC 9110 13.1.5 and
+14.2), so parts of two versions never mix. The body must go on moving; how long ITH takes to begin
+is another matter. ``rest.py`` is the caller.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
+import httpx2
+import msgspec
+import trio
+
+from proxy.backend.bodies import reading
+from proxy.backend.content import HEAD_BYTES, MESSAGES, kind_of
+from proxy.backend.part import Part
+from proxy.backend.refusals import Interrupted, translated
+from proxy.errors import BackendError
+from proxy.offload import Offload
+
+Answer: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
+"""Asks with these headers besides the usual ones; gives the answer, redirects followed."""
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Is told the bytes there are and those there will be, None where ITH does not say."""
+
+FLUSH_BYTES = 1024 * 1024
+FLUSH_SECONDS = 1.0
+"""The body is written, and progress told, when so much has come or so long has passed."""
+
+MOVING_BYTES = 16 * 1024
+"""A body moves if it brings as much before it counts as stalled: a drip is no movement."""
+
+LONGEST_WAIT_S = 30.0
+
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+
+
+class FetchLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient a fetch is; seconds.
+
+    ``attempts`` is how many in a row may fail without getting further by a MiB;
+    ``backoff_seconds`` is the first wait between them, doubled each time.
+    """
+
+    first_byte_seconds: float = 1200.0
+    stall_seconds: float = 60.0
+    attempts: int = 5
+    backoff_seconds: float = 1.0
+    retry_after_seconds: float = 120.0
+
+
+class Fetch:
+    """One body on its way into ``part``; ``etag`` names its version once it has begun."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        refuse: Callable[[httpx2.Response], BackendError],
+        part: Part,
+        limits: FetchLimits,
+        *,
+        offload: Offload,
+        on_progress: Progress,
+    ) -> None:
+        self.etag: str | None = None
+        self._answer = answer
+        self._refuse = refuse
+        self._part = part
+        self._limits = limits
+        self._offload = offload
+        self._on_progress = on_progress
+        self._total: int | None = None
+        self._ranges = False
+        self._furthest = 0
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    async def run(self, known_etag: str | None) -> bool:
+        """Fetch until the body is whole; False where ITH still has the version ``known_etag``.
+
+        Raises :class:`BackendError` once another attempt at once would be no use.
+        """
+        fruitless = 0
+        while True:
+            before = self._furthest
+            try:
+                return await self._attempt(known_etag)
+            except Interrupted as caught:
+                error = caught
+            await self._keep_pending()
+            fruitless = 0 if self._furthest - before >= FLUSH_BYTES else fruitless + 1
+            wait = self._wait(error, fruitless)
+            if wait is None:
+                raise error
+            await trio.sleep(wait)
+
+    def _wait(self, error: Interrupted, fruitless: int) -> float | None:
+        """Return how long to wait for the next attempt; None to leave it to the caller."""
+        if fruitless >= self._limits.attempts:
+            return None
+        if error.retry_after is not None:
+            in_bounds = error.retry_after <= self._limits.retry_after_seconds
+            return error.retry_after if in_bounds else None
+        if not self._furthest:
+            return None
+        longest = min(LONGEST_WAIT_S, self._limits.backoff_seconds * 2**fruitless)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter is no secret
+
+    async def _attempt(self, known_etag: str | None) -> bool:
+        headers: dict[str, str] = {}
+        if self._ranges and self.etag is not None and self._part.size > 0:
+            headers = {"Range": f"bytes={self._part.size}-", "If-Range": self.etag}
+        elif known_etag is not None:
+            headers = {"If-None-Match": known_etag}
+        patience = trio.current_time() + self._limits.first_byte_seconds
+        with trio.CancelScope(deadline=patience) as clock, translated():
+            async with self._answer(headers) as response:
+                if response.status_code == 304 and "If-None-Match" in headers:
+                    return False
+                await self._accept(response, resuming="Range" in headers)
+                async with reading(response.aiter_raw()) as blocks:
+                    await self._receive(blocks, clock)
+                return True
+        raise Interrupted("ITH sent nothing for too long")
+
+    async def _accept(self, response: httpx2.Response, *, resuming: bool) -> None:
+        """Make ready for the body that follows, or raise."""
+        if response.status_code == 200:
+            await self._begin(response)
+        elif response.status_code == 206 and resuming:
+            if not self._continues(response):
+                await self._forget()
+                raise Interrupted("The archive changed while it was downloaded")
+        elif response.status_code == 416 and resuming:
+            await self._forget()
+            raise Interrupted("ITH has no more of the archive than was downloaded")
+        else:
+            raise self._refuse(response)
+        coding = response.headers.get("Content-Encoding", "identity").lower()
+        if coding not in {"identity", "gzip", "x-gzip"}:  # the latter two are read as tar.gz
+            raise Interrupted("ITH sent the archive in a coding that was not asked for")
+        if self._total is not None:
+            await self._offload(self._part.expect, self._total)
+
+    async def _begin(self, response: httpx2.Response) -> None:
+        """Take the version that comes now, from its first byte."""
+        await self._forget()
+        self.etag = response.headers.get("ETag")
+        strong = self.etag is not None and self.etag.startswith('"')
+        self._ranges = strong and response.headers.get("Accept-Ranges", "bytes") != "none"
+        length = response.headers.get("Content-Length", "")
+        self._total = int(length) if length.isdecimal() else None
+
+    async def _forget(self) -> None:
+        await self._offload(self._part.empty)
+        self.etag, self._ranges, self._total = None, False, None
+
+    def _continues(self, response: httpx2.Response) -> bool:
+        """Whether a 206 brings exactly the rest of the version begun."""
+        found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or response.headers.get("ETag", self.etag) != self.etag:
+            return False
+        first, last = int(found[1]), int(found[2])
+        total = last + 1 if found[3] == "*" else int(found[3])
+        if first != self._part.size or last + 1 != total or self._total not in {None, total}:
+            return False
+        self._total = total
+        return True
+
+    async def _receive(self, blocks: AsyncIterator[bytes], clock: trio.CancelScope) -> None:
+        """Write the body; ``clock`` cuts it when it stops moving."""
+        moved = MOVING_BYTES  # the first byte ends the patience there was for it
+        flushed = trio.current_time()
+        async for block in blocks:
+            self._pending.append(block)
+            self._pending_bytes += len(block)
+            moved += len(block)
+            now = trio.current_time()
+            if moved >= MOVING_BYTES:
+                clock.deadline = now + self._limits.stall_seconds
+                moved = 0
+            if self._pending_bytes >= FLUSH_BYTES or (
+                now >= flushed + FLUSH_SECONDS and self._recognisable
+            ):
+                clock.deadline = math.inf  # a slow disk is no stalled body
+                await self._flush()
+                flushed = trio.current_time()
+                clock.deadline = flushed + self._limits.stall_seconds
+        clock.deadline = math.inf
+        await self._flush()
+        if self._total is not None and self._part.size != self._total:
+            raise Interrupted("ITH sent less than it announced")
+        if not self._part.size:
+            raise Interrupted("ITH sent an empty archive")
+
+    @property
+    def _recognisable(self) -> bool:
+        """Whether enough is there to tell an archive from an error page."""
+        return self._part.size > 0 or self._pending_bytes >= HEAD_BYTES
+
+    async def _flush(self) -> None:
+        """Write what is pending; at the very start of the body, look at what it is."""
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if self._part.size == 0:
+            kind = kind_of(b"".join(pending)[:HEAD_BYTES])
+            if kind in MESSAGES:
+                raise BackendError(
+                    f"ITH, or a gateway before it, sent {kind.value} in place of an archive",
+                    permanent=False,
+                    hint="Check that no gateway of the network answers for ITH; then ask ITH.",
+                )
+        await self._offload(self._part.append, pending)
+        self._furthest = max(self._furthest, self._part.size)
+        self._on_progress(self._part.size, self._total)
+
+    async def _keep_pending(self) -> None:
+        """Write what came before an interruption, so that it need not come again."""
+        if self._pending and self._recognisable:
+            await self._flush()
+        self._pending, self._pending_bytes = [], 0

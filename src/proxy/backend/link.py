@@ -1,0 +1,276 @@
+"""The link: the WebSocket to ITH, as the activity ``keep_link`` of the connection machine.
+
+One task reads and never waits for a dispatch: it hands each event to the supervisor, which is
+synchronous. One task writes; all others put frames into its channel, because a send that is
+cancelled half-way would tear the frame for everybody. The durable reports come from the outbox
+and are forgotten only when ITH has answered a ping that was sent after them.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import trio
+from trio_websocket import WebSocketConnection
+
+from proxy.backend.upgrade import explain, open_websocket
+from proxy.errors import LinkEvicted, LinkRefused
+from proxy.events.codec import decode, encode
+from proxy.events.incoming import (
+    ConfigUpdateResponse,
+    Connected,
+    HealthUpdateResponse,
+    Incoming,
+    PingEvent,
+)
+from proxy.events.outgoing import ConfigUpdate, HealthUpdate, PongEvent, ProxyHeartbeatEvent
+from proxy.logs import log
+from proxy.machines import connection, policy
+from proxy.machines.connection import ConnectionOutput, ConnectionState
+from proxy.machines.connection import Link as LinkData
+from proxy.outbox import Outbox, Parcel
+from proxy.runner import Run
+from proxy.settings import IthSettings, Secret
+
+ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
+
+GREET_UNASKED_SECONDS = 2.0
+"""A server that speaks second gets our config_update after this silence."""
+
+CHANNEL = 64
+"""Room for frames of our own between two sends: pongs and signs of life, never reports."""
+
+
+class Inbox(Protocol):
+    """Who the messages of ITH are for; the supervisor is."""
+
+    def handle(self, event: Incoming) -> None:
+        """Act on one event of ITH, without waiting."""
+        ...
+
+    def welcome(self, workspace_id: str, proxy_id: str) -> None:
+        """Learn who we are to ITH."""
+        ...
+
+    def came_online(self) -> None:
+        """Learn that the link is up."""
+        ...
+
+
+class SignsOfLife(Protocol):
+    """Who knows how the proxy is; the vitals do."""
+
+    def greeting(self, local_address: str) -> ConfigUpdate:
+        """Say where this proxy is."""
+        ...
+
+    def health(self, *, online: bool) -> HealthUpdate:
+        """Say how the nodes are, for the deployed backend."""
+        ...
+
+    def heartbeat(self) -> ProxyHeartbeatEvent | None:
+        """Say how the proxy is; None before its workspace is known."""
+        ...
+
+
+class Link:
+    """Keeps one WebSocket to ITH for as long as the connection machine is wired."""
+
+    def __init__(
+        self,
+        ith: IthSettings,
+        key: Secret,
+        inbox: Inbox,
+        vitals: SignsOfLife,
+        outbox: Outbox,
+        *,
+        context: ssl.SSLContext | None,
+        chance: Callable[[], float],
+    ) -> None:
+        self._ith = ith
+        self._key = key
+        self._inbox = inbox
+        self._vitals = vitals
+        self._outbox = outbox
+        self._context = context
+        self._chance = chance
+
+    def run(self) -> ConnectionRun:
+        """Make the run of the connection machine that keeps this link."""
+        data = LinkData(
+            handshake_seconds=self._ith.handshake_seconds,
+            stable_seconds=self._ith.stable_seconds,
+            refused_seconds=self._ith.refused_seconds,
+            evicted_seconds=self._ith.evicted_seconds,
+        )
+        return Run(connection.CONNECTION, data, {"keep_link": self.keep_link}, self._emit)
+
+    def _emit(self, output: ConnectionOutput) -> None:
+        match output:
+            case connection.CameOnline():
+                log("link.online")
+                self._inbox.came_online()
+            case connection.WentOffline(error):
+                log("link.offline", problem=error)
+
+    async def keep_link(self, run: ConnectionRun) -> None:
+        """Connect, shake hands, exchange frames; end when the link does, and say why."""
+        ending: BaseException | None = None
+        try:
+            async with open_websocket(self._ith, self._key, self._context) as websocket:
+                run.tell(connection.LinkOpened())
+                talk = Conversation(self._ith, run, websocket)
+                await talk.hold(self._inbox, self._vitals, self._outbox)
+        except* Exception as endings:  # noqa: BLE001 - whatever ends a link, it is tried again
+            ending = _first(endings)
+        run.tell(connection.LinkClosed() if ending is None else self._fact(run, ending))
+
+    def _fact(
+        self, run: ConnectionRun, ending: BaseException
+    ) -> connection.LinkDropped | connection.KeyRefused | connection.KeyTaken:
+        """What the end of a link means to the machine."""
+        error, least = explain(ending)
+        log("link.lost", level="warning", error=error)
+        match error:
+            case LinkRefused():
+                return connection.KeyRefused(str(error))
+            case LinkEvicted():
+                return connection.KeyTaken(str(error))
+            case _:
+                attempt, cap = run.data.attempts + 1, self._ith.backoff_max_seconds
+                wait = policy.full_jitter(attempt, 1.0, cap, self._chance())
+                return connection.LinkDropped(str(error), max(wait, least))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that ended the link: the first of a group, which the others only followed."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Conversation:
+    """What is said over one open WebSocket."""
+
+    def __init__(
+        self, ith: IthSettings, run: ConnectionRun, websocket: WebSocketConnection
+    ) -> None:
+        self._ith = ith
+        self._run = run
+        self._websocket = websocket
+        self._heard = trio.Event()
+        self._written = trio.Event()
+        self._frames, self._to_write = trio.open_memory_channel[str | Parcel](CHANNEL)
+
+    async def hold(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:
+        """Exchange frames until the machine is CLOSING, then close in order.
+
+        Raises trio-websocket's ``ConnectionClosed`` if the other side ends it, and
+        ``trio.TooSlowError`` if a ping stays unanswered.
+        """
+        outbox.rewind()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, inbox)
+            nursery.start_soon(self._write, outbox)
+            async with trio.open_nursery() as talkers:
+                talkers.start_soon(self._greet, vitals)
+                talkers.start_soon(self._carry_reports, outbox)
+                talkers.start_soon(self._prove_alive, outbox)
+                talkers.start_soon(self._say_health, vitals)
+                talkers.start_soon(self._say_heartbeat, vitals)
+                await self._run.until(ConnectionState.CLOSING)
+                talkers.cancel_scope.cancel("the link is closing")
+            await self._say_goodbye(vitals, outbox)
+            nursery.cancel_scope.cancel("the link is closed")
+
+    async def _say_goodbye(self, vitals: SignsOfLife, outbox: Outbox) -> None:
+        """Write what is in the channel, have its arrival proven, close with 1000."""
+        if self._ith.health_update:
+            await self._frames.send(encode(vitals.health(online=False)))
+        self._frames.close()
+        await self._written.wait()
+        await self._round_trip(outbox)
+        await self._websocket.aclose(1000, "the proxy stops")
+
+    async def _read(self, inbox: Inbox) -> None:
+        while True:
+            message = decode(await self._websocket.get_message())
+            if not self._heard.is_set():
+                self._heard.set()
+                self._run.tell(connection.HandshakeDone())
+            match message:
+                case PingEvent():
+                    self._say(encode(PongEvent.create(correlation_id=message.correlation_id)))
+                case Connected():
+                    inbox.welcome(message.workspace_id, message.proxy_id)
+                case ConfigUpdateResponse() | HealthUpdateResponse():
+                    if message.status != "success":
+                        log("link.response", level="warning", event_type=message.type)
+                case _:
+                    inbox.handle(message)
+
+    def _say(self, frame: str) -> None:
+        """Put a pong into the channel; a full channel means that nobody reads."""
+        try:
+            self._frames.send_nowait(frame)
+        except trio.WouldBlock:
+            log("link.pong_dropped", level="warning")
+
+    async def _write(self, outbox: Outbox) -> None:
+        async for item in self._to_write:
+            if isinstance(item, str):
+                await self._websocket.send_message(item)
+            else:
+                await self._websocket.send_message(item.frame)
+                outbox.sent(item)
+        self._written.set()
+
+    async def _greet(self, vitals: SignsOfLife) -> None:
+        """Say where we are, once ITH has spoken, or unasked to a server that speaks second."""
+        with trio.move_on_after(min(GREET_UNASKED_SECONDS, self._ith.handshake_seconds / 2)):
+            await self._heard.wait()
+        greeting = vitals.greeting(_local_address(self._websocket))
+        await self._frames.send(encode(greeting))
+
+    async def _carry_reports(self, outbox: Outbox) -> None:
+        await self._heard.wait()
+        while True:
+            await self._frames.send(await outbox.take())
+
+    async def _prove_alive(self, outbox: Outbox) -> None:
+        await self._heard.wait()
+        while True:
+            await trio.sleep(self._ith.ping_seconds)
+            await self._round_trip(outbox)
+
+    async def _round_trip(self, outbox: Outbox) -> None:
+        """Ping and wait for the pong; all that was sent before it has then arrived."""
+        mark = outbox.mark()
+        with trio.fail_after(self._ith.pong_seconds):
+            await self._websocket.ping()
+        outbox.confirm(mark)
+
+    async def _say_health(self, vitals: SignsOfLife) -> None:
+        await self._heard.wait()
+        while self._ith.health_update:
+            await self._frames.send(encode(vitals.health(online=True)))
+            await trio.sleep(self._ith.health_seconds)
+
+    async def _say_heartbeat(self, vitals: SignsOfLife) -> None:
+        await self._heard.wait()
+        while self._ith.heartbeat:
+            heartbeat = vitals.heartbeat()
+            if heartbeat is not None:
+                await self._frames.send(encode(heartbeat))
+            await trio.sleep(self._ith.heartbeat_seconds)
+
+
+def _local_address(websocket: WebSocketConnection) -> str:
+    """Our own IP address on the link."""
+    try:
+        endpoint = websocket.local
+    except (OSError, RuntimeError):
+        return ""
+    return str(getattr(endpoint, "address", ""))

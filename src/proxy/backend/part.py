@@ -1,0 +1,79 @@
+"""The file a download grows in. Blocking: called through ``Offload``.
+
+The file is ``<name>.part`` until it is whole, then takes its name. Not synced: what ITH sent can
+be fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxy.errors import BackendError
+
+
+class Part:
+    """A file in the making; ``size`` is how many bytes are written."""
+
+    def __init__(self, target: Path, *, max_bytes: int | None, reserve_bytes: int) -> None:
+        self.size = 0
+        self._target = target
+        self._path = target.with_name(target.name + ".part")
+        self._max_bytes = max_bytes
+        self._reserve_bytes = reserve_bytes
+        self._file = -1
+
+    def open(self) -> None:
+        """Create the file; what a killed run left is removed."""
+        self._path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+
+    def empty(self) -> None:
+        """Forget what is written."""
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        self.size = 0
+
+    def expect(self, size: int) -> None:
+        """Raise :class:`BackendError` unless ``size`` bytes in all are allowed and have room."""
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise BackendError(
+                f"The archive is larger than {self._max_bytes} bytes",
+                permanent=True,
+                hint="If it is to be dispatched all the same, raise limits.archive_bytes.",
+            )
+        free = shutil.disk_usage(self._path.parent).free
+        if free - (size - self.size) < self._reserve_bytes:
+            raise BackendError(
+                "The disk is too full for the archive",
+                permanent=False,
+                hint="Free disk space on this machine, or lower limits.reserve_gb.",
+            )
+
+    def append(self, blocks: Sequence[bytes]) -> None:
+        """Write ``blocks`` at the end; raises as :meth:`expect` does."""
+        for block in blocks:
+            view = memoryview(block)
+            while view:
+                written = os.write(self._file, view)
+                self.size += written
+                view = view[written:]
+        self.expect(self.size)
+
+    def finish(self) -> None:
+        """Give the file its name: it is whole."""
+        self._path.replace(self._target)
+        self._close()
+
+    def discard(self) -> None:
+        """Remove the file, unless it was never opened or is finished."""
+        if self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        os.close(file)

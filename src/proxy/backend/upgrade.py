@@ -1,0 +1,147 @@
+"""Opening the WebSocket to ITH: where to connect, as whom, and what a refusal means.
+
+Called by ``link`` alone. The proxy key goes into the query, percent-encoded, and into the header
+``X-Proxy-Key`` (protocol.md 1.1); it appears in no error and no log.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import SplitResult, quote, urlsplit
+
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from proxy.errors import LinkEvicted, LinkLost, LinkRefused, ProxyError
+from proxy.settings import IthSettings, Secret
+
+REFUSALS = {401, 403}
+KEY_MISSING, EVICTED, KEY_INVALID = 4001, 4002, 4003
+"""ITH's close codes (protocol.md 1.3)."""
+
+ASK_FOR_KEY = (
+    "Check the proxy key (ITH_TOKEN or ith.token_file) and that the proxy is active in ITH."
+)
+ONE_PER_KEY = "Stop the other program, or have ITH make a key of its own for each."
+
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+@asynccontextmanager
+async def open_websocket(
+    ith: IthSettings, key: Secret, context: ssl.SSLContext | None
+) -> AsyncIterator[WebSocketConnection]:
+    """Connect to ITH, upgrade, and drop the connection at the end of the block.
+
+    Raises :class:`LinkLost` where there is no connection. A refused upgrade is trio-websocket's
+    ``ConnectionRejected``, in a group because its reader task finds out: see :func:`explain`.
+    """
+    base = urlsplit(ith.url)
+    path = base.path.rstrip("/") + ith.websocket_path
+    async with _connection(base, context) as stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(
+            nursery,
+            stream,
+            base.netloc.rpartition("@")[2],
+            f"{path}?proxy_key={quote(key.reveal(), safe='')}",
+            extra_headers=[(b"X-Proxy-Key", key.reveal().encode("ascii"))],
+            max_message_size=ith.max_frame_bytes,
+            receive_buffer_size=65536,
+        )
+        nursery.cancel_scope.cancel("the link is over")
+
+
+@asynccontextmanager
+async def _connection(base: SplitResult, context: ssl.SSLContext | None) -> AsyncIterator[Stream]:
+    secure = base.scheme in {"https", "wss"}
+    host = base.hostname or ""
+    port = base.port or (443 if secure else 80)
+    try:
+        plain = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise LinkLost(
+            f"no connection to {host} port {port}: {error.strerror or 'refused or unreachable'}",
+            hint="Check ith.url, the name service and the firewall's outgoing rules.",
+        ) from None
+    try:
+        if secure and context is not None:
+            secured = trio.SSLStream(plain, context, server_hostname=host, https_compatible=True)
+            await _shake_hands(secured, host)
+            yield secured
+        else:
+            yield plain
+    finally:
+        await trio.aclose_forcefully(plain)
+
+
+async def _shake_hands(stream: trio.SSLStream[trio.SocketStream], host: str) -> None:
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        raise LinkLost(
+            f"no TLS with {host}: {_tls_reason(error)}",
+            hint="If a firewall inspects TLS here, give its certificate in ith.ca_file.",
+        ) from None
+
+
+def _tls_reason(error: trio.BrokenResourceError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({cause.verify_message})"
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason or "handshake failed"
+    return "the connection was closed during the handshake"
+
+
+def explain(error: BaseException) -> tuple[ProxyError, float]:
+    """Turn what ended a link into our error and the least seconds to wait (Retry-After)."""
+    match error:
+        case ProxyError():
+            return error, 0.0
+        case ConnectionRejected():
+            return _rejected(error)
+        case ConnectionClosed():
+            return _closed(error), 0.0
+        case trio.TooSlowError():
+            return LinkLost("ITH did not answer a ping in time"), 0.0
+        case _:
+            return LinkLost(f"the link broke ({type(error).__name__})"), 0.0
+
+
+def _rejected(error: ConnectionRejected) -> tuple[ProxyError, float]:
+    status = error.status_code
+    if status in REFUSALS:
+        sentence = f"ITH refused the proxy key (HTTP {status})"
+        return LinkRefused(sentence, hint=ASK_FOR_KEY), 0.0
+    hint = "Check ith.url and ith.websocket_path." if status in {301, 302, 307, 308, 404} else ""
+    headers = {name.lower(): value for name, value in error.headers}
+    return LinkLost(f"ITH answered the upgrade with HTTP {status}", hint=hint), _wait(headers)
+
+
+def _wait(headers: Mapping[bytes, bytes]) -> float:
+    value = headers.get(b"retry-after", b"").strip()
+    return min(float(value), 3600.0) if value.isdigit() else 0.0
+
+
+def _closed(error: ConnectionClosed) -> ProxyError:
+    code = error.reason.code if error.reason else 1006
+    if code in {KEY_MISSING, KEY_INVALID}:
+        return LinkRefused(f"ITH refused the proxy key (close code {code})", hint=ASK_FOR_KEY)
+    if code == EVICTED:
+        return LinkEvicted("another program connected to ITH with our key", hint=ONE_PER_KEY)
+    if code == 1006:
+        return LinkLost("the link to ITH broke")
+    if code == 1009:
+        return LinkLost(
+            "a message was too big for the link (close code 1009)",
+            hint="Raise ith.max_frame_bytes if ITH sends larger messages on purpose.",
+        )
+    return LinkLost(f"ITH closed the link (close code {code})")

@@ -1,0 +1,38 @@
+"""``ith-proxy run``: read the settings, open the log, hand over to the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proxy import logs, settings
+from proxy.cli.options import settings_options
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "text"]),
+    help="auto: plain lines on a terminal, else JSON.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
+def run(config: Path | None, state_dir: Path | None, log_format: str | None, verbose: bool) -> int:
+    """Run the proxy until it is told to stop.
+
+    SIGTERM or Ctrl-C: the instances in flight end, the rest waits for the next start.
+    A second one: stop now.
+    """
+    flags: dict[str, tuple[str, object]] = {}
+    if log_format:
+        flags["log.format"] = ("--log-format", log_format)
+    if verbose:
+        flags["log.level"] = ("--verbose", "debug")
+    given = settings.load(config=config, state_dir=state_dir, flags=flags)
+    settings.prepare(given.state_dir)
+    logs.configure(level=given.log.level, format=given.log.format, key=given.token.reveal())
+
+    from proxy import service  # noqa: PLC0415 - errors in the settings are told at once
+
+    return service.main(given)

@@ -1,0 +1,115 @@
+"""``ith-proxy statecharts``: the documents that show on what tables this program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import click
+import msgspec
+
+from proxy.cli.exits import Exit
+from proxy.fsm.page import page, table, text
+from proxy.fsm.scxml import scxml
+from proxy.machines import MACHINES
+from proxy.machines.failures import FAILURES, Layer
+
+README = "README.md"
+"""The one file of the directory that is written by hand."""
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Compare with DIRECTORY instead of writing there.")
+@click.argument(
+    "directory", required=False, type=click.Path(file_okay=False, path_type=Path, exists=False)
+)
+@click.pass_context
+def statecharts(context: click.Context, *, check: bool, directory: Path | None) -> None:
+    """Print the state machines this program runs on.
+
+    Without DIRECTORY the pages are printed. With it, they are written there, and beside each one
+    the same machine as SCXML for tools. With --check nothing is written: the files in DIRECTORY,
+    by default ./statecharts, are compared byte for byte with what this program would write.
+    """
+    if check:
+        wrong = list(differences(_committed(directory)))
+        for line in wrong:
+            click.echo(line)
+        click.echo(f"{len(wrong)} differences" if wrong else f"{len(documents())} files agree")
+        context.exit(Exit.NEGATIVE if wrong else Exit.OK)
+    if directory is None:
+        pages = (body for name, body in documents().items() if name.endswith(".md"))
+        click.echo("\n".join(pages), nl=False)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, body in documents().items():
+        (directory / name).write_bytes(body.encode())
+    click.echo(f"{len(documents())} files written to {directory}")
+
+
+def _committed(directory: Path | None) -> Path:
+    committed = directory or Path("statecharts")
+    if not committed.is_dir():
+        raise click.UsageError(
+            f"There is no directory {committed} to compare with. Name the directory of the "
+            "controlled pages, or call this where it is ./statecharts."
+        )
+    return committed
+
+
+def documents() -> dict[str, str]:
+    """Return every generated file: name to text, in the order a reader meets them."""
+    trace = msgspec.json.decode(
+        resources.files("proxy.machines").joinpath("trace.json").read_bytes(),
+        type=dict[str, list[str]],
+    )
+    found = {}
+    for machine in MACHINES:
+        found[f"{machine.name}.md"] = page(machine, trace)
+        found[f"{machine.name}.scxml"] = scxml(machine)
+    found["failures.md"] = _failures()
+    return found
+
+
+def differences(directory: Path) -> Iterator[str]:
+    """Say, file by file, how ``directory`` is not what this program would write there."""
+    for name, body in documents().items():
+        file = directory / name
+        if not file.is_file():
+            yield f"missing: {name}"
+        elif file.read_bytes() != body.encode():
+            yield f"differs: {name}"
+    for file in sorted(directory.iterdir()):
+        if file.name not in {*documents(), README}:
+            yield f"left over: {file.name}"
+
+
+def _failures() -> str:
+    head = (
+        "# failures\n\n"
+        "What can go wrong between the proxy and a node, and what becomes of it.\n\n"
+        f"Software item `{FAILURES[0].__module__}`. Written by `ith-proxy statecharts` from the "
+        "table that the program looks things up in; not to be edited. `*` stands for every code "
+        "that no other line of its table names.\n"
+    )
+    titles = ("Id", "Code", "What is done", "What is said", "Advice", "Source")
+    return head + "".join(
+        f"\n## {layer.value.capitalize()}\n\n"
+        + table(
+            titles,
+            (
+                (
+                    row.id,
+                    ", ".join(f"`{code}`" for code in row.codes),
+                    text(row.remedy.value),
+                    text(row.sentence),
+                    text(row.hint),
+                    text(row.source),
+                )
+                for row in FAILURES
+                if row.layer is layer
+            ),
+        )
+        for layer in Layer
+    )

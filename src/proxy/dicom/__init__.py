@@ -1,0 +1,1 @@
+"""The DICOM sending side: associations we request, C-STORE and C-ECHO over them."""

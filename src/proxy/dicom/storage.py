@@ -1,0 +1,227 @@
+"""C-STORE and C-ECHO over an association (PS3.7 sections 9.1.1 and 9.1.5, PS3.4 annex B).
+
+The data set leaves as it lies on disk, from after the file meta group to the end of the file; it
+is read in blocks into one buffer, and the PDU headers are put between slices of that buffer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from proxy.dicom import dimse
+from proxy.dicom.association import Association, Clocks, Target, associate
+from proxy.dicom.contexts import ECHO
+from proxy.dicom.dimse import Priority, Response
+from proxy.dicom.pdu import encode_pdv_header
+from proxy.errors import AssociationLost, InstanceUnusable, NodeError
+from proxy.machines.failures import (
+    Failure,
+    classify_context,
+    classify_local,
+    classify_store,
+)
+from proxy.model import Instance
+from proxy.wire import Buffer, Network
+
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"})
+
+
+class StoreResult(msgspec.Struct, frozen=True):
+    """What became of one instance; ``failure`` is its row of the table, also for a success.
+
+    ``status`` is None where the instance was not sent, because the node did not accept its
+    presentation context. ``comment`` is the node's free text and may hold patient data.
+    """
+
+    failure: Failure
+    status: int | None = None
+    comment: str = ""
+    error_id: int | None = None
+    offending_elements: tuple[str, ...] = ()
+
+
+class StoreInterrupted(AssociationLost):
+    """The association ended within a C-STORE.
+
+    With ``sent_whole`` the last byte was handed to the kernel and the outcome is unknown;
+    without, the node cannot have stored the instance.
+    """
+
+    def __init__(self, lost: AssociationLost, *, sent_whole: bool) -> None:
+        super().__init__(
+            lost.code, str(lost), source=lost.source, reason=lost.reason, hint=lost.hint
+        )
+        self.sent_whole = sent_whole
+
+
+async def store(
+    association: Association,
+    instance: Instance,
+    path: Path,
+    *,
+    priority: Priority = Priority.MEDIUM,
+) -> StoreResult:
+    """Send one instance and wait for what the node says.
+
+    A file that cannot be read raises :class:`proxy.errors.InstanceUnusable`; the association
+    lives on if nothing was sent yet, else it is aborted: bytes cannot be taken back. A lost
+    association, or a response to something else, raises :class:`StoreInterrupted`.
+    """
+    uids = instance.sop_class_uid, instance.transfer_syntax_uid
+    context_id = association.contexts.find(*uids)
+    if context_id is None:
+        return StoreResult(classify_context(association.contexts.refusal(*uids)))
+    with _open(path, instance) as file:
+        try:
+            response = await _send(association, context_id, instance, file, priority)
+        except AssociationLost as lost:
+            raise StoreInterrupted(lost, sent_whole=association.sent_whole) from lost
+    return StoreResult(
+        classify_store(response.status),
+        response.status,
+        response.comment,
+        response.error_id,
+        response.offending_elements,
+    )
+
+
+async def echo(association: Association) -> None:
+    """Ask the node whether it is there.
+
+    Raises :class:`proxy.errors.NodeError` if it does not say yes.
+    """
+    context_id = association.contexts.find(ECHO.sop_class_uid, ECHO.transfer_syntax_uids[0])
+    if context_id is None:
+        raise NodeError("The node does not accept verification (C-ECHO)")
+    message_id = association.begin()
+    command = dimse.encode_echo_request(message_id)
+    await association.send(
+        [*_frames(memoryview(command), context_id, association.fragment_size, is_command=True)]
+    )
+    response = await association.response(len(command))
+    _insist(association, response, dimse.C_ECHO_RSP, message_id)
+    if response.status != 0:
+        raise NodeError(f"The node answered C-ECHO with status {response.status:04X}H")
+
+
+async def verify(network: Network, target: Target, clocks: Clocks) -> None:
+    """Associate, C-ECHO, release.
+
+    Raises :class:`proxy.errors.NodeError`.
+    """
+    async with associate(network, target, (ECHO,), clocks) as association:
+        await echo(association)
+
+
+async def _send(
+    association: Association, context_id: int, instance: Instance, file: int, priority: Priority
+) -> Response:
+    """Send the command and the data set, and return the response that belongs to them."""
+    blocks = _blocks(association, instance, file)
+    first = next(blocks)
+    message_id = association.begin()
+    command = dimse.encode_store_request(
+        instance.sop_class_uid, instance.sop_instance_uid, message_id, priority
+    )
+    fragment = association.fragment_size
+    pending = [*_frames(memoryview(command), context_id, fragment, is_command=True)]
+    try:
+        for block, is_last in chain([first], blocks):
+            pending += _frames(block, context_id, fragment, is_last=is_last)
+            await association.send(pending)
+    except InstanceUnusable:
+        association.give_up("local")
+        raise
+    association.sent_whole = True
+    response = await association.response(instance.size - instance.offset)
+    _insist(association, response, dimse.C_STORE_RSP, message_id, instance.sop_instance_uid)
+    return response
+
+
+def _insist(
+    association: Association, response: Response, kind: int, message_id: int, uid: str = ""
+) -> None:
+    """Abort unless a response is the one that was due (PS3.7 section 9.3.1)."""
+    due = response.command_field == kind and response.message_id == message_id
+    if not due or (response.sop_instance_uid or uid) != uid:
+        raise association.give_up("protocol")
+
+
+def _frames(
+    data: memoryview, context_id: int, size: int, *, is_command: bool = False, is_last: bool = True
+) -> Iterator[Buffer]:
+    """Cut ``data`` into fragments of ``size``, each behind the headers of its own PDU."""
+    full = encode_pdv_header(context_id, size, is_command=is_command, is_last=False)
+    at = 0
+    while len(data) - at > size:
+        yield full
+        yield data[at : at + size]
+        at += size
+    rest = len(data) - at
+    yield encode_pdv_header(context_id, rest, is_command=is_command, is_last=is_last)
+    yield data[at:]
+
+
+@contextmanager
+def _open(path: Path, instance: Instance) -> Iterator[int]:
+    """Open an instance's file, which must be as long as it was when it was stored."""
+    with _readable():
+        file = os.open(path, os.O_RDONLY)
+    try:
+        if os.fstat(file).st_size < instance.size:
+            raise _unusable("short")
+        yield file
+    finally:
+        os.close(file)
+
+
+def _blocks(
+    association: Association, instance: Instance, file: int
+) -> Iterator[tuple[memoryview, bool]]:
+    """Read a data set in blocks into the association's buffer; whether a block is the last one.
+
+    An odd number of bytes is sent as it is: only within the last element could it be mended.
+    A deflated data set is a stream, and has a null byte at its end then (PS3.5 section A.5).
+    """
+    buffer = association.buffer
+    at = instance.offset
+    while True:
+        length = min(len(buffer), instance.size - at)
+        _read(file, buffer[:length], at)
+        at += length
+        if at == instance.size and length % 2 and instance.transfer_syntax_uid in _DEFLATED:
+            buffer[length] = 0
+            length += 1
+        yield buffer[:length], at == instance.size
+        if at == instance.size:
+            return
+
+
+def _read(file: int, into: memoryview, at: int) -> None:
+    """Fill ``into``. Here and now: handing a read to a thread takes longer than most reads."""
+    with _readable():
+        while into:
+            count = os.preadv(file, [into], at)
+            if count == 0:
+                raise _unusable("short")
+            into = into[count:]
+            at += count
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unusable("read") from error
+
+
+def _unusable(code: str) -> InstanceUnusable:
+    failure = classify_local(code)
+    return InstanceUnusable(code, failure.sentence, hint=failure.hint)

@@ -1,0 +1,273 @@
+"""The dispatches at work: started, held, resumed, cancelled, and what their outputs lead to.
+
+Owned by the supervisor. The runs of one dispatch and of its deliveries live in one cancel scope.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from proxy.activities.delivery import DeliveryActivities
+from proxy.activities.dispatch import DispatchActivities
+from proxy.ledger import Unfinished
+from proxy.logs import bound, log
+from proxy.machines import delivery, dispatch, policy
+from proxy.machines.delivery import (
+    DELIVERY,
+    DeliveryOutput,
+    DeliveryState,
+    Outcome,
+    Progress,
+)
+from proxy.machines.dispatch import DISPATCH, DispatchOutput, DispatchState
+from proxy.machines.dispatch import Work as DispatchData
+from proxy.machines.node import NodeState
+from proxy.machines.operation import OperationState
+from proxy.model import Entity, Order
+from proxy.reports import Reports
+from proxy.runner import Run
+from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site
+
+REMOVED = "node removed from configuration"
+
+
+class Dispatches:
+    """Owns the runs of dispatches and deliveries."""
+
+    def __init__(self, site: Site, reports: Reports, nursery: trio.Nursery) -> None:
+        self._site = site
+        self._reports = reports
+        self._nursery = nursery
+
+    def start(self, order: Order) -> None:
+        """Begin a dispatch; the same order again, while it runs, is the same dispatch."""
+        if any(same_order(order, at.order) for at in self._site.dispatches):
+            log("dispatch.known", correlation_id=order.correlation_id)
+            return
+        self._start(DispatchAtWork(order))
+
+    def recover(self, unfinished: Unfinished) -> None:
+        """Go on with what the ledger says was not over when the program ended."""
+        at = DispatchAtWork(
+            unfinished.order,
+            dispatch_id=unfinished.dispatch_id,
+            is_planned=any(each.counts.total for each in unfinished.deliveries),
+        )
+        for each in unfinished.deliveries:
+            counts, node_id = each.counts, each.node_id
+            if each.outcome is not None:
+                progress = Progress(counts.total, counts.stored, counts.refused, error=each.error)
+                at.endings[node_id] = (Outcome(each.outcome), progress)
+            elif unfinished.is_deleted:
+                at.to_cancel[node_id] = "deleted in ITH"
+        self._start(at)
+
+    def _start(self, at: DispatchAtWork) -> None:
+        site = self._site
+        activities = DispatchActivities(site, at)
+        at.run = Run(
+            DISPATCH,
+            DispatchData(),
+            activities.all(),
+            partial(self._on_dispatch, at),
+            on_fault=_log_fault,
+        )
+        for node_id in at.order.node_ids:
+            if node_id in at.endings:
+                continue
+            if node_id in site.nodes:
+                at.deliveries[node_id] = self._delivery(at, site.nodes[node_id])
+            else:
+                self._end(at, node_id, Outcome.CANCELLED, Progress(error=REMOVED))
+        site.dispatches.append(at)
+        log(
+            "dispatch.started",
+            correlation_id=at.order.correlation_id,
+            deliveries=len(at.deliveries),
+        )
+        self._nursery.start_soon(self._work, at)
+
+    def _delivery(self, at: DispatchAtWork, node: NodeAtWork) -> DeliveryAtWork:
+        each = DeliveryAtWork(node)
+        each.run = Run(
+            DELIVERY,
+            Progress(grace=self._site.settings.dicom.cancel_seconds),
+            DeliveryActivities(self._site, at, each).all(),
+            partial(self._on_delivery, at, each),
+            on_fault=_log_fault,
+        )
+        reason = self._held_because(node)
+        if reason is not None:
+            each.run.tell(delivery.HoldRequested(reason))
+        return each
+
+    async def _work(self, at: DispatchAtWork) -> None:
+        """Run one dispatch and its deliveries to their ends."""
+        order = at.order
+        with (
+            at.scope,
+            bound(
+                correlation_id=order.correlation_id,
+                entity_type=order.entity.type,
+                entity_id=order.entity.id,
+            ),
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(at.run.run)
+                await at.run.until(*(set(DispatchState) - {DispatchState.ACCEPTED}))
+                if at.run.state is not DispatchState.DUPLICATE:
+                    self._begin_deliveries(at, nursery)
+        at.give_back_turn()
+        self._site.dispatches.remove(at)
+
+    def _begin_deliveries(self, at: DispatchAtWork, nursery: trio.Nursery) -> None:
+        for node_id, reason in at.to_cancel.items():
+            at.deliveries[node_id].run.tell(delivery.CancelRequested(reason))
+        for each in list(at.deliveries.values()):
+            nursery.start_soon(each.run.run)
+        self._close_if_over(at)
+
+    # -- What the supervisor asks for -----------------------------------------------------------
+
+    def hold(self, reason: str) -> None:
+        """Hold everything."""
+        for at in self._site.dispatches:
+            at.run.tell(dispatch.HoldRequested(reason))
+        self.hold_node(None, reason)
+
+    def hold_node(self, node_id: str | None, reason: str) -> None:
+        """Hold the deliveries to one node, or to all."""
+        for _, each in self._site.deliveries(node_id):
+            each.run.tell(delivery.HoldRequested(reason))
+
+    def resume(self) -> None:
+        """Let everything go on that nothing else holds."""
+        for at in self._site.dispatches:
+            at.run.tell(dispatch.ResumeRequested())
+        self.resume_node(None)
+
+    def resume_node(self, node_id: str | None) -> None:
+        """Let the deliveries to one node, or to all, go on where nothing else holds them."""
+        for _, each in self._site.deliveries(node_id):
+            if self._held_because(each.node) is None:
+                event = policy.resume(each.run.state, each.run.data)
+                if event is not None:
+                    each.run.tell(event)
+
+    def restart_node(self, node_id: str, reason: str) -> None:
+        """Have the deliveries to a node go on over fresh associations, without waiting."""
+        for _, each in self._site.deliveries(node_id):
+            each.run.tell(delivery.RestartRequested(reason))
+
+    def wake_node(self, node_id: str) -> None:
+        """End the back-off of the deliveries to a node that answers again."""
+        for _, each in self._site.deliveries(node_id):
+            if each.run.state is DeliveryState.BACKING_OFF:
+                each.run.tell(delivery.RestartRequested("the node answers again"))
+
+    def cancel_node(self, node_id: str, reason: str) -> None:
+        """Cancel the deliveries to one node."""
+        for at, each in self._site.deliveries(node_id):
+            self._cancel(at, each, reason)
+
+    def cancel_entity(self, matches: Callable[[Entity], bool], reason: str) -> None:
+        """Cancel every dispatch of the entities that match."""
+        for at, each in self._site.deliveries():
+            if matches(at.order.entity):
+                self._cancel(at, each, reason)
+
+    async def recount(self) -> None:
+        """Tell every delivery what a deletion left of it; one with nothing left is cancelled."""
+        for at, each in self._site.deliveries():
+            if at.is_planned:
+                counts = await self._site.ledger.counts(at.dispatch_id, each.node.id)
+                each.run.tell(at.ready(counts))
+                if not counts.total:
+                    self._cancel(at, each, "deleted in ITH")
+
+    def _cancel(self, at: DispatchAtWork, each: DeliveryAtWork, reason: str) -> None:
+        """Cancel a delivery; while the order is being recorded, as soon as it is."""
+        if at.run.state is DispatchState.ACCEPTED:
+            at.to_cancel[each.node.id] = reason
+        else:
+            each.run.tell(delivery.CancelRequested(reason))
+
+    def _held_because(self, node: NodeAtWork) -> str | None:
+        operation = self._site.operation
+        if operation.state is not OperationState.ACTIVE:
+            return operation.data.reason or "the proxy is stopping"
+        return "the node is set inactive" if node.run.state is NodeState.DISABLED else None
+
+    # -- What the machines put out --------------------------------------------------------------
+
+    def _on_dispatch(self, at: DispatchAtWork, output: DispatchOutput) -> None:
+        order = at.order
+        match output:
+            case dispatch.Downloading(percent):
+                still_open = [node_id for node_id, d in at.deliveries.items() if not d.run.over]
+                self._reports.downloading(order, still_open, percent)
+            case dispatch.HandOver():
+                at.content.set()
+            case dispatch.GiveUp(error):
+                for each in at.deliveries.values():
+                    each.run.tell(delivery.GiveUpRequested(error))
+            case dispatch.Withdraw():
+                at.scope.cancel("the order is known")
+            case dispatch.DispatchOver(outcome, work):
+                self._site.ledger.post_dispatch_over(at.dispatch_id, outcome.value, work.error)
+                self._reports.dispatch_over(order, outcome, at.progress(), work.error)
+                log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
+
+    def _on_delivery(
+        self, at: DispatchAtWork, each: DeliveryAtWork, output: DeliveryOutput
+    ) -> None:
+        node_id = each.node.id
+        match output:
+            case delivery.Advanced(progress):
+                every = at.progress() if self._reports.aggregate else [progress]
+                self._reports.processing(at.order, node_id, every)
+            case delivery.AttemptKept(progress):
+                self._site.ledger.post_attempt(
+                    at.dispatch_id,
+                    node_id,
+                    progress.attempts,
+                    time.time() + progress.retry_in,
+                    progress.error or "",
+                )
+            case delivery.DeliveryOver(outcome, progress):
+                self._end(at, node_id, outcome, progress)
+                self._close_if_over(at)
+
+    def _end(self, at: DispatchAtWork, node_id: str, outcome: Outcome, progress: Progress) -> None:
+        at.endings[node_id] = (outcome, progress)
+        self._site.ledger.post_delivery_over(at.dispatch_id, node_id, outcome.value, progress.error)
+        self._reports.delivery_over(at.order, node_id, outcome, progress)
+        log(
+            "delivery.over",
+            node_id=node_id,
+            status=outcome.value,
+            files_sent=progress.files_stored,
+            files_total=progress.files_total,
+            problem=progress.error,
+        )
+
+    def _close_if_over(self, at: DispatchAtWork) -> None:
+        """Close the dispatch with its last delivery."""
+        if not at.run.over and all(each.run.over for each in at.deliveries.values()):
+            endings = [at.endings[each] for each in at.order.node_ids if each in at.endings]
+            at.run.tell(policy.dispatch_over((outcome, p.error) for outcome, p in endings))
+
+
+def same_order(one: Order, other: Order) -> bool:
+    """Whether two orders are the same one, received twice."""
+    node_ids = set(one.node_ids) <= set(other.node_ids)
+    named = bool(one.correlation_id) and one.correlation_id == other.correlation_id
+    return named and node_ids and one.entity == other.entity
+
+
+def _log_fault(error: Exception) -> None:
+    log("activity.failed", level="error", error=error)

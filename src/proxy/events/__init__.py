@@ -1,0 +1,23 @@
+"""The messages between ITH and the proxy: what they are called, what they hold, how they read.
+
+``incoming`` and ``outgoing`` have one module per message, ``codec`` turns frames into messages
+and back. Nothing here sends, stores, logs or decides: the link carries messages and the
+supervisor gives them their meaning.
+"""
+
+from proxy.events.base import ControlMessage, DispatchEvent, Message, Priority, WebSocketEvent
+from proxy.events.codec import decode, encode
+from proxy.events.incoming import Incoming
+from proxy.events.outgoing import Outgoing
+
+__all__ = [
+    "ControlMessage",
+    "DispatchEvent",
+    "Incoming",
+    "Message",
+    "Outgoing",
+    "Priority",
+    "WebSocketEvent",
+    "decode",
+    "encode",
+]

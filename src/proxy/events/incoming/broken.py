@@ -1,0 +1,16 @@
+"""A frame that is no message."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class BrokenFrame(msgspec.Struct, frozen=True):
+    """Counted and logged, never fatal; the link stays up.
+
+    ``reason`` names the event type and the field at most, never what the frame holds. ``size`` is
+    the frame's length in bytes, or in characters if it came as text.
+    """
+
+    reason: str
+    size: int

@@ -1,0 +1,74 @@
+"""``dispatch.status``: how a dispatch is getting on (protocol.md 2.16)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self, TypeAlias, get_args
+
+import msgspec
+
+from proxy.events.base import WebSocketEvent
+
+DispatchStatus: TypeAlias = Literal["downloading", "processing", "completed", "failed"]
+"""The four words the deployed backend knows."""
+
+
+class DispatchStatusPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``progress`` is in percent; ``node_id`` is absent where the whole dispatch is meant."""
+
+    node_id: str | None = None
+    status: DispatchStatus
+    progress: int
+    files_sent: int
+    files_total: int
+    error: str | None = None
+
+
+class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispatch.status"):
+    """Where the delivery to one node stands, or, without ``node_id``, the whole dispatch."""
+
+    payload: DispatchStatusPayload
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        workspace_id: str,
+        entity_type: str,
+        entity_id: str,
+        status: DispatchStatus,
+        node_id: str | None = None,
+        progress: int = 0,
+        files_sent: int = 0,
+        files_total: int = 0,
+        error: str | None = None,
+        timestamp: str | None = None,
+        correlation_id: str | None = None,
+    ) -> Self:
+        """Make a report; ``correlation_id`` is the dispatch event's.
+
+        Raises ``ValueError`` for a word, a number or an error text that ITH would not understand.
+        """
+        if status not in get_args(DispatchStatus):
+            words = ", ".join(get_args(DispatchStatus))
+            raise ValueError(f"status must be one of {words}, not {status!r}")
+        if not 0 <= progress <= 100:
+            raise ValueError(f"progress must be 0 to 100 percent, not {progress}")
+        if min(files_sent, files_total) < 0:
+            raise ValueError("files_sent and files_total must not be negative")
+        if error and status != "failed":
+            raise ValueError(f"error belongs to status failed only, not to {status}")
+        return cls._make(
+            DispatchStatusPayload(
+                node_id=node_id,
+                status=status,
+                progress=progress,
+                files_sent=files_sent,
+                files_total=files_total,
+                error=error or None,
+            ),
+            workspace_id=workspace_id,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            timestamp=timestamp,
+            correlation_id=correlation_id,
+        )

@@ -1,0 +1,27 @@
+"""The durable memory of the program: one SQLite file, one writer, every answer already on disk."""
+
+from proxy.ledger.ledger import Ledger
+from proxy.ledger.records import (
+    Accepted,
+    Counts,
+    Deleted,
+    Delivery,
+    Holding,
+    InstanceState,
+    Outcome,
+    Report,
+    Unfinished,
+)
+
+__all__ = [
+    "Accepted",
+    "Counts",
+    "Deleted",
+    "Delivery",
+    "Holding",
+    "InstanceState",
+    "Ledger",
+    "Outcome",
+    "Report",
+    "Unfinished",
+]

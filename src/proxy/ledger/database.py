@@ -1,0 +1,180 @@
+"""The SQLite file: opening, schema, check after a crash, one transaction. All of it blocks.
+
+Only the ledger calls this, through the offload seam and never from two threads at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from proxy.errors import LedgerError
+
+APPLICATION_ID = 0x49544850  # "ITHP"
+MIGRATIONS = ("schema.sql",)
+"""The n-th script leads from schema n to schema n + 1; schema 0 is the empty file."""
+
+PRAGMAS = (
+    # No other process can open the file beside us, and no shared memory file is needed.
+    "locking_mode = EXCLUSIVE",
+    "journal_mode = WAL",
+    # In WAL, NORMAL loses commits at a power cut; FULL syncs the log at every commit.
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    # Deleted rows hold patient ids: overwrite them.
+    "secure_delete = ON",
+    "temp_store = MEMORY",
+    f"journal_size_limit = {16 << 20}",
+)
+
+DAMAGED = LedgerError(
+    "the ledger is damaged",
+    hint="Stop the service, keep a copy of the state directory for analysis, remove ledger.db* "
+    "from it and start again: ITH must then be asked to dispatch again what was unfinished.",
+)
+
+_SENTENCES: tuple[tuple[type[apsw.Error], LedgerError], ...] = (
+    (apsw.CorruptError, DAMAGED),
+    (apsw.NotADBError, DAMAGED),
+    (
+        apsw.FullError,
+        LedgerError(
+            "the disk is full: the ledger cannot be written",
+            hint="Free space on the file system of the state directory and start again; "
+            "nothing that was accepted is lost.",
+        ),
+    ),
+    (
+        apsw.BusyError,
+        LedgerError(
+            "the ledger is in use by another process",
+            hint="Is another ith-proxy running with the same --state-dir? Stop it first.",
+        ),
+    ),
+    (
+        apsw.IOError,
+        LedgerError(
+            "the disk failed while the ledger was read or written",
+            hint="Check the disk and the system's log, then start again.",
+        ),
+    ),
+)
+_OTHERWISE = "Check that the service's user may read and write the state directory."
+
+
+def grave(error: BaseException) -> bool:
+    """Whether an error is the file's or the disk's, so that nothing can be written any more."""
+    ours = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.BindingsError)
+    return isinstance(error, apsw.Error) and not isinstance(error, ours)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLite's and the operating system's errors into LedgerError."""
+    try:
+        yield
+    except apsw.Error as error:
+        for kind, said in _SENTENCES:
+            if isinstance(error, kind):
+                raise LedgerError(str(said), hint=said.hint) from error
+        raise LedgerError(f"the ledger failed ({type(error).__name__})", hint=_OTHERWISE) from error
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger cannot be opened ({error.strerror})", hint=_OTHERWISE
+        ) from error
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """Commit what the block does, or nothing of it.
+
+    After a full disk or an I/O error SQLite has rolled back by itself, and a second attempt
+    would only hide the first error; apsw's own context manager does that.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            with suppress(apsw.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def open_database(path: Path) -> tuple[apsw.Connection, bool]:
+    """Open or create the file at the present schema; also whether it was left by a crash.
+
+    Raises LedgerError where it is damaged, foreign, newer than this program or in use.
+    """
+    with translated():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path)
+        # An orderly close removes the log, so one with content was left by a crash.
+        log = path.with_name(path.name + "-wal")
+        was_unclean = log.exists() and log.stat().st_size > 0
+        connection = apsw.Connection(str(path))
+        try:
+            _prepare(connection, was_unclean=was_unclean)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, was_unclean
+
+
+def _make_private(path: Path) -> None:
+    """Create the file for its owner alone, or make an existing one so."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # Not opened here: closing any descriptor of the file drops this process's locks on it.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file") from None
+        path.chmod(0o600)
+
+
+def _prepare(connection: apsw.Connection, *, was_unclean: bool) -> None:
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    version = _check_origin(connection)
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    if was_unclean and connection.pragma("integrity_check", 1) != "ok":
+        raise DAMAGED
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        sql = resources.files("proxy.ledger").joinpath(script).read_text(encoding="utf-8")
+        with transaction(connection):
+            connection.execute(sql)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+    connection.execute("CREATE TEMP TABLE chosen (id INTEGER PRIMARY KEY)")
+
+
+def _check_origin(connection: apsw.Connection) -> int:
+    """Return the schema's number, or raise before anything in the file is changed."""
+    version = connection.pragma("user_version")
+    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    if not is_empty and connection.pragma("application_id") != APPLICATION_ID:
+        raise LedgerError(
+            "the file named ledger.db is not a ledger of ith-proxy",
+            hint="Give --state-dir a directory of its own.",
+        )
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"the ledger has schema {version}, this program knows up to {len(MIGRATIONS)}",
+            hint="A newer ith-proxy wrote it: install that version again, or start this one "
+            "with another --state-dir.",
+        )
+    return int(version)
+
+
+def close_database(connection: apsw.Connection) -> None:
+    """Fold the log into the file and close it."""
+    with translated():
+        connection.close()

@@ -1,0 +1,149 @@
+"""Orders, dispatches and deliveries, as SQL. Called by the writer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import apsw
+
+from proxy.ledger.records import Accepted, Counts, Delivery, Outcome, Unfinished
+from proxy.ledger.sending import TALLY, fold_dispatch
+from proxy.model import Entity, EntityType, Order, Priority
+
+_DELIVERIES = f"""
+    SELECT v.dispatch_id, v.node_id, v.attempts, v.next_attempt_at, v.error, v.outcome,
+        v.total + coalesce(t.total, 0), v.stored + coalesce(t.stored, 0),
+        v.refused + coalesce(t.refused, 0), v.unknown + coalesce(t.unknown, 0)
+    FROM delivery v LEFT JOIN ({TALLY} GROUP BY delivery_id) t ON t.delivery_id = v.id
+    WHERE v.dispatch_id IN (SELECT id FROM dispatch WHERE outcome IS NULL)
+    ORDER BY v.id
+"""  # noqa: S608 - made of this module's own constants
+
+# Whether tombstone `t` is about the entity of dispatch `d`, or about a parent of it.
+_TOMBSTONE_OF_DISPATCH = """(
+    t.last_dispatch_id >= d.id AND (
+        t.entity_type = d.entity_type AND t.entity_id = d.entity_id
+        OR t.entity_type = 'session' AND t.entity_id = d.session_id
+        OR t.entity_type = 'subject' AND t.entity_id = d.subject_id))
+"""
+
+_UNFINISHED = f"""
+    SELECT d.id, d.entity_type, d.entity_id, d.subject_id, d.session_id, d.correlation_id,
+        d.workspace_id, d.priority,
+        EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
+    FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
+"""  # noqa: S608 - made of this module's own constants
+
+
+def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
+    """Keep an order, or find the dispatch that already serves it."""
+    if not order.node_ids:
+        raise ValueError("an order names at least one node")
+    entity = order.entity
+    served: dict[str, int] = {}
+    if order.correlation_id:
+        served = dict(
+            connection.execute(
+                "SELECT v.node_id, d.id FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id"
+                " WHERE d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ?"
+                " ORDER BY d.id",
+                (order.correlation_id, entity.type.value, entity.id),
+            )
+        )
+    node_ids = tuple(n for n in dict.fromkeys(order.node_ids) if n not in served)
+    if not node_ids:
+        dispatch_id = max(served[n] for n in order.node_ids)
+        return Accepted(
+            dispatch_id, is_new=False, node_ids=tuple(n for n in served if served[n] == dispatch_id)
+        )
+    connection.execute(
+        "INSERT INTO dispatch (correlation_id, workspace_id, entity_type, entity_id, subject_id,"
+        " session_id, priority, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            order.correlation_id,
+            order.workspace_id,
+            entity.type.value,
+            entity.id,
+            entity.subject_id,
+            entity.session_id,
+            order.priority.value,
+            now,
+        ),
+    )
+    dispatch_id = connection.last_insert_rowid()
+    connection.executemany(
+        "INSERT INTO delivery (dispatch_id, node_id) VALUES (?, ?)",
+        [(dispatch_id, node_id) for node_id in node_ids],
+    )
+    return Accepted(dispatch_id, is_new=True, node_ids=node_ids)
+
+
+def unfinished(connection: apsw.Connection) -> list[Unfinished]:
+    """Read every dispatch that is not over, in the order of acceptance."""
+    deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
+    for dispatch_id, node_id, attempts, due, error, outcome, *numbers in connection.execute(
+        _DELIVERIES
+    ):
+        delivery = Delivery(node_id, attempts, due, error, outcome, Counts(*numbers))
+        deliveries[dispatch_id].append(delivery)
+    found = []
+    for row in connection.execute(_UNFINISHED):
+        dispatch_id, kind, entity_id, subject, session, correlation, workspace, rank, buried = row
+        mine = tuple(deliveries[dispatch_id])
+        order = Order(
+            Entity(EntityType(kind), entity_id, subject, session),
+            tuple(delivery.node_id for delivery in mine),
+            correlation,
+            workspace,
+            Priority(rank),
+        )
+        found.append(Unfinished(dispatch_id, order, mine, is_deleted=bool(buried)))
+    return found
+
+
+def attempt(  # noqa: PLR0917 - posted by position
+    connection: apsw.Connection,
+    dispatch_id: int,
+    node_id: str,
+    attempts: int,
+    next_attempt_at: float | None,
+    error: str,
+) -> None:
+    """Note a failed attempt and when the next is due."""
+    connection.execute(
+        "UPDATE delivery SET attempts = ?, next_attempt_at = ?, error = ?"
+        " WHERE dispatch_id = ? AND node_id = ? AND outcome IS NULL",
+        (attempts, next_attempt_at, error, dispatch_id, node_id),
+    )
+
+
+def delivery_over(
+    connection: apsw.Connection, dispatch_id: int, node_id: str, outcome: Outcome, error: str | None
+) -> None:
+    """Note how a delivery ended; the first outcome stays."""
+    connection.execute(
+        "UPDATE delivery SET outcome = ?, error = ?, next_attempt_at = NULL"
+        " WHERE dispatch_id = ? AND node_id = ? AND outcome IS NULL",
+        (outcome, error, dispatch_id, node_id),
+    )
+
+
+def dispatch_over(
+    connection: apsw.Connection, dispatch_id: int, outcome: Outcome, error: str | None, now: float
+) -> None:
+    """Note how a dispatch ended, fold its rows into its counts, drop tombstones without use."""
+    connection.execute(
+        "UPDATE dispatch SET outcome = ?, error = ?, over_at = ? WHERE id = ? AND outcome IS NULL",
+        (outcome, error, now, dispatch_id),
+    )
+    fold_dispatch(connection, dispatch_id)
+    connection.execute(
+        "DELETE FROM tombstone WHERE NOT EXISTS (SELECT 1 FROM dispatch"
+        " WHERE outcome IS NULL AND id <= tombstone.last_dispatch_id)"
+    )
+
+
+def forget_over(connection: apsw.Connection, before: float) -> int:
+    """Delete the dispatches that were over before a time; return how many."""
+    connection.execute("DELETE FROM dispatch WHERE over_at < ?", (before,))
+    return connection.changes()

@@ -1,0 +1,286 @@
+"""The ledger: what was accepted, what is held, what each node has, what ITH was told.
+
+``post_*`` methods return at once; what is posted in one synchronous stretch is committed
+together or not at all (:mod:`proxy.ledger.writer`). ``async`` methods answer when their answer
+is durable. When the file cannot be written, LedgerError comes out of :meth:`Ledger.open` and to
+everyone who waits: the program must stop rather than lie.
+
+Patient ids and UIDs are in the file, which only its owner may read, and never in a log or an
+exception. The supervisor, the outbox and the local PACS call this; nobody else opens the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from proxy.ledger import dispatches, holdings, papers, sending
+from proxy.ledger.database import close_database, open_database
+from proxy.ledger.records import (
+    Accepted,
+    Counts,
+    Deleted,
+    Holding,
+    InstanceState,
+    Outcome,
+    Report,
+    Unfinished,
+)
+from proxy.ledger.sql import text
+from proxy.ledger.writer import LAST_COMMIT_S, Writer
+from proxy.model import Entity, EntityType, Instance, Order
+from proxy.offload import Offload
+
+
+class Ledger:
+    """One open ledger."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        wall_clock: Callable[[], float],
+        *,
+        was_unclean: bool,
+        last_written: float,
+        next_report_id: int,
+    ) -> None:
+        self._writer = writer
+        self._now = wall_clock
+        self._next_report_id = next_report_id
+        self.was_unclean = was_unclean
+        """Whether the former run ended without closing the ledger; it has been checked then."""
+        self.last_written = last_written
+        """When the former run wrote last, in UTC seconds; 0 for a new ledger."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path, offload: Offload, *, wall_clock: Callable[[], float] = time.time
+    ) -> AsyncIterator[Ledger]:
+        """Open the ledger at ``path``, creating it if need be, for the length of the block.
+
+        At the end, cancelled or not, everything posted is committed. As from a nursery, errors
+        come out in an exception group.
+        """
+        last_written = await offload(_last_written, path)
+        connection, was_unclean = await offload(open_database, path)
+        try:
+            writer = Writer(connection, offload)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.run)
+                try:
+                    yield cls(
+                        writer,
+                        wall_clock,
+                        was_unclean=was_unclean,
+                        last_written=last_written,
+                        next_report_id=await writer.call(papers.next_report_id),
+                    )
+                finally:
+                    writer.close()
+        finally:
+            with trio.move_on_after(LAST_COMMIT_S, shield=True):
+                await offload(close_database, connection)
+
+    async def settled(self) -> None:
+        """Wait until everything posted so far is durable."""
+        await self._writer.settled()
+
+    # Documents: the last good configuration, an operator's lock, …
+
+    def post_document(self, name: str, body: bytes) -> None:
+        """Keep ``body`` under ``name``, in place of what was there."""
+        self._writer.post(papers.put_document, name, body)
+
+    async def document(self, name: str) -> bytes | None:
+        """Return what is kept under ``name``."""
+        return await self._writer.call(papers.document, name)
+
+    # Dispatches and deliveries.
+
+    async def accept(self, order: Order) -> Accepted:
+        """Keep an order; it is durable on return.
+
+        The same correlation id and entity is the same dispatch, over or not. A repeated order
+        that names more nodes makes a new dispatch of those alone, so that one that is running,
+        or over, need not change. An order without correlation id is always new.
+        """
+        return await self._writer.call(dispatches.accept, order, self._now())
+
+    async def unfinished(self) -> list[Unfinished]:
+        """Return the dispatches that are not over, in the order they were accepted."""
+        return await self._writer.call(dispatches.unfinished)
+
+    def post_attempt(
+        self,
+        dispatch_id: int,
+        node_id: str,
+        attempts: int,
+        next_attempt_at: float | None,
+        error: str,
+    ) -> None:
+        """Note a failed attempt; ``next_attempt_at`` is in UTC seconds since 1970."""
+        self._writer.post(
+            dispatches.attempt, dispatch_id, node_id, attempts, next_attempt_at, text(error)
+        )
+
+    def post_delivery_over(
+        self, dispatch_id: int, node_id: str, outcome: Outcome, error: str | None
+    ) -> None:
+        """Note how a delivery ended; the first outcome stays."""
+        self._writer.post(dispatches.delivery_over, dispatch_id, node_id, outcome, text(error))
+
+    def post_dispatch_over(self, dispatch_id: int, outcome: Outcome, error: str | None) -> None:
+        """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
+        self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
+
+    async def forget_dispatches(self, over_before: float) -> int:
+        """Delete the dispatches that were over before a time in UTC seconds; return how many.
+
+        A repeated order is recognised only as long as its dispatch has not been forgotten.
+        """
+        return await self._writer.call(dispatches.forget_over, over_before)
+
+    # Instances on their way to nodes.
+
+    async def plan(self, dispatch_id: int) -> int:
+        """Plan every instance that is held of the dispatch's entity for each of its open nodes.
+
+        States that exist stay. What is unanswered and no longer held goes, and nothing is
+        planned that was deleted after the order was accepted. Returns how many instances the
+        dispatch has now, 0 if its entity is not held.
+        """
+        return await self._writer.call(sending.plan, dispatch_id)
+
+    async def to_send(self, dispatch_id: int, node_id: str) -> list[Instance]:
+        """Return what the node has not answered for, by study, series and instance number."""
+        return await self._writer.call(sending.to_send, dispatch_id, node_id)
+
+    async def counts(self, dispatch_id: int, node_id: str) -> Counts:
+        """Return how far a delivery is, also when its dispatch is over."""
+        return await self._writer.call(sending.counts, dispatch_id, node_id)
+
+    def post_sending(self, dispatch_id: int, node_id: str, instance: Instance) -> None:
+        """Note that an instance is handed to an association."""
+        self.post_result(dispatch_id, node_id, instance, InstanceState.SENDING)
+
+    def post_result(  # noqa: PLR0917 - the C-STORE response's own order
+        self,
+        dispatch_id: int,
+        node_id: str,
+        instance: Instance,
+        state: InstanceState,
+        status: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Note what became of an instance, with the C-STORE status and error comment (PS3.7).
+
+        Stored and refused are never changed again. An instance deleted meanwhile is passed over.
+        """
+        self._writer.post(
+            sending.instance_state,
+            dispatch_id,
+            node_id,
+            instance,
+            state,
+            status,
+            text(comment),
+        )
+
+    # What the local PACS holds.
+
+    async def keep(
+        self,
+        entity: Entity,
+        instances: Sequence[Instance],
+        etag: str | None,
+        *,
+        dispatch_id: int | None = None,
+    ) -> tuple[str, ...]:
+        """Index an entity whose objects are all on disk, in place of its former holding.
+
+        With the dispatch it was fetched for, instances that were deleted after that order are
+        left out. Returns the objects (sha256) that no row refers to any more.
+        """
+        return await self._writer.call(
+            holdings.keep, entity, instances, etag, dispatch_id, self._now()
+        )
+
+    async def holding(self, entity: Entity) -> Holding | None:
+        """Return what is held of an entity; None if it is not whole in the local PACS."""
+        return await self._writer.call(holdings.holding, entity)
+
+    async def delete_session(
+        self, session_id: str | None, study_instance_uid: str | None
+    ) -> Deleted:
+        """Delete a session: what is held under its id, and every instance of the study."""
+        return await self._writer.call(
+            holdings.delete, EntityType.SESSION, session_id, study_instance_uid, None, None
+        )
+
+    async def delete_scan(
+        self,
+        study_instance_uid: str | None,
+        series_number: int | None,
+        *,
+        scan_id: str | None = None,
+    ) -> Deleted:
+        """Delete a scan: every series of that number in the study, and what is held by its id.
+
+        ITH names no series UID, and a number may occur twice in a study: both go, since what
+        was deleted must not stay, and what was not can be fetched again.
+        """
+        return await self._writer.call(
+            holdings.delete, EntityType.SCAN, scan_id, study_instance_uid, series_number, None
+        )
+
+    async def delete_subject(
+        self, subject_id: str | None, subject_identifier: str | None
+    ) -> Deleted:
+        """Delete a subject: what is held under its id, and every instance of that PatientID."""
+        return await self._writer.call(
+            holdings.delete, EntityType.SUBJECT, subject_id, None, None, subject_identifier
+        )
+
+    async def release_unused(self) -> tuple[str, ...]:
+        """Delete the instances nothing needs; return the objects without a row then."""
+        return await self._writer.call(holdings.release_unused)
+
+    async def lose(self, hashes: Collection[str]) -> int:
+        """Note objects as missing or damaged; return how many entities are held no more."""
+        return await self._writer.call(holdings.lose, hashes)
+
+    async def referenced(self, hashes: Collection[str]) -> frozenset[str]:
+        """Return those of the objects (sha256) that some row refers to."""
+        return await self._writer.call(holdings.referenced, hashes)
+
+    async def all_objects(self, kept_after: float | None = None) -> dict[str, int]:
+        """Return the size of every object by sha256, or of those kept after a time (UTC)."""
+        return await self._writer.call(holdings.all_objects, kept_after)
+
+    # Reports to ITH, for the outbox.
+
+    def post_report(self, key: str, frame: str) -> int:
+        """Keep a frame until it is proven delivered; return its id. Ids grow with each call."""
+        report_id = self._next_report_id
+        self._next_report_id += 1
+        self._writer.post(papers.put_report, report_id, key, frame)
+        return report_id
+
+    async def reports(self) -> list[Report]:
+        """Return the frames that are kept, oldest first."""
+        return await self._writer.call(papers.reports)
+
+    def post_forget(self, report_ids: Iterable[int]) -> None:
+        """Drop frames that were proven delivered."""
+        self._writer.post(papers.forget_reports, tuple(report_ids))
+
+
+def _last_written(path: Path) -> float:
+    """When the file or its log was written last; must be asked before it is opened."""
+    beside = (path, path.with_name(path.name + "-wal"))
+    return max((file.stat().st_mtime for file in beside if file.exists()), default=0.0)

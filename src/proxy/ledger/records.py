@@ -1,0 +1,103 @@
+"""What the ledger answers: plain values for the supervisor, the outbox and the local PACS."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from proxy.model import Order
+
+Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
+
+
+class InstanceState(Enum):
+    """Where one instance is on its way to one node."""
+
+    PLANNED = "planned"
+    """Not sent yet, or to be sent again."""
+    SENDING = "sending"
+    """Handed to an association; found after a crash it is sent again."""
+    STORED = "stored"
+    STORED_WITH_WARNING = "stored_with_warning"
+    REFUSED = "refused"
+    """The node said no, and asking again cannot help."""
+    UNKNOWN = "unknown"
+    """The last byte went out and no answer came."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the node has answered for good; such a state is never changed again."""
+        return self not in {InstanceState.PLANNED, InstanceState.SENDING, InstanceState.UNKNOWN}
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How far one delivery is, in instances; ``stored`` includes those stored with a warning."""
+
+    total: int = 0
+    stored: int = 0
+    refused: int = 0
+    unknown: int = 0
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What became of an order: the dispatch that serves ``node_ids``."""
+
+    dispatch_id: int
+    is_new: bool
+    node_ids: tuple[str, ...]
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One dispatch to one node; ``next_attempt_at`` is in UTC seconds since 1970."""
+
+    node_id: str
+    attempts: int
+    next_attempt_at: float | None
+    error: str | None
+    outcome: Outcome | None
+    counts: Counts
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this delivery is over while its dispatch is not."""
+        return self.outcome is not None
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A dispatch that is to go on after a restart.
+
+    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled.
+    """
+
+    dispatch_id: int
+    order: Order
+    deliveries: tuple[Delivery, ...]
+    is_deleted: bool
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """An entity that is whole in the local PACS.
+
+    ``etag`` names the archive it came from; None where there was none, and where what is held
+    differs from that archive since a deletion.
+    """
+
+    etag: str | None
+    instances: int
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """What a deletion took: rows, and the objects (sha256) that no row refers to any more."""
+
+    instances: int
+    orphans: tuple[str, ...]
+
+
+class Report(NamedTuple):
+    """A frame for ITH that has not been proven delivered."""
+
+    id: int
+    key: str
+    frame: str

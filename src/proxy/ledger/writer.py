@@ -1,0 +1,176 @@
+"""Group commit: operations are posted now and committed together, off the trio thread.
+
+The contract. :meth:`Writer.post` and :meth:`Writer.call` append and nothing more; the writer
+takes *everything* posted so far and commits it in one transaction, in the order it was posted.
+It can only take between two checkpoints, so operations posted in one synchronous stretch are
+committed together or not at all.
+
+Reads go the same way. They see, and answer only after the commit of, all that was posted before
+them: an answer never tells what a crash could take back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar, TypeVarTuple, cast
+
+import apsw
+import trio
+
+from proxy.errors import LedgerError
+from proxy.ledger.database import grave, transaction, translated
+from proxy.offload import Offload
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+LINGER_S = 0.01
+"""How long posted operations wait for company when nobody waits for them."""
+LAST_COMMIT_S = 30.0
+"""How long the last commit may take at the end, however the program was cancelled."""
+
+
+class _Posted:
+    """One operation; ``done`` is there if somebody waits for it."""
+
+    __slots__ = ("args", "done", "error", "function", "result")
+
+    def __init__(
+        self, function: Callable[..., object], args: tuple[object, ...], done: trio.Event | None
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.done = done
+        self.result: object = None
+        self.error: Exception | None = None
+
+    def fail(self, error: LedgerError) -> None:
+        """Tell who waits, with an exception of its own: each has its own traceback."""
+        self.error = LedgerError(str(error), hint=error.hint)
+        if self.done is not None:
+            self.done.set()
+
+
+def _commit(connection: apsw.Connection, batch: Sequence[_Posted]) -> None:
+    """Perform a batch in one transaction. Blocks."""
+    with translated(), transaction(connection):
+        for posted in batch:
+            if posted.done is None:
+                posted.function(connection, *posted.args)
+            else:
+                _perform_alone(connection, posted)
+
+
+def _perform_alone(connection: apsw.Connection, posted: _Posted) -> None:
+    """Perform one operation whose own fault undoes it alone, and is its caller's to hear of."""
+    connection.execute("SAVEPOINT alone")
+    try:
+        posted.result = posted.function(connection, *posted.args)
+    except Exception as error:
+        if grave(error):
+            raise
+        posted.error = error
+        connection.execute("ROLLBACK TO alone")
+    connection.execute("RELEASE alone")
+
+
+class Writer:
+    """The one task that touches the connection."""
+
+    def __init__(self, connection: apsw.Connection, offload: Offload) -> None:
+        self._connection = connection
+        self._offload = offload
+        self._queue: list[_Posted] = []
+        self._batch: list[_Posted] = []
+        self._wake = trio.Event()
+        self._hurry = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+        self._closing = False
+        self._ended = False
+        self._failure: LedgerError | None = None
+
+    def post(self, function: Callable[[apsw.Connection, *Args], object], *args: *Args) -> None:
+        """Have ``function`` performed; return at once.
+
+        After a failure nothing is performed any more, silently: the error is on its way to
+        whoever opened the ledger, and nobody who waits is told otherwise.
+        """
+        self._append(_Posted(function, args, None))
+
+    async def call(self, function: Callable[[apsw.Connection, *Args], T], *args: *Args) -> T:
+        """Return what ``function`` returns, once it and all before it are durable.
+
+        A cancelled caller does not hear of it; it is performed all the same.
+        """
+        done = trio.Event()
+        posted = _Posted(function, args, done)
+        self._append(posted)
+        self._hurry.set()
+        await done.wait()
+        if posted.error:
+            raise posted.error
+        return cast("T", posted.result)
+
+    async def settled(self) -> None:
+        """Wait until everything posted so far is durable."""
+        if self._queue or self._batch or self._failure:
+            await self.call(lambda _: None)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Let the writer commit what is posted, and end."""
+        self._closing = True
+        self._scope.deadline = trio.current_time() + LAST_COMMIT_S
+        self._wake.set()
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Commit until closed; raises LedgerError when the file cannot be written.
+
+        Cancelling the program does not cancel this task, only :meth:`close` ends it: what the
+        program's clean-up posts is kept as well.
+        """
+        try:
+            await self._commit_until_closed()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._ended = True
+
+    async def _commit_until_closed(self) -> None:
+        with self._scope:
+            while self._queue or not self._closing:
+                await self._wake.wait()
+                with trio.move_on_after(LINGER_S):
+                    await self._hurry.wait()
+                await self._commit_all()
+        if self._scope.cancelled_caught:
+            raise LedgerError("the last commit took too long", hint="Check the disk.")
+
+    async def _commit_all(self) -> None:
+        self._batch, self._queue = self._queue, []
+        if not self._closing:
+            self._wake, self._hurry = trio.Event(), trio.Event()
+        await self._offload(_commit, self._connection, self._batch)
+        batch, self._batch = self._batch, []
+        for posted in batch:
+            if posted.done is not None:
+                posted.done.set()
+
+    def _append(self, posted: _Posted) -> None:
+        if self._failure:
+            posted.fail(self._failure)
+        elif self._ended:
+            raise trio.ClosedResourceError
+        else:
+            self._queue.append(posted)
+            self._wake.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, LedgerError):
+            error = LedgerError(f"the ledger stopped ({type(error).__name__})")
+        self._failure = error
+        for posted in (*self._batch, *self._queue):
+            posted.fail(error)

@@ -1,0 +1,101 @@
+"""Look up what a code of the network, an association or a C-STORE means, and what to do about it.
+
+``proxy.dicom`` takes an error's sentence and hint from here, the deliveries take the remedy.
+Every code falls into exactly one row of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUnreachable
+from proxy.machines.failure_table import FAILURES, Failure, Layer, Remedy
+
+__all__ = [
+    "FAILURES",
+    "Failure",
+    "Layer",
+    "Remedy",
+    "classify_abort",
+    "classify_context",
+    "classify_error",
+    "classify_local",
+    "classify_loss",
+    "classify_rejection",
+    "classify_store",
+    "classify_transport",
+]
+
+
+def _by_code(layer: Layer) -> dict[str, Failure]:
+    return {code: row for row in FAILURES if row.layer is layer for code in row.codes}
+
+
+def _ranges() -> Iterator[tuple[int, int, Failure]]:
+    for code, failure in _by_code(Layer.STORE).items():
+        if code not in {"*", "unknown"}:
+            first, _, last = code.partition("-")
+            yield int(first, 16), int(last or first, 16), failure
+
+
+_TRANSPORT = _by_code(Layer.TRANSPORT)
+_REJECTION = _by_code(Layer.ASSOCIATION)
+_ABORT = _by_code(Layer.ABORT)
+_CONTEXT = _by_code(Layer.CONTEXT)
+_STORE = _by_code(Layer.STORE)
+_LOCAL = _by_code(Layer.LOCAL)
+_STATUSES = tuple(_ranges())
+
+
+def classify_transport(code: str) -> Failure:
+    """Look up why there is no connection: an errno name, ``timeout`` or ``dns``."""
+    return _TRANSPORT.get(code, _TRANSPORT["*"])
+
+
+def classify_loss(code: str) -> Failure:
+    """Look up one of ``AssociationLost``'s codes; only an answer can be late there."""
+    return classify_transport("silent" if code == "timeout" else code)
+
+
+def classify_error(error: NodeError) -> Failure:
+    """Look up an error of the network or the association."""
+    match error:
+        case NodeUnreachable(code=code):
+            return classify_transport(code)
+        case AssociationRejected(result=result, source=source, reason=reason):
+            return classify_rejection(result, source, reason)
+        case AssociationLost(source=int(source), reason=int(reason)):
+            return classify_abort(source, reason)
+        case AssociationLost(code=code):
+            return classify_loss(code)
+        case _:
+            return classify_transport("*")
+
+
+def classify_rejection(result: int, source: int, reason: int) -> Failure:
+    """Look up an A-ASSOCIATE-RJ: by source and reason first, the result byte is often wrong."""
+    found = _REJECTION.get(f"{source}/{reason}") or _REJECTION.get(f"result {result}")
+    return found or _REJECTION["*"]
+
+
+def classify_abort(source: int, reason: int) -> Failure:
+    """Look up an A-ABORT; the reason counts only where the service provider is the source."""
+    return _ABORT.get(f"{source}/{reason}", _ABORT["*"])
+
+
+def classify_context(result: int | None) -> Failure:
+    """Look up why a presentation context was not accepted; None: it was not answered."""
+    return _CONTEXT.get(f"result {result}", _CONTEXT["*"])
+
+
+def classify_store(status: int | None) -> Failure:
+    """Look up a C-STORE status; None: all bytes were sent and no usable response came."""
+    if status is None:
+        return _STORE["unknown"]
+    found = (row for first, last, row in _STATUSES if first <= status <= last)
+    return next(found, _STORE["*"])
+
+
+def classify_local(code: str) -> Failure:
+    """Look up what is wrong with a file of ours."""
+    return _LOCAL.get(code, _LOCAL["*"])

@@ -1,0 +1,42 @@
+"""The site's nodes and the rest of its configuration, as ITH tells them (protocol.md 6).
+
+Everything here is a value or a pure function: reading what came, applying a change, saying what a
+change means. Fetching, keeping and acting upon it is the business of others.
+"""
+
+from proxy.nodes.changes import NodesDiff, apply_change, diff
+from proxy.nodes.configuration import (
+    ConfigMerged,
+    Configuration,
+    ConfigurationInvalid,
+    ConfigurationRead,
+    SiteConfig,
+    decode_configuration,
+    encode_configuration,
+    merge_config,
+    read_configuration,
+)
+from proxy.nodes.node import Node, Permission
+from proxy.nodes.reading import NodeInvalid, NodesRead, Problem, read_node, read_nodes
+
+__all__ = [
+    "ConfigMerged",
+    "Configuration",
+    "ConfigurationInvalid",
+    "ConfigurationRead",
+    "Node",
+    "NodeInvalid",
+    "NodesDiff",
+    "NodesRead",
+    "Permission",
+    "Problem",
+    "SiteConfig",
+    "apply_change",
+    "decode_configuration",
+    "diff",
+    "encode_configuration",
+    "merge_config",
+    "read_configuration",
+    "read_node",
+    "read_nodes",
+]

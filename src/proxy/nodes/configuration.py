@@ -1,0 +1,195 @@
+"""The site's configuration: ``GET /api/v1/proxy/configuration`` and our own copy of it.
+
+Read value by value: one that cannot be used is a problem and leaves what was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from proxy.errors import ProxyError
+from proxy.nodes import fields
+from proxy.nodes.node import Node
+from proxy.nodes.reading import NodesRead, Problem, read_nodes
+
+_HINT = "Correct the proxy's configuration on the ITH platform."
+
+
+class ConfigurationInvalid(ProxyError):
+    """What should be a configuration is none."""
+
+
+class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The proxy's own settings as ITH keeps them; the defaults hold where ITH says nothing.
+
+    Address, port and AE title are those of the listener. ``mode`` and ``enable_phi_anonymization``
+    fail closed (protocol.md 11). The last four are defaults for nodes of which ITH does not say
+    otherwise; seconds for ``timeout`` and ``retry_delay``.
+    """
+
+    ip_address: str = ""
+    port: int = 11112
+    ae_title: str = "DICOMRCV"
+    mode: Literal["private", "public"] = "private"
+    enable_phi_anonymization: bool = True
+    api_url: str = ""
+    timeout: float | None = None
+    max_pdu_size: int | None = None
+    retry_count: int | None = None
+    retry_delay: float | None = None
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ITH knows about this proxy."""
+
+    proxy_id: str
+    workspace_id: str = ""
+    name: str = ""
+    description: str = ""
+    is_active: bool = True
+    config: SiteConfig = SiteConfig()
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def effective_nodes(self) -> tuple[Node, ...]:
+        """The nodes, completed from the defaults that the site has for all of them."""
+        defaults = {
+            "connection_timeout": self.config.timeout,
+            "max_pdu_size": self.config.max_pdu_size,
+            "retry_count": self.config.retry_count,
+            "retry_delay": self.config.retry_delay,
+        }
+        return tuple(
+            msgspec.structs.replace(
+                node,
+                **{key: value for key, value in defaults.items() if getattr(node, key) is None},
+            )
+            for node in self.nodes
+        )
+
+
+class ConfigurationRead(msgspec.Struct, frozen=True):
+    """A configuration that can be used, and what of it could not."""
+
+    configuration: Configuration
+    problems: tuple[Problem, ...]
+
+
+class ConfigMerged(msgspec.Struct, frozen=True):
+    """The settings after a change, which of them differ now, and what could not be used."""
+
+    config: SiteConfig
+    changed_fields: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def _mode(value: object) -> str:
+    word = fields.text(value).strip().lower()
+    if word not in {"private", "public"}:
+        raise ValueError("must be private or public")
+    return word
+
+
+_SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "proxy_id": ("id",),
+    "api_url": ("api_url", "resolver_information_url"),
+    "timeout": ("timeout", "connection_timeout"),
+}
+_CONFIG: Mapping[str, Callable[[object], object]] = {
+    "ip_address": fields.text,
+    "port": fields.port,
+    "ae_title": fields.ae_title,
+    "mode": _mode,
+    "enable_phi_anonymization": fields.flag,
+    "api_url": fields.text,
+    "timeout": fields.timeout,
+    "max_pdu_size": fields.pdu_size,
+    "retry_count": fields.count,
+    "retry_delay": fields.seconds,
+}
+_ABOUT: Mapping[str, Callable[[object], object]] = {
+    "proxy_id": fields.text,
+    "workspace_id": fields.text,
+    "name": fields.text,
+    "description": fields.text,
+    "is_active": fields.flag,
+}
+
+
+def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMerged:
+    """Return ``config`` with the values of ``changed``; null and unknown keys change nothing."""
+    values, problems = _read_values(_CONFIG, changed)
+    differing = {key: value for key, value in values.items() if getattr(config, key) != value}
+    return ConfigMerged(
+        msgspec.structs.replace(config, **differing), tuple(differing), tuple(problems)
+    )
+
+
+def read_configuration(body: bytes, known: Iterable[Node] = ()) -> ConfigurationRead:
+    """Read ITH's answer; nodes of ``known`` stay as they were where they cannot be read.
+
+    Raises :class:`ConfigurationInvalid` where it is not a configuration at all.
+    """
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise _not_a_configuration() from None
+    about, problems = _read_values(_ABOUT, raw)
+    if not about.get("proxy_id"):
+        raise _not_a_configuration()
+    site = raw.get("config")
+    if not isinstance(site, dict):
+        site = {}
+        problems.append(Problem("config is missing; the defaults hold.", _HINT))
+    merged = merge_config(SiteConfig(), site)
+    nodes = raw.get("nodes")
+    if isinstance(nodes, list):
+        read = read_nodes(nodes, known)
+    else:
+        missing = Problem("nodes is missing; those known before are kept.", _HINT)
+        read = NodesRead(tuple(known), (missing,))
+    configuration = msgspec.convert(
+        {**about, "config": merged.config, "nodes": read.nodes}, Configuration
+    )
+    return ConfigurationRead(configuration, (*problems, *merged.problems, *read.problems))
+
+
+def encode_configuration(configuration: Configuration) -> bytes:
+    """Write our own copy, for the time when ITH cannot be asked."""
+    return msgspec.json.encode(configuration)
+
+
+def decode_configuration(copy: bytes) -> Configuration:
+    """Read our own copy. Raises :class:`ConfigurationInvalid` where it is damaged."""
+    try:
+        return msgspec.json.decode(copy, type=Configuration)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise ConfigurationInvalid(
+            "The kept copy of the configuration cannot be read.",
+            hint="It is replaced as soon as ITH has been asked for the configuration.",
+        ) from None
+
+
+def _read_values(
+    readers: Mapping[str, Callable[[object], object]], raw: Mapping[str, object]
+) -> tuple[dict[str, object], list[Problem]]:
+    values, problems = {}, []
+    for field, read in readers.items():
+        value = fields.pick(raw, field, _SPELLINGS)
+        if value is None:
+            continue
+        try:
+            values[field] = read(value)
+        except ValueError as error:
+            problems.append(Problem(f"{field} {error}; what was there before holds.", _HINT))
+    return values, problems
+
+
+def _not_a_configuration() -> ConfigurationInvalid:
+    return ConfigurationInvalid(
+        "ITH answered with something that is not the configuration of a proxy.",
+        hint="Check that the ITH address in the settings is that of the platform.",
+    )

@@ -1,0 +1,49 @@
+"""A node: a DICOM destination at the site."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Permission(Enum):
+    """What a node may do with the proxy, in the words of the platform (protocol.md 4.2, 6.1)."""
+
+    READ = "read"
+    WRITE = "write"
+    READ_WRITE = "read_write"
+
+    @property
+    def reads(self) -> bool:
+        """Whether the node may have what the proxy has: a target for new scans."""
+        return self is not Permission.WRITE
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A DICOM destination, its address checked.
+
+    The last five are None where ITH does not say: the site's settings, or the program's defaults,
+    hold then. Seconds for ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in bytes,
+    0 for unlimited. ``retry_count`` counts the tries after the first.
+    """
+
+    node_id: str
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    is_active: bool = True
+    permission: Permission = Permission.READ_WRITE
+    description: str = ""
+    storage_path: str = ""
+    connection_timeout: float | None = None
+    max_pdu_size: int | None = None
+    retry_count: int | None = None
+    retry_delay: float | None = None
+    calling_ae_title: str | None = None
+
+    @property
+    def address(self) -> tuple[str, int, str, str | None]:
+        """What a running association depends on: host, port and both AE titles."""
+        return self.host, self.port, self.ae_title, self.calling_ae_title

@@ -1,0 +1,205 @@
+"""What must be known of one DICOM file to store it at a node: UIDs, numbers, where the data begin.
+
+Reads the file meta group and the data set up to InstanceNumber, a few kilobytes in most files;
+never pixel data. Takes files with and without preamble or file meta group (PS3.10 chapter 7).
+Nothing of a value gets into an error or a log. Called while an archive is unpacked and by the
+listener, in a worker thread.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from proxy.errors import DicomUnreadable, NotDicom
+from proxy.logs import log
+from proxy.model import Instance
+from proxy.pacs.elements import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Encoding,
+    is_vr,
+    read_values,
+)
+
+GROUP_LENGTH = 0x00020000
+MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x00020010
+META_END = 0x0002FFFF
+CHARSET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
+PATIENT_ID = 0x00100020
+STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER = 0x0020000D, 0x0020000E, 0x00200011, 0x00200013
+
+META_TAGS = frozenset({GROUP_LENGTH, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX})
+DATA_TAGS = frozenset(
+    {CHARSET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER}
+)
+
+IMPLICIT_LE_UID = "1.2.840.10008.1.2"
+EXPLICIT_LE_UID = "1.2.840.10008.1.2.1"
+DEFLATED_UID = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BE_UID = "1.2.840.10008.1.2.2"
+GE_PRIVATE_UID = "1.2.840.113619.5.2"  # implicit VR little endian with big endian pixels
+MEDIA_DIRECTORY_UID = "1.2.840.10008.1.3.10"
+
+INFLATED_HEAD = 1024 * 1024
+"""As much of a deflated data set as is inflated, bytes."""
+
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+INTEGER = re.compile(r"[+-]?[0-9]{1,11}")
+
+
+class _Start(NamedTuple):
+    """Where the data set begins and what the file meta group says of it."""
+
+    offset: int
+    marked: bool
+    meta: dict[int, bytes]
+
+
+def read_instance(path: Path, sha256: str) -> Instance:
+    """Read what identifies the instance in the file at ``path``, whose content has that hash.
+
+    All UIDs but the transfer syntax are those of the data set, never of the file meta group.
+    Raises :class:`NotDicom` for anything but a DICOM file and for a DICOMDIR, and
+    :class:`DicomUnreadable` for a DICOM file that is damaged or lacks a UID.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        start = _start(file)
+        if _uid(start.meta.get(MEDIA_SOP_CLASS)) == MEDIA_DIRECTORY_UID:
+            raise NotDicom("DICOMDIR")
+        try:
+            syntax, stream, encoding = _open_data_set(file, start)
+            values = read_values(stream, encoding, DATA_TAGS, INSTANCE_NUMBER)
+            instance = Instance(
+                sop_class_uid=_required(values, SOP_CLASS, "SOP class"),
+                sop_instance_uid=_required(values, SOP_INSTANCE, "SOP instance"),
+                transfer_syntax_uid=syntax,
+                study_instance_uid=_required(values, STUDY, "study instance"),
+                series_instance_uid=_required(values, SERIES, "series instance"),
+                sha256=sha256,
+                size=size,
+                offset=start.offset,
+                series_number=_integer(values.get(SERIES_NUMBER)),
+                instance_number=_integer(values.get(INSTANCE_NUMBER)),
+                patient_id=_text(values.get(PATIENT_ID, b""), values.get(CHARSET, b"")),
+            )
+        except DicomUnreadable:
+            if start.marked:
+                raise
+        else:
+            _compare(instance, start.meta)
+            return instance
+    raise NotDicom
+
+
+def _start(file: BinaryIO) -> _Start:
+    """Find the file meta group: after the preamble, at the very start, or nowhere."""
+    file.seek(0)
+    head = file.read(132)
+    if head[128:] == b"DICM":
+        begin, marked = 132, True
+    elif head[:4] == b"DICM":
+        begin, marked = 4, True
+    else:
+        begin, marked = 0, False
+    file.seek(begin)
+    if not marked and head[:2] != b"\x02\x00":
+        return _Start(0, marked=False, meta={})
+    try:
+        meta = read_values(file, EXPLICIT_LITTLE, META_TAGS, META_END)
+    except DicomUnreadable:
+        if marked:
+            raise
+        raise NotDicom from None
+    offset = file.tell()
+    length = meta.get(GROUP_LENGTH, b"")
+    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) == DEFLATED_UID:
+        # Deflated bytes may look like one more element of group 2: only here the length decides.
+        offset = begin + 12 + int.from_bytes(length, "little")
+    return _Start(offset, marked, meta)
+
+
+def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encoding]:
+    """Return the transfer syntax, a stream at the data set's start, and how it is encoded.
+
+    The first element shows whether VRs are explicit; where the file meta group is missing, or
+    names the other one of the two uncompressed little endian syntaxes, the element decides.
+    """
+    declared = _uid(start.meta.get(TRANSFER_SYNTAX))
+    file.seek(start.offset)
+    stream = _inflated(file) if declared == DEFLATED_UID else file
+    origin = stream.tell()
+    head = stream.read(6)
+    stream.seek(origin)
+    explicit = is_vr(head[4:])
+    if declared == EXPLICIT_BE_UID or (not declared and explicit and head[:1] == b"\0"):
+        return EXPLICIT_BE_UID, stream, EXPLICIT_BIG
+    encoding = EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
+    if declared in {"", IMPLICIT_LE_UID, EXPLICIT_LE_UID}:
+        return EXPLICIT_LE_UID if explicit else IMPLICIT_LE_UID, stream, encoding
+    return declared, stream, encoding
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """Return the head of a deflated data set, inflated (PS3.5 A.5)."""
+    try:
+        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+            file.read(INFLATED_HEAD), INFLATED_HEAD
+        )
+    except zlib.error:
+        raise DicomUnreadable("A deflated DICOM data set is damaged") from None
+    return io.BytesIO(head)
+
+
+def _uid(value: bytes | None) -> str:
+    """Return a UID without its padding; "" where the value is none (PS3.5 9.1)."""
+    if value is None:
+        return ""
+    text = value.decode("latin-1").strip(" \0")
+    return text if len(text) <= 64 and UID.fullmatch(text) else ""
+
+
+def _required(values: dict[int, bytes], tag: int, name: str) -> str:
+    uid = _uid(values.get(tag))
+    if not uid:
+        state = "missing from" if not values.get(tag, b"").strip(b" \0") else "malformed in"
+        raise DicomUnreadable(f"The {name} UID is {state} a DICOM file")
+    return uid
+
+
+def _integer(value: bytes | None) -> int | None:
+    """Return an Integer String's number; None where it is empty, several or malformed."""
+    text = (value or b"").decode("latin-1").strip(" \0")
+    return int(text) if INTEGER.fullmatch(text) else None
+
+
+def _text(value: bytes, charset: bytes) -> str:
+    """Decode a Long String; the character set matters only to values beyond ASCII."""
+    value = value.strip(b" \0")
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    from pydicom.charset import python_encoding  # noqa: PLC0415 - slow to import, rarely needed
+
+    names = [name.strip() for name in charset.decode("latin-1").strip(" \0").split("\\")]
+    name = next((name for name in reversed(names) if name in python_encoding), "ISO_IR 100")
+    return value.decode(python_encoding[name], errors="replace").strip(" \0")
+
+
+def _compare(instance: Instance, meta: dict[int, bytes]) -> None:
+    """Tell the log where the file meta group contradicts the data set."""
+    for tag, value, name in (
+        (MEDIA_SOP_CLASS, instance.sop_class_uid, "SOP class"),
+        (MEDIA_SOP_INSTANCE, instance.sop_instance_uid, "SOP instance"),
+    ):
+        declared = _uid(meta.get(tag))
+        if declared and declared != value:
+            log(
+                "file_meta.contradicted",
+                reason=f"another {name} UID",
+                instance_uid=instance.sop_instance_uid,
+            )

@@ -1,0 +1,201 @@
+"""The local PACS: the ledger's rows and the objects on disk, kept in step.
+
+Objects come first and rows second when something is taken in; rows go first and objects second
+when something is deleted. So whatever is interrupted leaves at most objects that no row refers
+to, and those go at once, or at the next start with :meth:`LocalPacs.janitor`. The supervisor
+calls this; it reads no DICOM and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVarTuple
+
+import msgspec
+import trio
+
+from proxy.ledger import Deleted, Ledger
+from proxy.model import Entity, Instance
+from proxy.offload import Offload
+from proxy.pacs.objects import Objects
+
+Args = TypeVarTuple("Args")
+
+CHUNK = 256
+"""How many files one blocking call moves or hashes before a cancellation is heard."""
+CLEAN_UP_S = 30.0
+"""How long a deletion, or the clean-up of an interrupted one, may hold up a cancellation."""
+UNSYNCED_S = 300.0
+"""How far back a power cut can have hurt objects: the kernel writes back within half a minute."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What the janitor did: strangers removed, objects found damaged, entities to fetch again."""
+
+    removed: int
+    damaged: int
+    dropped: int
+
+
+class LocalPacs:
+    """What this machine holds of ITH's entities."""
+
+    def __init__(self, ledger: Ledger, objects: Objects, offload: Offload) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._offload = offload
+        # An object that is adopted for one entity must not be removed for another meanwhile.
+        self._lock = trio.Lock()
+
+    @property
+    def usage_gb(self) -> float:
+        """What the objects take on disk, in units of 1024³ bytes."""
+        return self._objects.usage_bytes() / 1024**3
+
+    def path(self, instance: Instance) -> Path:
+        """Return the file of an instance that is held."""
+        return self._objects.path(instance.sha256)
+
+    @asynccontextmanager
+    async def staging(self, dispatch_id: int) -> AsyncIterator[Path]:
+        """Lend a directory for the download of a dispatch; it is removed at the end."""
+        directory = await self._offload(self._objects.staging, dispatch_id)
+        try:
+            yield directory
+        finally:
+            with trio.move_on_after(CLEAN_UP_S, shield=True):
+                await self._offload(self._objects.clear_staging, dispatch_id)
+
+    async def take_in(
+        self,
+        entity: Entity,
+        staged: Sequence[tuple[Path, Instance]],
+        etag: str | None,
+        *,
+        dispatch_id: int | None = None,
+    ) -> None:
+        """Take a whole entity from staging, in place of what was held of it.
+
+        On return it is durable in the ledger and its files have left staging. With the dispatch
+        it was fetched for, what ITH deleted since that order is left out. Cancelled, it is held
+        either whole or as before, and no object stays that no row refers to.
+        """
+        async with self._lock:
+            adopted: list[str] = []
+            try:
+                files = iter(staged)
+                while chunk := list(islice(files, CHUNK)):
+                    adopted += [instance.sha256 for _, instance in chunk]
+                    await self._offload(self._adopt, chunk)
+                instances = [instance for _, instance in staged]
+                orphans = await self._ledger.keep(entity, instances, etag, dispatch_id=dispatch_id)
+            except BaseException:
+                with trio.move_on_after(CLEAN_UP_S, shield=True):
+                    await self._remove_unreferenced(adopted)
+                raise
+            await self._remove(orphans)
+
+    async def delete_session(
+        self, session_id: str | None, study_instance_uid: str | None
+    ) -> Deleted:
+        """Delete a session: what is held under its id, and every instance of the study.
+
+        As with the other two, a cancellation is heard only when rows and files are gone.
+        """
+        return await self._delete(self._ledger.delete_session, session_id, study_instance_uid)
+
+    async def delete_scan(
+        self,
+        study_instance_uid: str | None,
+        series_number: int | None,
+        *,
+        scan_id: str | None = None,
+    ) -> Deleted:
+        """Delete a scan: every series of that number in the study, and what is held by its id."""
+        delete = partial(self._ledger.delete_scan, scan_id=scan_id)
+        return await self._delete(delete, study_instance_uid, series_number)
+
+    async def delete_subject(
+        self, subject_id: str | None, subject_identifier: str | None
+    ) -> Deleted:
+        """Delete a subject: what is held under its id, and every instance of that PatientID."""
+        return await self._delete(self._ledger.delete_subject, subject_id, subject_identifier)
+
+    async def janitor(self, resumable: Collection[int] = ()) -> Checked:
+        """Bring rows and objects in step; for the start, before anything else uses them.
+
+        Every object's size is looked at, and the content of those that were taken in shortly
+        before the former run ended: they may not have reached the disk. What is missing or
+        damaged makes its entity one to fetch again. Then everything goes that no row refers to,
+        and all staging but that of the ``resumable`` dispatches.
+        """
+        async with self._lock:
+            await self._ledger.release_unused()
+            known = await self._ledger.all_objects()
+            damaged = await self._find(self._objects.has, known)
+            recent = await self._ledger.all_objects(self._ledger.last_written - UNSYNCED_S)
+            for sha256 in damaged:
+                recent.pop(sha256, None)
+            damaged += await self._find(self._objects.is_whole, recent)
+            dropped = await self._ledger.lose(damaged)
+            intact = known.keys() - damaged
+            swept = await self._offload(self._objects.sweep, intact, resumable)
+            return Checked(swept.removed, len(damaged), dropped)
+
+    async def verify(self) -> Checked:
+        """Read every object and compare its hash; may run beside everything else.
+
+        A damaged object makes its entity one to fetch again.
+        """
+        suspects = await self._find(self._objects.is_whole, await self._ledger.all_objects())
+        async with self._lock:
+            # Meanwhile one may have been deleted, or taken in anew.
+            sizes = await self._ledger.all_objects()
+            still = {sha256: sizes[sha256] for sha256 in suspects if sha256 in sizes}
+            damaged = await self._find(self._objects.is_whole, still)
+            dropped = await self._ledger.lose(damaged)
+            await self._remove(damaged)
+            return Checked(0, len(damaged), dropped)
+
+    async def _delete(self, rows: Callable[[*Args], Awaitable[Deleted]], *args: *Args) -> Deleted:
+        async with self._lock:
+            # Its answer names the files to remove, so it must not be missed.
+            with trio.fail_after(CLEAN_UP_S, shield=True):
+                deleted = await rows(*args)
+            await self._remove(deleted.orphans)
+            return deleted
+
+    async def _remove(self, hashes: Sequence[str]) -> None:
+        """Remove objects; a cancellation is heard afterwards."""
+        try:
+            await self._offload(self._objects.remove, hashes)
+        except trio.Cancelled:
+            with trio.move_on_after(CLEAN_UP_S, shield=True):
+                await self._offload(self._objects.remove, hashes)
+            raise
+
+    async def _remove_unreferenced(self, hashes: Sequence[str]) -> None:
+        referenced = await self._ledger.referenced(hashes)
+        await self._remove([sha256 for sha256 in hashes if sha256 not in referenced])
+
+    def _adopt(self, chunk: Sequence[tuple[Path, Instance]]) -> None:
+        for path, instance in chunk:
+            self._objects.adopt(path, instance.sha256)
+
+    async def _find(
+        self, is_good: Callable[[str, int], bool], sizes: Mapping[str, int]
+    ) -> list[str]:
+        """Return the objects that are not good, looking at them chunk by chunk."""
+
+        def bad(chunk: Sequence[tuple[str, int]]) -> list[str]:
+            return [sha256 for sha256, size in chunk if not is_good(sha256, size)]
+
+        found: list[str] = []
+        todo = iter(sizes.items())
+        while chunk := list(islice(todo, CHUNK)):
+            found += await self._offload(bad, chunk)
+        return found

@@ -1,0 +1,173 @@
+"""DICOM objects on disk, each under the hash of its content. All of it blocks.
+
+No name or id from outside becomes part of a path: an object is ``objects/ab/<sha256>``, a
+download in progress is ``staging/<number>/``. Directories are 0700 and files 0600, symbolic links
+are never followed. What an object means is the ledger's to know; :mod:`proxy.pacs.local` keeps
+the two in step and is the only caller of what changes objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Collection, Container, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep removed and found: files and directories gone, objects and bytes kept."""
+
+    removed: int
+    objects: int
+    bytes: int
+
+
+class Objects:
+    """The objects under one directory. Two calls at once must not concern the same object."""
+
+    def __init__(self, root: Path) -> None:
+        """Take ``root`` for objects and staging; both are made if they are missing."""
+        self._objects = _private_directory(root / "objects")
+        self._staging = _private_directory(root / "staging")
+        self._bytes = 0
+
+    def usage_bytes(self) -> int:
+        """Return what the objects take: as of the last sweep, kept up to date since."""
+        return self._bytes
+
+    def path(self, sha256: str) -> Path:
+        """Return where an object is, or would be. Raises ValueError for what is no hash."""
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError("an object's name is 64 lower-case hexadecimal digits")
+        return self._objects / sha256[:2] / sha256
+
+    def staging(self, number: int) -> Path:
+        """Return the directory for the download of dispatch ``number``, made if need be.
+
+        What an interrupted download left there since the last sweep is still there.
+        """
+        return _private_directory(self._staging / str(int(number)))
+
+    def clear_staging(self, number: int) -> None:
+        """Remove a download's directory and everything in it."""
+        shutil.rmtree(self._staging / str(int(number)), ignore_errors=True)
+
+    def adopt(self, staged: Path, sha256: str) -> bool:
+        """Move a finished file in under its hash; return whether it was not there already.
+
+        The caller has computed the hash while it wrote the file. Nothing is synced: what comes
+        from ITH can be fetched again, and the start after a crash checks it.
+        """
+        target = self.path(sha256)
+        descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("only a regular file can become an object")
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+        former = _regular_size(target)
+        if former == found.st_size:
+            staged.unlink()
+            return False
+        _private_directory(target.parent)
+        staged.replace(target)
+        self._bytes += found.st_size - (former or 0)
+        return True
+
+    def remove(self, hashes: Iterable[str]) -> int:
+        """Delete objects; one that is not there is passed over. Returns how many there were."""
+        removed = 0
+        for sha256 in hashes:
+            target = self.path(sha256)
+            size = _regular_size(target)
+            target.unlink(missing_ok=True)
+            if size is not None:
+                removed += 1
+                self._bytes -= size
+        return removed
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Whether an object is there with the right size."""
+        return _regular_size(self.path(sha256)) == size
+
+    def is_whole(self, sha256: str, size: int) -> bool:
+        """Whether an object is there, byte for byte: reads it all."""
+        if not self.has(sha256, size):
+            return False
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(self.path(sha256), flags), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except OSError:
+            return False
+
+    def sweep(self, known: Container[str], resumable: Collection[int] = ()) -> Swept:
+        """Remove all that is not a known object, and all staging but that of ``resumable``.
+
+        For the start of the program, when nothing is being taken in: patient data that nobody
+        knows of must not stay.
+        """
+        wanted = {str(int(number)) for number in resumable}
+        strangers = [d for d in self._staging.iterdir() if d.name not in wanted or d.is_symlink()]
+        kept = size = 0
+        for shard in self._objects.iterdir():
+            if shard.is_symlink() or not shard.is_dir():
+                strangers.append(shard)
+                continue
+            for entry in _entries(shard):
+                if (
+                    entry.is_file(follow_symlinks=False)
+                    and entry.name in known
+                    and _SHA256.fullmatch(entry.name)
+                    and entry.name.startswith(shard.name)
+                ):
+                    kept += 1
+                    size += entry.stat(follow_symlinks=False).st_size
+                else:
+                    strangers.append(Path(entry.path))
+        for stranger in strangers:
+            _remove(stranger)
+        self._bytes = size
+        return Swept(removed=len(strangers), objects=kept, bytes=size)
+
+
+def _private_directory(path: Path) -> Path:
+    """Make a directory for the owner alone, or make an existing one so."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+    return path
+
+
+def _regular_size(path: Path) -> int | None:
+    """Return the size of a regular file, None for anything else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        yield from entries
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (not its target) or a whole directory."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

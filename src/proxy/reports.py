@@ -1,0 +1,123 @@
+"""What ITH is told about a dispatch: the status words, the numbers, one stream for each node.
+
+Pure of decisions: the machines say when; here it is put into ``dispatch.status`` events
+(protocol.md 2.16, 4.3). One stream for each node carries ``node_id``; one closing message of the
+dispatch does not. ``status_detail`` chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from msgspec.structs import replace
+
+from proxy.events import codec
+from proxy.events.outgoing import DispatchStatus, DispatchStatusEvent
+from proxy.machines.delivery import Outcome, Progress
+from proxy.model import Order
+from proxy.outbox import Outbox
+
+Detail: TypeAlias = Literal["both", "per-node", "aggregate"]
+
+DOWNLOAD_SHARE = 30
+"""Percent of a node's progress that the download makes up; storing makes up the rest."""
+
+
+class Reports:
+    """Puts status events into the outbox."""
+
+    def __init__(self, outbox: Outbox, detail: Detail) -> None:
+        self._outbox = outbox
+        self._detail = detail
+        self._reached: dict[str, int] = {}
+
+    def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
+        """Say how far the one download for these nodes is, in percent."""
+        progress = percent * DOWNLOAD_SHARE // 100
+        for node_id in self._streams(node_ids):
+            self._put(order, node_id, "downloading", Progress(), progress)
+
+    def processing(self, order: Order, node_id: str, every: Iterable[Progress]) -> None:
+        """Say how far the delivery to a node is; ``every`` is of this one node, or of all."""
+        done = _total(every)
+        for stream in self._streams([node_id]):
+            self._put(order, stream, "processing", done, _percent(done))
+
+    def delivery_over(
+        self, order: Order, node_id: str, outcome: Outcome, progress: Progress
+    ) -> None:
+        """Say how the delivery to one node ended."""
+        if self._detail != "aggregate":
+            self._close(order, node_id, outcome, progress)
+
+    def dispatch_over(
+        self, order: Order, outcome: Outcome, every: Iterable[Progress], error: str | None
+    ) -> None:
+        """Say, in the last message, how the dispatch as a whole ended."""
+        if self._detail != "per-node":
+            self._close(order, None, outcome, replace(_total(every), error=error))
+
+    @property
+    def aggregate(self) -> bool:
+        """Whether there is one stream for all nodes."""
+        return self._detail == "aggregate"
+
+    def _streams(self, node_ids: Iterable[str]) -> Iterable[str | None]:
+        return (None,) if self.aggregate else node_ids
+
+    def _close(
+        self, order: Order, node_id: str | None, outcome: Outcome, progress: Progress
+    ) -> None:
+        if outcome is Outcome.COMPLETED:
+            self._put(order, node_id, "completed", progress, 100)
+        else:
+            error = progress.error or outcome.value
+            percent = _percent(progress) if progress.files_total else 0
+            self._put(order, node_id, "failed", progress, percent, error=error)
+
+    def _put(
+        self,
+        order: Order,
+        node_id: str | None,
+        status: DispatchStatus,
+        progress: Progress,
+        percent: int,
+        *,
+        error: str | None = None,
+    ) -> None:
+        key = "\0".join((order.correlation_id, order.entity.id, node_id or ""))
+        final = status in {"completed", "failed"}
+        percent = max(percent, self._reached.pop(key, 0))
+        if not final:
+            self._reached[key] = percent
+        event = DispatchStatusEvent.create(
+            workspace_id=order.workspace_id,
+            entity_type=order.entity.type.value,
+            entity_id=order.entity.id,
+            correlation_id=order.correlation_id,
+            node_id=node_id,
+            status=status,
+            files_sent=progress.files_stored,
+            files_total=progress.files_total,
+            progress=percent,
+            error=error,
+        )
+        self._outbox.put(key, codec.encode(event), progress=percent, final=final)
+
+
+def _percent(done: Progress) -> int:
+    """Percent of a node's progress once the download is whole; 100 is for completed alone."""
+    share = done.files_stored / done.files_total if done.files_total else 0
+    return DOWNLOAD_SHARE + int(share * (99 - DOWNLOAD_SHARE))
+
+
+def _total(every: Iterable[Progress]) -> Progress:
+    every = list(every)
+    errors = [progress.error for progress in every if progress.error]
+    return Progress(
+        files_total=sum(progress.files_total for progress in every),
+        files_stored=sum(progress.files_stored for progress in every),
+        files_refused=sum(progress.files_refused for progress in every),
+        error=errors[0] if errors else None,
+    )

@@ -1,0 +1,36 @@
+"""The settings: what they are, where they come from, and what is wrong with them.
+
+A leaf: nothing here knows what a setting is good for. The program calls :func:`load` once.
+"""
+
+from proxy.settings.load import SettingsError, load
+from proxy.settings.reference import in_force, reference
+from proxy.settings.schema import (
+    DicomSettings,
+    DispatchSettings,
+    IthSettings,
+    LimitSettings,
+    LocalSettings,
+    LogSettings,
+    ServiceSettings,
+    Settings,
+)
+from proxy.settings.secret import Secret
+from proxy.settings.state import prepare
+
+__all__ = [
+    "DicomSettings",
+    "DispatchSettings",
+    "IthSettings",
+    "LimitSettings",
+    "LocalSettings",
+    "LogSettings",
+    "Secret",
+    "ServiceSettings",
+    "Settings",
+    "SettingsError",
+    "in_force",
+    "load",
+    "prepare",
+    "reference",
+]

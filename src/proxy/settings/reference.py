@@ -1,0 +1,65 @@
+"""The settings in print: the reference, which is itself a settings file, and what is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from proxy.settings.keys import KEYS, SECTIONS, Key, written
+from proxy.settings.schema import Settings
+
+REMARK_AT = 40
+HEAD = """\
+# Settings of ith-proxy, each with its default.
+#
+# Take a line in by removing its "#". An option of the command line comes before the environment,
+# the environment before this file. The variable for `key` below [section] is
+# ITH_PROXY__SECTION__KEY; ITH_URL and PROXY_HOST_IP are short for ith.url and local.ip_address.
+# The proxy key comes from ITH_TOKEN or from the file named in ith.token_file, never from here.
+"""
+
+
+def reference() -> str:
+    """Return every setting with its sentence, range and default, as a TOML file."""
+    return "\n".join(line.rstrip() for line in [HEAD, "", *_reference_lines()])
+
+
+def _reference_lines() -> Iterator[str]:
+    for section, struct in SECTIONS.items():
+        yield f"# {struct.__doc__}"
+        yield f"[{section}]"
+        for key in _keys(section):
+            yield f"# {key.sentence}"
+            yield f"#{key.name} = {written(key.default)}".ljust(REMARK_AT) + _remark(key)
+        yield ""
+
+
+def _remark(key: Key) -> str:
+    """Return a comment: what is allowed, and what an empty value stands for."""
+    if key.bounds:
+        allowed = ", ".join(filter(None, [key.unit, key.bounds]))
+    else:
+        allowed = "" if key.kind in {"text", "true or false"} else key.kind
+    empty = f"{written(key.default)}: {key.unset}" if key.unset else ""
+    remark = "; ".join(filter(None, [allowed, empty]))
+    return f"# {remark}" if remark else ""
+
+
+class Row(NamedTuple):
+    """A setting in force: its line of TOML, and where its value comes from."""
+
+    section: str
+    line: str
+    origin: str
+
+
+def in_force(settings: Settings) -> Iterator[Row]:
+    """Yield the settings in force, in the order of the reference."""
+    for key in KEYS.values():
+        value = getattr(getattr(settings, key.section), key.name)
+        origin = settings.origins.get(key.path, "default")
+        yield Row(key.section, f"{key.name} = {written(value)}", origin)
+
+
+def _keys(section: str) -> Iterator[Key]:
+    return (key for key in KEYS.values() if key.section == section)

@@ -1,0 +1,54 @@
+"""What must hold beyond the type of a single setting, before the program may run."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from proxy.errors import ConfigError
+from proxy.settings.schema import IthSettings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def url_problem(url: str, *, allow_insecure: bool) -> ConfigError | None:
+    """Return why ``url`` cannot be the base address of ITH, if so; it is shown without secrets."""
+    example = "An address looks like https://ith.example.org."
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return ConfigError("ith.url is not an address.", hint=example)
+    if parts.username is not None or parts.password is not None:
+        return ConfigError("ith.url holds a user name or password.", hint="Leave only the host.")
+    if parts.query or parts.fragment:
+        return ConfigError("ith.url holds a query or fragment.", hint="Leave out ? and #.")
+    if parts.scheme not in {"http", "https"} or not host or not url.isascii() or " " in url:
+        return ConfigError("ith.url is not an https address.", hint=example)
+    if parts.scheme == "http" and not allow_insecure and not is_loopback(host):
+        return ConfigError(
+            f"ith.url is http://{parts.netloc}, which would send the proxy key in clear.",
+            hint="Use https. For a test network, ith.allow_insecure = true permits http.",
+        )
+    return None
+
+
+def problems(ith: IthSettings) -> Iterator[ConfigError]:
+    """Yield what keeps the program from running with these settings, but for the proxy key."""
+    if not ith.url:
+        hint = "Set the environment variable ITH_URL, or url below [ith] in the settings file."
+        yield ConfigError("ith.url is not set.", hint=hint)
+    elif problem := url_problem(ith.url, allow_insecure=ith.allow_insecure):
+        yield problem
+    if ith.ca_file and not Path(ith.ca_file).is_file():
+        yield ConfigError(f"ith.ca_file is {ith.ca_file}, which is not a file.")

@@ -1,0 +1,75 @@
+"""Turns: a bounded number of takers at a time, the most urgent first.
+
+Used for downloads and for the associations of each node. A turn is taken in one activity and
+given back in the next, so it is an object that knows whether it was given back.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+
+import trio
+
+
+class Turn:
+    """The right to use one of the slots, until it is given back."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
+
+    def give_back(self) -> None:
+        """Let the next taker have it; further calls do nothing."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots._release()  # noqa: SLF001 - a turn and its slots are one thing
+
+
+class Slots:
+    """``limit`` turns; who waits is served by rank (0 first), then in order of arrival."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self._arrivals = count()
+        self._queue: list[tuple[int, int, _Waiter]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many takers wait."""
+        return len(self._queue)
+
+    async def take(self, rank: int) -> Turn:
+        """Wait for a turn. A taker that is cancelled leaves the queue, and its turn to others."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.taken < self.limit:
+            self.taken += 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return Turn(self)
+        waiter = _Waiter()
+        entry = (rank, next(self._arrivals), waiter)
+        heapq.heappush(self._queue, entry)
+        try:
+            await waiter.served.wait()
+        except trio.Cancelled:
+            if waiter.served.is_set():
+                self._release()
+            else:
+                self._queue.remove(entry)
+                heapq.heapify(self._queue)
+            raise
+        return Turn(self)
+
+    def _release(self) -> None:
+        if self._queue:
+            _, _, waiter = heapq.heappop(self._queue)
+            waiter.served.set()
+        else:
+            self.taken -= 1
+
+
+class _Waiter:
+    """One who waits; compared by nothing but its place in the queue."""
+
+    def __init__(self) -> None:
+        self.served = trio.Event()

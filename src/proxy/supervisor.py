@@ -1,0 +1,372 @@
+"""The supervisor: what each event of ITH means for what is at work.
+
+It owns every run and tells it what happened outside. :meth:`Supervisor.handle` is synchronous:
+the link's reader never waits for a dispatch, and no event can be half done. What must wait (a
+deletion, a look at ITH's configuration) is a task of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeAlias, assert_never
+
+import msgspec
+import trio
+
+from proxy.dispatches import Dispatches
+from proxy.errors import BackendError
+from proxy.events.incoming import (
+    BrokenFrame,
+    ConfigUpdateResponse,
+    Connected,
+    HealthUpdateResponse,
+    Incoming,
+    NewScanAvailableEvent,
+    PingEvent,
+    ProxyConfigChangedEvent,
+    ProxyNodesChangedEvent,
+    ProxyStatusChangedEvent,
+    ScanDeletedEvent,
+    ScanDispatchEvent,
+    SessionDeletedEvent,
+    SessionDispatchEvent,
+    SubjectDeletedEvent,
+    SubjectDispatchEvent,
+    UnknownEvent,
+)
+from proxy.ledger import Deleted
+from proxy.logs import log
+from proxy.machines import operation, policy
+from proxy.machines.delivery import WIRED, DeliveryState
+from proxy.machines.node import NodeState
+from proxy.machines.operation import OPERATION, Lock, Locks, OperationOutput, OperationState
+from proxy.model import Entity, EntityType, Order, Priority
+from proxy.nodes import (
+    Configuration,
+    ConfigurationInvalid,
+    Node,
+    Problem,
+    apply_change,
+    decode_configuration,
+    encode_configuration,
+    merge_config,
+    read_configuration,
+)
+from proxy.reports import Reports
+from proxy.roster import Roster
+from proxy.runner import Run
+from proxy.work import Identity, Site
+
+CONFIGURATION_DOCUMENT, LOCKS_DOCUMENT = "configuration", "locks"
+
+DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
+DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent
+ActionEvent: TypeAlias = (
+    DispatchEvent
+    | NewScanAvailableEvent
+    | DeletionEvent
+    | ProxyNodesChangedEvent
+    | ProxyConfigChangedEvent
+    | ProxyStatusChangedEvent
+)
+
+
+class Supervisor:
+    """Acts on events; the service makes one when the ledger is open."""
+
+    def __init__(self, site: Site, reports: Reports, nursery: trio.Nursery) -> None:
+        self._site = site
+        self._nursery = nursery
+        locks = Locks(drain_seconds=site.settings.service.drain_seconds)
+        site.operation = Run(OPERATION, locks, {}, self._on_operation)
+        self._dispatches = Dispatches(site, reports, nursery)
+        self._roster = Roster(site, self._dispatches, nursery)
+        self._undecided: list[Incoming] = []
+        self._stale = trio.Event()
+        self.counts: Counter[str] = Counter()
+        """How many events came, by type, and how many were unknown, broken or not for us."""
+
+    async def load(self) -> None:
+        """Take up what the ledger kept: the locks, the last good configuration, the dispatches."""
+        ledger = self._site.ledger
+        locks = await ledger.document(LOCKS_DOCUMENT)
+        if locks:
+            kept = msgspec.json.decode(locks, type=Locks)
+            for lock in kept.held:
+                self._site.operation.tell(operation.PauseRequested(lock, kept.reason))
+        configuration = await ledger.document(CONFIGURATION_DOCUMENT)
+        if configuration:
+            try:
+                await self._begin(decode_configuration(configuration))
+            except ConfigurationInvalid as error:
+                log("configuration.problem", level="warning", error=error)
+
+    async def _begin(self, configuration: Configuration) -> None:
+        """Begin to work: now it is known which nodes are ours."""
+        unfinished = await self._site.ledger.unfinished()
+        self._adopt(configuration)
+        for each in unfinished:
+            self._dispatches.recover(each)
+        undecided, self._undecided = self._undecided, []
+        for event in undecided:
+            self.handle(event)
+
+    # -- Events -------------------------------------------------------------------------------
+
+    def welcome(self, workspace_id: str, proxy_id: str) -> None:
+        """Learn who we are to ITH, from its greeting."""
+        self._site.identity = Identity(workspace_id, proxy_id)
+
+    def handle(self, event: Incoming) -> None:
+        """Act on one event, without waiting."""
+        match event:
+            case BrokenFrame():
+                self.counts["broken"] += 1
+                log("frame.broken", level="warning", reason=event.reason, size=event.size)
+            case UnknownEvent():
+                self.counts["unknown"] += 1
+                log("event.unknown", level="warning", event_type=event.event_type)
+            case PingEvent() | Connected() | ConfigUpdateResponse() | HealthUpdateResponse():
+                pass  # the link's own affair
+            case _ if self._is_foreign(event.workspace_id):
+                self.counts["foreign"] += 1
+                log("event.foreign", level="warning", event_type=event.event_type)
+            case _:
+                self.counts[event.event_type] += 1
+                log(
+                    "event.received",
+                    event_type=event.event_type,
+                    correlation_id=event.correlation_id,
+                )
+                self._act(event)
+
+    def _is_foreign(self, workspace_id: str) -> bool:
+        ours = self._site.identity.workspace_id
+        return bool(workspace_id and ours and workspace_id != ours)
+
+    def _act(self, event: ActionEvent) -> None:
+        match event:
+            case SubjectDispatchEvent() | SessionDispatchEvent() | ScanDispatchEvent():
+                self._dispatch(event)
+            case NewScanAvailableEvent():
+                self._dispatch_new_scan(event)
+            case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
+                self._delete(event)
+            case ProxyNodesChangedEvent():
+                self._change_nodes(event)
+            case ProxyConfigChangedEvent():
+                self._change_config(event)
+            case ProxyStatusChangedEvent():
+                self._change_status(event)
+            case _:
+                assert_never(event)
+
+    # -- Dispatch -----------------------------------------------------------------------------
+
+    def _dispatch(self, event: DispatchEvent) -> None:
+        """Begin a dispatch to those of its nodes that are ours; if none is, say nothing."""
+        if self._site.configuration is None:
+            self._undecided.append(event)
+            return
+        ours = [node_id for node_id in dict.fromkeys(event.payload.nodes) if self._knows(node_id)]
+        if ours:
+            self._dispatches.start(order_of(event, ours))
+        else:
+            log("dispatch.not_ours", correlation_id=event.correlation_id)
+
+    def _dispatch_new_scan(self, event: NewScanAvailableEvent) -> None:
+        """Begin a dispatch to every node that takes new scans (protocol.md 4.2)."""
+        if event.payload.action != "pull_and_dispatch":
+            log("event.action_unknown", level="warning", event_type=event.event_type)
+            return
+        if self._site.configuration is None:
+            self._undecided.append(event)
+            return
+        takers = [
+            each.id
+            for each in self._site.nodes.values()
+            if each.run.state is NodeState.ONLINE and each.node.permission.reads
+        ]
+        if takers:
+            self._dispatches.start(order_of(event, takers))
+
+    def _knows(self, node_id: str) -> bool:
+        return node_id in self._site.nodes
+
+    # -- Deletion -----------------------------------------------------------------------------
+
+    def _delete(self, event: DeletionEvent) -> None:
+        """Stop what is under way for the entity, then remove it from the local PACS."""
+        entity_id = event.entity_id
+        reason = f"{event.entity_type or 'entity'} deleted in ITH"
+        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
+        pacs = self._site.pacs
+        match event:
+            case SessionDeletedEvent():
+                removal = partial(pacs.delete_session, entity_id, event.payload.study_instance_uid)
+            case ScanDeletedEvent():
+                removal = partial(
+                    pacs.delete_scan,
+                    event.payload.study_instance_uid,
+                    event.payload.scan_number,
+                    scan_id=entity_id,
+                )
+            case SubjectDeletedEvent():
+                removal = partial(pacs.delete_subject, entity_id, event.payload.subject_identifier)
+        self._nursery.start_soon(self._remove, removal, event.event_type)
+
+    async def _remove(self, removal: Callable[[], Awaitable[Deleted]], event_type: str) -> None:
+        deleted = await removal()
+        log("pacs.deleted", event_type=event_type, entries=deleted.instances)
+        await self._dispatches.recount()
+
+    # -- Configuration ------------------------------------------------------------------------
+
+    def _change_nodes(self, event: ProxyNodesChangedEvent) -> None:
+        """Apply the change at once, then look at what ITH has, which wins."""
+        configuration = self._site.configuration
+        if configuration is not None:
+            read = apply_change(
+                configuration.nodes, event.payload.changed_action, event.payload.nodes
+            )
+            _log_problems(read.problems)
+            self._adopt(msgspec.structs.replace(configuration, nodes=read.nodes))
+        self.look_at_configuration()
+
+    def _change_config(self, event: ProxyConfigChangedEvent) -> None:
+        """As for nodes."""
+        configuration = self._site.configuration
+        if configuration is not None:
+            merged = merge_config(configuration.config, event.payload.new_config)
+            _log_problems(merged.problems)
+            self._adopt(msgspec.structs.replace(configuration, config=merged.config))
+        self.look_at_configuration()
+
+    def _change_status(self, event: ProxyStatusChangedEvent) -> None:
+        """Pause, or give back ITH's lock on the pause."""
+        payload, run = event.payload, self._site.operation
+        if payload.is_active:
+            run.tell(policy.release(run.data, Lock.BACKEND))
+        else:
+            reason = f"paused by ITH ({payload.new_status})"
+            run.tell(operation.PauseRequested(Lock.BACKEND, reason))
+
+    def _adopt(self, configuration: Configuration) -> None:
+        """Work by this configuration from now on, and after a restart."""
+        if configuration == self._site.configuration:
+            return
+        self._site.configuration = configuration
+        if configuration.workspace_id:
+            self.welcome(configuration.workspace_id, configuration.proxy_id)
+        self._site.ledger.post_document(CONFIGURATION_DOCUMENT, encode_configuration(configuration))
+        self._roster.apply(configuration.effective_nodes)
+
+    def came_online(self) -> None:
+        """The link is up: ITH may have changed the configuration meanwhile."""
+        self.look_at_configuration()
+
+    def look_at_configuration(self) -> None:
+        """Have ITH's configuration fetched soon: on every connect and after every change."""
+        self._stale.set()
+
+    async def follow_configuration(self) -> None:
+        """Fetch ITH's configuration whenever it may have changed, until it is had."""
+        attempt = 0
+        while True:
+            await self._stale.wait()
+            self._stale = trio.Event()
+            try:
+                read = read_configuration(await self._site.backend.configuration(), self._known())
+            except (BackendError, ConfigurationInvalid) as error:
+                attempt += 1
+                log("configuration.not_fetched", level="warning", error=error)
+                self._stale.set()
+                await trio.sleep(policy.full_jitter(attempt, 2.0, 300.0, self._site.chance()))
+                continue
+            attempt = 0
+            _log_problems(read.problems)
+            if self._site.configuration is None:
+                await self._begin(read.configuration)
+            else:
+                self._adopt(read.configuration)
+
+    def _known(self) -> Sequence[Node]:
+        return self._site.configuration.nodes if self._site.configuration else ()
+
+    # -- Operation ----------------------------------------------------------------------------
+
+    def _on_operation(self, output: OperationOutput) -> None:
+        """Do what the operation machine puts out."""
+        match output:
+            case operation.HoldWork(reason):
+                log("operation.held", reason=reason)
+                self._dispatches.hold(reason)
+            case operation.ResumeWork():
+                log("operation.resumed")
+                self._dispatches.resume()
+            case operation.KeepLocks(locks):
+                self._site.ledger.post_document(LOCKS_DOCUMENT, msgspec.json.encode(locks))
+            case operation.StopWork(reason):
+                log("operation.stopped", reason=reason)
+                self._nursery.cancel_scope.cancel(reason)
+
+    def drain(self, reason: str) -> None:
+        """Stop in order; a second call stops now."""
+        run = self._site.operation
+        if run.state is OperationState.DRAINING:
+            run.tell(operation.StopRequested(reason))
+        else:
+            run.tell(operation.DrainRequested(reason))
+            self._nursery.start_soon(self._tell_drained)
+
+    async def _tell_drained(self) -> None:
+        """Wait until no association is in use."""
+        for _, each in self._site.deliveries():
+            await each.run.until(*(set(DeliveryState) - set(WIRED)))
+        self._site.operation.tell(operation.Drained())
+
+
+def order_of(event: DispatchEvent | NewScanAvailableEvent, node_ids: Sequence[str]) -> Order:
+    """What a dispatch event asks for, of our nodes."""
+    match event:
+        case SubjectDispatchEvent():
+            entity = Entity(EntityType.SUBJECT, event.entity_id)
+        case SessionDispatchEvent(payload=session):
+            entity = Entity(EntityType.SESSION, event.entity_id, session.subject_id)
+        case ScanDispatchEvent(payload=scan) | NewScanAvailableEvent(payload=scan):
+            entity = Entity(EntityType.SCAN, event.entity_id, scan.subject_id, scan.session_id)
+    return Order(
+        entity,
+        tuple(node_ids),
+        event.correlation_id,
+        event.workspace_id,
+        Priority(event.payload.priority),
+    )
+
+
+def is_within(entity: Entity, event: DeletionEvent) -> bool:
+    """Whether a dispatched entity is the deleted one, or a part of it by ITH's ids."""
+    if not event.entity_id:
+        return False
+    match event:
+        case ScanDeletedEvent():
+            return entity.type is EntityType.SCAN and entity.id == event.entity_id
+        case SessionDeletedEvent():
+            own = entity.id if entity.type is EntityType.SESSION else entity.session_id
+            return own == event.entity_id
+        case SubjectDeletedEvent():
+            own = entity.id if entity.type is EntityType.SUBJECT else entity.subject_id
+            return own == event.entity_id
+
+
+def _log_problems(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        log(
+            "configuration.problem",
+            level="warning",
+            problem=problem.sentence,
+            hint=problem.hint,
+            node_id=problem.node_id,
+        )

@@ -1,0 +1,152 @@
+"""What is at work: the runs the supervisor owns, and what their activities share.
+
+Data only. The supervisor makes these and tells their runs what happened outside; the activities
+(``proxy.activities``) read them and tell their own run what happened inside.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import trio
+
+from proxy.backend.archive import ArchiveLimits
+from proxy.backend.rest import Backend
+from proxy.ledger import Counts, Ledger
+from proxy.machines.delivery import (
+    ContentReady,
+    DeliveryOutput,
+    DeliveryState,
+    Outcome,
+    Progress,
+)
+from proxy.machines.dispatch import DispatchOutput, DispatchState
+from proxy.machines.dispatch import Work as DispatchData
+from proxy.machines.node import Health, NodeOutput, NodeState
+from proxy.machines.operation import Locks, OperationOutput, OperationState
+from proxy.model import Order
+from proxy.nodes import Configuration, Node
+from proxy.offload import Offload
+from proxy.pacs.local import LocalPacs
+from proxy.runner import Run
+from proxy.settings import Settings
+from proxy.slots import Slots, Turn
+from proxy.wire import Network
+
+OperationRun = Run[OperationState, Locks, OperationOutput]
+NodeRun = Run[NodeState, Health, NodeOutput]
+DispatchRun = Run[DispatchState, DispatchData, DispatchOutput]
+DeliveryRun = Run[DeliveryState, Progress, DeliveryOutput]
+
+
+@dataclass
+class NodeAtWork:
+    """One configured node, its run, and the turns to have an association with it."""
+
+    node: Node
+    slots: Slots
+    run: NodeRun = field(init=False)
+
+    @property
+    def id(self) -> str:
+        """ITH's id of the node."""
+        return self.node.node_id
+
+
+@dataclass
+class DeliveryAtWork:
+    """One delivery of a dispatch: its node, its run, and its turn while it has one."""
+
+    node: NodeAtWork
+    run: DeliveryRun = field(init=False)
+    turn: Turn | None = None
+
+    def give_back_turn(self) -> None:
+        """Let another delivery have the association's slot."""
+        if self.turn is not None:
+            self.turn.give_back()
+            self.turn = None
+
+
+@dataclass
+class DispatchAtWork:
+    """One dispatch, its run and its deliveries by node id.
+
+    ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``is_planned`` says that the
+    ledger knows what is to be sent, ``content`` is set when the deliveries know too. ``damaged``
+    counts what ITH sent and no node can be given. ``endings`` says, by node id, how the deliveries
+    that are over ended, ``to_cancel`` which are to be cancelled as soon as the order is recorded.
+    """
+
+    order: Order
+    deliveries: dict[str, DeliveryAtWork] = field(default_factory=dict)
+    dispatch_id: int = 0
+    is_planned: bool = False
+    damaged: int = 0
+    endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
+    to_cancel: dict[str, str] = field(default_factory=dict)
+    run: DispatchRun = field(init=False)
+    content: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    turn: Turn | None = None
+
+    def give_back_turn(self) -> None:
+        """Let another dispatch download."""
+        if self.turn is not None:
+            self.turn.give_back()
+            self.turn = None
+
+    def ready(self, counts: Counts) -> ContentReady:
+        """What a delivery is told of the ledger's counts."""
+        return ContentReady(counts.total + self.damaged, counts.stored, counts.refused)
+
+    def progress(self) -> Iterator[Progress]:
+        """The progress at each node, whether its delivery is over or not."""
+        ended = (progress for _, progress in self.endings.values())
+        running = (
+            delivery.run.data
+            for node_id, delivery in self.deliveries.items()
+            if node_id not in self.endings
+        )
+        return chain(ended, running)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this proxy is to ITH; empty until ITH said it."""
+
+    workspace_id: str = ""
+    proxy_id: str = ""
+
+
+@dataclass
+class Site:
+    """What the activities of all machines share."""
+
+    settings: Settings
+    ledger: Ledger
+    pacs: LocalPacs
+    backend: Backend
+    network: Network
+    offload: Offload
+    archive_limits: ArchiveLimits
+    downloads: Slots
+    identity: Identity = Identity()
+    configuration: Configuration | None = None
+    nodes: dict[str, NodeAtWork] = field(default_factory=dict)
+    dispatches: list[DispatchAtWork] = field(default_factory=list)
+    operation: OperationRun = field(init=False)
+    chance: Callable[[], float] = random.random
+    """Uniform in [0, 1): where every random choice comes from."""
+
+    def deliveries(self, node_id: str | None = None) -> list[tuple[DispatchAtWork, DeliveryAtWork]]:
+        """The deliveries that are not over, to one node or to all, oldest dispatch first."""
+        return [
+            (dispatch, delivery)
+            for dispatch in self.dispatches
+            for delivery in dispatch.deliveries.values()
+            if not delivery.run.over and node_id in {None, delivery.node.id}
+        ]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from proxy.logs import fields
+from tests.support import tools
+
+pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
+
+REQUIRE_TOOLS = "ITH_PROXY_REQUIRE_TOOLS"
+JOIN_SECONDS = 2.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is missing, or fail it where nothing may be left out."""
+    wanted = {tool for marker in item.iter_markers("needs") for tool in marker.args}
+    missing = sorted(tool for tool in wanted if tools.find(tool) is None)
+    if missing:
+        sentence = "; ".join(map(tools.how_to_install, missing))
+        if os.environ.get(REQUIRE_TOOLS) == "1":
+            pytest.fail(sentence, pytrace=False)
+        pytest.skip(sentence)
+
+
+@pytest.fixture(autouse=True)
+def strict_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that breaks the log's rules fails the test that wrote it."""
+    monkeypatch.setattr(fields, "STRICT", True)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """A test must end what it started; idle workers of pools are daemons and do not count."""
+    before = {*threading.enumerate()}
+    yield
+    for thread in {*threading.enumerate()} - before:
+        if not thread.daemon:
+            thread.join(JOIN_SECONDS)
+            assert not thread.is_alive(), f"the test left {thread.name} running"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of whoever runs the tests do not reach them."""
+    for variable in list(os.environ):
+        if variable.startswith("ITH_") and variable != REQUIRE_TOOLS:
+            monkeypatch.delenv(variable)

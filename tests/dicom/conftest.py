@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.wire import TcpNetwork
+
+
+@pytest.fixture
+def network() -> TcpNetwork:
+    return TcpNetwork()

@@ -1,0 +1,573 @@
+"""C-STORE against scripted nodes that answer, misbehave, stall and leave at every point."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from pydicom.dataset import Dataset
+
+from proxy.dicom.association import Association, associate
+from proxy.dicom.contexts import plan
+from proxy.dicom.dimse import Priority
+from proxy.dicom.storage import StoreInterrupted, StoreResult, store
+from proxy.errors import AssociationLost, InstanceUnusable
+from proxy.machines.failures import Remedy
+from proxy.model import Instance
+from proxy.wire import TcpNetwork
+from tests.dicom import scripted as node
+from tests.dicom.objects import data_set, instance_of, sample, write_ct
+from tests.dicom.scripted import CLOCKS, Peer, Script, scripted
+
+LARGE = 12_000_000
+SMALL_BUFFER = 65536
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "instance"
+
+
+async def send(
+    network: TcpNetwork, script: Script, path: Path, instance: Instance, **clocks: float
+) -> StoreResult:
+    waits = msgspec.structs.replace(CLOCKS, **clocks)
+    (proposals,) = plan([instance])
+    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
+        try:
+            async with associate(network, target, proposals, waits) as association:
+                return await store(association, instance, path)
+        except AssociationLost as lost:
+            error = lost
+    raise error
+
+
+def answering(*status: int) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        for message_id, each in enumerate(status, 1):
+            await peer.message()
+            answer = node.response(each, message_id)
+            await peer.send(node.data(node.pdv(node.command(answer))))
+        await peer.finish()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (0x0000, Remedy.STORED),
+        (0xB000, Remedy.STORED_WITH_WARNING),
+        (0x0111, Remedy.STORED),
+        (0xA700, Remedy.FEWER_ASSOCIATIONS),
+        (0xA900, Remedy.OTHER_SYNTAX),
+        (0xC001, Remedy.NEVER),
+        (0x0110, Remedy.RETRY_LATER),
+    ],
+)
+async def test_the_status_decides(
+    network: TcpNetwork, path: Path, status: int, remedy: Remedy
+) -> None:
+    result = await send(network, answering(status), path, write_ct(path))
+    assert result.status == status
+    assert result.failure.remedy is remedy
+
+
+async def test_what_the_node_says_beside_the_status_is_kept(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        answer = node.response(0xC000)
+        answer.ErrorComment = "no room for this"
+        answer.ErrorID = 77
+        answer.OffendingElement = [0x00100020, 0x7FE00010]
+        await peer.send(node.data(node.pdv(node.command(answer))))
+        await peer.finish()
+
+    result = await send(network, script, path, write_ct(path))
+    assert result.comment == "no room for this"
+    assert result.error_id == 77
+    assert result.offending_elements == ("(0010,0020)", "(7FE0,0010)")
+
+
+@pytest.mark.parametrize("max_pdu_size", [8, 9, 64, 4096, 16382, 16384, 131072, 1 << 20, 0])
+async def test_bytes_arrive_as_they_lie_on_disk_in_pdus_the_node_can_take(
+    network: TcpNetwork, path: Path, max_pdu_size: int
+) -> None:
+    instance = write_ct(path, 3000 if max_pdu_size < 100 else 2_500_000)
+    lengths = []
+    came = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal came
+        await peer.accept_all(max_pdu_size)
+        whole = peer.pdu
+
+        async def measured() -> tuple[int, bytes]:
+            kind, body = await whole()
+            lengths.append(len(body))
+            return kind, body
+
+        peer.pdu = measured  # type: ignore[method-assign]
+        _, came = await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    await send(network, script, path, instance)
+    assert came == data_set(path)
+    assert max(lengths) <= (max_pdu_size or 131072)
+    assert all(length % 2 == 0 for length in lengths)
+
+
+async def test_several_instances_over_one_association(network: TcpNetwork, tmp_path: Path) -> None:
+    paths = [tmp_path / str(n) for n in range(5)]
+    instances = [write_ct(path, 2 * n) for n, path in enumerate(paths, 1)]
+    (proposals,) = plan(instances)
+    assert len(proposals) == 1
+    async with (
+        scripted(answering(0, 0xA700, 0, 0xB007, 0)) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        results = [
+            await store(association, instance, path)
+            for instance, path in zip(instances, paths, strict=True)
+        ]
+    assert [result.status for result in results] == [0, 0xA700, 0, 0xB007, 0]
+
+
+async def test_the_command_set_is_as_the_standard_wants_it(network: TcpNetwork, path: Path) -> None:
+    instance = write_ct(path)
+    came = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal came
+        await peer.accept_all()
+        came, _ = await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    (proposals,) = plan([instance])
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        await store(association, instance, path, priority=Priority.HIGH)
+    expected = Dataset()
+    expected.AffectedSOPClassUID = instance.sop_class_uid
+    expected.CommandField = 1
+    expected.MessageID = 1
+    expected.Priority = 1
+    expected.CommandDataSetType = 1
+    expected.AffectedSOPInstanceUID = instance.sop_instance_uid
+    assert came == node.command(expected)
+
+
+async def test_a_deflated_stream_of_odd_length_is_padded(network: TcpNetwork) -> None:
+    path = sample("image_dfl.dcm")
+    assert len(data_set(path)) % 2
+    came = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal came
+        await peer.accept_all()
+        _, came = await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    await send(network, script, path, instance_of(path))
+    assert came == data_set(path) + b"\0"
+
+
+async def test_an_instance_whose_context_is_refused_is_not_sent(
+    network: TcpNetwork, tmp_path: Path
+) -> None:
+    ct, mr = tmp_path / "ct", tmp_path / "mr"
+    instances = [write_ct(ct), write_ct(mr, sop_class="1.2.840.10008.5.1.4.1.1.4")]
+
+    async def script(peer: Peer) -> None:
+        proposed = await peer.request()
+        await peer.send(node.accept({1: (4, ""), 3: (0, proposed[3])}))
+        await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)), context_id=3)))
+        await peer.finish()
+
+    (proposals,) = plan(instances)
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        refused = await store(association, instances[0], ct)
+        stored = await store(association, instances[1], mr)
+    assert (refused.status, refused.failure.remedy) == (None, Remedy.OTHER_SYNTAX)
+    assert (stored.status, stored.failure.remedy) == (0, Remedy.STORED)
+
+
+def garbled_responses() -> dict[str, bytes]:
+    other_message = node.command(node.response(0, message_id=2))
+    no_status = node.response(0)
+    del no_status.Status
+    empty_status = node.command(no_status) + bytes.fromhex("00000009 00000000")
+    return {
+        "message id": node.data(node.pdv(other_message)),
+        "sop instance": node.data(node.pdv(node.command(node.response(0, uid="1.2.3")))),
+        "kind": node.data(node.pdv(node.command(node.response(0, kind=0x8030)))),
+        "empty": node.data(node.pdv(b"")),
+        "no status": node.data(node.pdv(node.command(no_status))),
+        "empty status": node.data(node.pdv(empty_status)),
+        "cut": node.data(node.pdv(node.command(node.response(0))[:-3])),
+        "data set": node.data(node.pdv(b"\0\0", control=2)),
+        "endless": node.data(*[node.pdv(bytes(60000), control=1)] * 2),
+        "two": node.data(*[node.pdv(node.command(node.response(0)))] * 2),
+    }
+
+
+@pytest.mark.parametrize("what", garbled_responses())
+async def test_a_response_that_is_not_ours_leaves_the_outcome_unknown(
+    network: TcpNetwork, path: Path, what: str
+) -> None:
+    heard = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal heard
+        await peer.accept_all()
+        await peer.message()
+        await peer.send(garbled_responses()[what])
+        heard = await peer.until_end()
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path))
+    assert caught.value.code == "protocol"
+    assert caught.value.sent_whole
+    assert heard == node.abort()
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "reset", "release"])
+async def test_the_node_leaves_before_the_response(
+    network: TcpNetwork, path: Path, how: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        await leave(peer, how)
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path))
+    assert caught.value.code == {"abort": "abort", "release": "released"}.get(how, "closed")
+    assert caught.value.sent_whole
+
+
+async def leave(peer: Peer, how: str) -> None:
+    match how:
+        case "abort":
+            await peer.send(node.abort(2, 2))
+        case "release":
+            await peer.send(node.RELEASE_RQ)
+            await peer.until_end()
+        case "reset":
+            peer.reset()
+        case _:
+            pass
+
+
+@pytest.mark.parametrize("then", ["closes", "stops reading", "goes on reading"])
+async def test_an_abort_in_the_middle_of_a_data_set_is_noticed_at_once(
+    network: TcpNetwork, path: Path, then: str
+) -> None:
+    finished = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        await peer.pdu()
+        await peer.send(node.abort(2, 6))
+        if then == "stops reading":
+            await finished.wait()
+        elif then == "goes on reading":
+            await peer.until_end()
+
+    instance = write_ct(path, LARGE)
+    begun = time.monotonic()
+    (proposals,) = plan([instance])
+    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
+        with pytest.raises(StoreInterrupted) as caught:
+            async with associate(network, target, proposals, CLOCKS) as association:
+                await store(association, instance, path)
+        finished.set()
+    assert (caught.value.code, caught.value.source, caught.value.reason) == ("abort", 2, 6)
+    assert not caught.value.sent_whole
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "release"])
+async def test_the_node_leaves_in_the_middle_of_a_data_set(
+    network: TcpNetwork, path: Path, how: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        await leave(peer, how)
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path, LARGE))
+    assert caught.value.code == ("released" if how == "release" else "closed")
+    assert not caught.value.sent_whole
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "reset"])
+async def test_a_node_that_left_between_two_instances_is_sent_nothing(
+    network: TcpNetwork, path: Path, how: str
+) -> None:
+    left = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await leave(peer, how)
+
+    async def script_and_tell(peer: Peer) -> None:
+        await script(peer)
+        await peer.stream.aclose()
+        left.set()
+
+    instance = write_ct(path)
+    (proposals,) = plan([instance])
+    async with scripted(script_and_tell) as target:
+        async with associate(network, target, proposals, CLOCKS) as association:
+            await store(association, instance, path)
+            await left.wait()
+            with pytest.raises(StoreInterrupted) as caught:
+                await store(association, instance, path)
+    assert not caught.value.sent_whole
+
+
+async def test_a_node_that_stops_reading_is_given_up_and_the_socket_closed(
+    network: TcpNetwork, path: Path
+) -> None:
+    finished = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await finished.wait()
+
+    instance = write_ct(path, LARGE)
+    (proposals,) = plan([instance])
+    clocks = msgspec.structs.replace(CLOCKS, stall=0.2)
+    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
+        begun = time.monotonic()
+        with pytest.raises(StoreInterrupted) as caught:
+            async with associate(network, target, proposals, clocks) as association:
+                await store(association, instance, path)
+        took = time.monotonic() - begun
+        finished.set()
+    assert caught.value.code == "stalled"
+    assert not caught.value.sent_whole
+    assert 0.2 <= took < 0.5
+
+
+async def drip(peer: Peer, seconds: float) -> None:
+    """Read a little, rarely."""
+    with trio.move_on_after(seconds):
+        while True:
+            await trio.sleep(0.04)
+            peer.read_ahead(await peer.stream.receive_some(40_000))
+
+
+async def test_a_slow_node_is_not_a_stalled_one(network: TcpNetwork, path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await drip(peer, 0.8)
+        await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    result = await send(network, script, path, write_ct(path, LARGE), stall=0.2)
+    assert result.status == 0
+
+
+async def test_what_the_kernel_still_delivers_is_waited_for(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await drip(peer, 0.8)
+        await peer.message()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    result = await send(network, script, path, write_ct(path, 1_800_000), response=0.2)
+    assert result.status == 0
+
+
+def open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def test_cancelled_at_a_node_that_stopped_reading_it_ends_within_milliseconds(
+    network: TcpNetwork, path: Path
+) -> None:
+    finished = trio.Event()
+    sockets = open_files()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await finished.wait()
+        assert node.abort() not in await peer.until_end()
+
+    instance = write_ct(path, LARGE)
+    (proposals,) = plan([instance])
+    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
+        with trio.CancelScope() as scope:
+            async with associate(network, target, proposals, CLOCKS) as association:
+                with trio.move_on_after(0.3):
+                    await store(association, instance, path)
+                cancelled = time.monotonic()
+                scope.cancel("the test says so")
+                await trio.lowlevel.checkpoint()
+        took = time.monotonic() - cancelled
+        assert not association.sent_whole
+        finished.set()
+    assert took < 0.02
+    assert open_files() == sockets
+
+
+async def test_cancelled_while_the_response_is_awaited_the_node_is_told(
+    network: TcpNetwork, path: Path
+) -> None:
+    sent = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        sent.set()
+        assert await peer.until_end() == node.abort()
+
+    instance = write_ct(path)
+    (proposals,) = plan([instance])
+    association: Association | None = None
+    async with scripted(script) as target, trio.open_nursery() as nursery:
+        nursery.start_soon(cancel_after, sent, nursery.cancel_scope)
+        async with associate(network, target, proposals, CLOCKS) as association:
+            await store(association, instance, path)
+    assert association is not None
+    assert association.sent_whole
+
+
+async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel("the test says so")
+
+
+async def test_the_response_may_take_longer_for_a_larger_object(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        await trio.sleep(0.3)
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        await peer.finish()
+
+    instance = write_ct(path, 3_000_000)
+    patient = await send(network, script, path, instance, response=0.1, response_per_megabyte=0.3)
+    assert patient.status == 0
+
+
+async def test_no_response_in_time(network: TcpNetwork, path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        assert await peer.until_end() == node.abort()
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path), response=0.1)
+    assert caught.value.code == "timeout"
+    assert caught.value.sent_whole
+
+
+async def test_a_response_before_the_data_set_is_whole_counts(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        await peer.send(node.data(node.pdv(node.command(node.response(0xA700)))))
+        await peer.message_rest()
+        await peer.finish()
+
+    result = await send(network, script, path, write_ct(path, LARGE))
+    assert result.status == 0xA700
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "directory"])
+async def test_a_file_that_cannot_be_read_costs_only_itself(
+    network: TcpNetwork, path: Path, tmp_path: Path, fault: str
+) -> None:
+    instance = write_ct(path)
+    bad = tmp_path if fault == "directory" else tmp_path / "bad"
+    if fault == "short":
+        shutil.copy(path, bad)
+        os.truncate(bad, instance.size - 10)
+    (proposals,) = plan([instance])
+    async with (
+        scripted(answering(0)) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        with pytest.raises(InstanceUnusable) as caught:
+            await store(association, instance, bad)
+        result = await store(association, instance, path)
+    assert caught.value.code in {"read", "short"}
+    assert str(tmp_path) not in str(caught.value)
+    assert result.status == 0
+
+
+async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path: Path) -> None:
+    instance = write_ct(path, LARGE)
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        os.truncate(path, LARGE // 2)
+        await peer.until_end()
+
+    (proposals,) = plan([instance])
+    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
+        async with associate(network, target, proposals, CLOCKS) as association:
+            with pytest.raises(InstanceUnusable) as caught:
+                await store(association, instance, path)
+            assert not association.established
+            with pytest.raises(AssociationLost) as next_one:
+                association.begin()
+    assert caught.value.code == "short"
+    assert next_one.value.code == "local"
+
+
+async def test_a_response_nobody_asked_for_ends_the_association(
+    network: TcpNetwork, path: Path
+) -> None:
+    sent = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.send(node.data(node.pdv(node.command(node.response(0)))))
+        sent.set()
+        assert await peer.until_end() == node.abort()
+
+    instance = write_ct(path)
+    (proposals,) = plan([instance])
+    async with scripted(script) as target:
+        async with associate(network, target, proposals, CLOCKS) as association:
+            await sent.wait()
+            await trio.sleep(0.01)
+            with pytest.raises(StoreInterrupted) as caught:
+                await store(association, instance, path)
+    assert caught.value.code == "protocol"
+    assert not caught.value.sent_whole

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from proxy.fsm import Machine
+from proxy.fsm.scxml import scxml
+from proxy.machines import MACHINES
+from tests.support.machine_suite import example_data, oracle_agrees, path
+from tests.support.sample import FERRY, HOME, MOORED, SUNK, TURNING, Called, Loaded, Log
+
+SCXML = "{http://www.w3.org/2005/07/scxml}"
+TABLE = "{urn:ith-proxy:table}"
+ALL: list[Machine[Any, Any, Any]] = [FERRY, *MACHINES]
+
+
+def parsed(machine: Machine[Any, Any, Any]) -> ET.Element:
+    return ET.fromstring(scxml(machine).encode())  # noqa: S314 - our own
+
+
+@pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
+def test_a_foreign_interpreter_agrees_on_every_cell(machine: Machine[Any, Any, Any]) -> None:
+    cells = oracle_agrees(machine, example_data(machine))
+    assert cells == len(machine.states) * len(machine.events) >= 25
+
+
+@pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
+def test_the_document_has_every_state_and_every_row(machine: Machine[Any, Any, Any]) -> None:
+    root = parsed(machine)
+    assert root.tag == f"{SCXML}scxml"
+    assert root.attrib["initial"] == machine.initial.name
+    final = {state.attrib["id"] for state in root.findall(f"{SCXML}final")}
+    assert final == {state.name for state in machine.final}
+    rows = {
+        (state.attrib["id"], step.attrib[f"{TABLE}row"], step.attrib["event"], step.get("target"))
+        for state in root
+        for step in state
+    }
+    assert rows == {
+        (source.name, row.id, row.on.__name__, row.target.name if row.target else None)
+        for row in machine.rows
+        for source in row.sources
+    }
+
+
+def test_a_sentence_is_quoted() -> None:
+    means = {state.attrib["id"]: state.attrib[f"{TABLE}means"] for state in parsed(FERRY)}
+    assert means["MOORED"] == "At the pier | with room."
+
+
+def test_a_shortest_way_leads_to_each_state() -> None:
+    assert path(FERRY, MOORED) == ()
+    assert path(FERRY, TURNING) == (Loaded, Called)
+    assert path(FERRY, HOME) == (Called,)
+    assert len(path(FERRY, SUNK)) == 1
+
+
+def test_the_oracle_finds_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support import machine_suite
+
+    def wrong(machine: Machine[Any, Any, Any]) -> str:
+        return scxml(machine).replace('target="TURNING"', 'target="MOORED"')
+
+    monkeypatch.setattr(machine_suite, "scxml", wrong)
+    with pytest.raises(AssertionError, match=r"Called in SAILING: TURNING, there {'MOORED'}"):
+        oracle_agrees(FERRY, Log())

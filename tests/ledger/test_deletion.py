@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+import pytest
+
+from proxy.ledger import Counts, Deleted, Holding, InstanceState, Ledger
+from proxy.model import Entity, EntityType, Instance
+from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, instance, order, uid
+
+ONE = [instance(n, series=s) for s, n in product((1, 2), (1, 2))]
+TWO = [instance(n, study=2) for n in (1, 2)]
+STORED = InstanceState.STORED
+STRANGER = Entity(EntityType.SESSION, "sess-9", subject_id="subj-9")
+
+
+def hashes(*groups: Iterable[Instance]) -> set[str]:
+    return {i.sha256 for group in groups for i in group}
+
+
+async def keep_all(ledger: Ledger) -> None:
+    """A subject of two sessions, fetched as a whole, by session, and one scan of it."""
+    await ledger.keep(SUBJECT, ONE + TWO, '"subject"')
+    await ledger.keep(SESSION, ONE, '"session"')
+    await ledger.keep(OTHER_SESSION, TWO, '"other"')
+    await ledger.keep(SCAN, ONE[:2], '"scan"')
+    await ledger.keep(STRANGER, [instance(1, study=9, patient_id="P-9")], '"stranger"')
+
+
+async def held(ledger: Ledger) -> list[Holding | None]:
+    return [await ledger.holding(e) for e in (SUBJECT, SESSION, OTHER_SESSION, SCAN, STRANGER)]
+
+
+WHOLE = [
+    Holding('"subject"', 6),
+    Holding('"session"', 4),
+    Holding('"other"', 2),
+    Holding('"scan"', 2),
+    Holding('"stranger"', 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("session_id", "study"), [("sess-1", uid(1)), (None, uid(1)), ("sess-1", None), ("?", uid(1))]
+)
+async def test_a_session_goes_by_its_id_or_its_study(
+    ledger: Ledger, session_id: str | None, study: str | None
+) -> None:
+    await keep_all(ledger)
+    deleted = await ledger.delete_session(session_id, study)
+    assert deleted.instances == 4
+    assert set(deleted.orphans) == hashes(ONE)
+    assert await held(ledger) == [Holding(None, 2), None, WHOLE[2], None, WHOLE[4]]
+
+
+@pytest.mark.parametrize(
+    ("study", "number", "scan_id"),
+    [(uid(1), 1, None), (uid(1), 1, "scan-1"), (None, None, "scan-1"), (None, 1, "scan-1")],
+)
+async def test_a_scan_goes_by_study_and_number_or_by_its_id(
+    ledger: Ledger, study: str | None, number: int | None, scan_id: str | None
+) -> None:
+    await keep_all(ledger)
+    deleted = await ledger.delete_scan(study, number, scan_id=scan_id)
+    assert deleted.instances == 2
+    assert set(deleted.orphans) == hashes(ONE[:2])
+    expected = [Holding(None, 4), Holding(None, 2), WHOLE[2], None, WHOLE[4]]
+    assert await held(ledger) == expected
+
+
+@pytest.mark.parametrize(
+    ("subject_id", "identifier"), [("subj-1", "P-0042"), (None, "P-0042"), ("subj-1", None)]
+)
+async def test_a_subject_goes_by_its_id_or_its_patient_id(
+    ledger: Ledger, subject_id: str | None, identifier: str | None
+) -> None:
+    await keep_all(ledger)
+    deleted = await ledger.delete_subject(subject_id, identifier)
+    assert deleted.instances == 6
+    assert set(deleted.orphans) == hashes(ONE, TWO)
+    assert await held(ledger) == [None, None, None, None, WHOLE[4]]
+
+
+async def test_every_series_of_the_number_goes(ledger: Ledger) -> None:
+    twin = Instance(
+        *[getattr(ONE[0], f) for f in ("sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")],
+        study_instance_uid=uid(1),
+        series_instance_uid="1.2.3",
+        sha256="f" * 64,
+        size=1,
+        offset=0,
+        series_number=1,
+    )
+    await ledger.keep(SESSION, [*ONE, twin], None)
+    assert (await ledger.delete_scan(uid(1), 1)).instances == 3
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+async def test_what_is_not_given_matches_nothing(ledger: Ledger, nothing: str | None) -> None:
+    await ledger.keep(SESSION, [instance(1, patient_id="")], None)
+    assert await ledger.delete_session(nothing, nothing) == Deleted(0, ())
+    assert await ledger.delete_scan(nothing, 1, scan_id=nothing) == Deleted(0, ())
+    assert await ledger.delete_scan(uid(1), None) == Deleted(0, ())
+    assert await ledger.delete_subject(nothing, nothing) == Deleted(0, ())
+    assert await ledger.holding(SESSION) == Holding(None, 1)
+
+
+async def test_an_object_that_another_instance_shares_is_no_orphan(ledger: Ledger) -> None:
+    twin = instance(1, study=2)
+    shared = Instance(
+        **{f: getattr(twin, f) for f in twin.__struct_fields__} | {"sha256": ONE[0].sha256}
+    )
+    await ledger.keep(SESSION, ONE, None)
+    await ledger.keep(OTHER_SESSION, [shared], None)
+    deleted = await ledger.delete_session("sess-1", uid(1))
+    assert set(deleted.orphans) == hashes(ONE[1:])
+
+
+async def test_a_delivery_goes_on_without_the_deleted_scan(ledger: Ledger) -> None:
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.keep(SESSION, ONE, None)
+    await ledger.plan(dispatch)
+    ledger.post_result(dispatch, "n1", ONE[0], STORED, 0)
+    ledger.post_sending(dispatch, "n1", ONE[1])
+    ledger.post_result(dispatch, "n1", ONE[2], STORED, 0)
+    await ledger.delete_scan(uid(1), 1)
+    ledger.post_result(dispatch, "n1", ONE[1], STORED, 0)
+    assert await ledger.to_send(dispatch, "n1") == [ONE[3]]
+    assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=2)
+    assert await ledger.plan(dispatch) == 2
+    (found,) = await ledger.unfinished()
+    assert not found.is_deleted
+    ledger.post_result(dispatch, "n1", ONE[3], STORED, 0)
+    ledger.post_dispatch_over(dispatch, "completed", None)
+    assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=3)
+
+
+async def test_a_download_begun_before_the_deletion_brings_nothing_back(ledger: Ledger) -> None:
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.delete_scan(uid(1), 1)
+    orphans = await ledger.keep(SESSION, ONE, '"old"', dispatch_id=dispatch)
+    assert set(orphans) == hashes(ONE[:2])
+    assert await ledger.holding(SESSION) == Holding(None, 2), "it is not what the etag names"
+    assert await ledger.plan(dispatch) == 2
+    assert await ledger.to_send(dispatch, "n1") == ONE[2:]
+
+
+async def test_what_was_deleted_is_not_planned_for_an_older_order(ledger: Ledger) -> None:
+    old = (await ledger.accept(order(correlation_id="old"))).dispatch_id
+    await ledger.delete_scan(uid(1), 1)
+    new = (await ledger.accept(order(correlation_id="new"))).dispatch_id
+    await ledger.keep(SESSION, ONE, '"new"', dispatch_id=new)
+    assert await ledger.plan(old) == 2
+    assert await ledger.plan(new) == 4, "dispatched after the deletion: wanted again"
+    assert await ledger.holding(SESSION) == Holding('"new"', 4)
+
+
+@pytest.mark.parametrize(
+    ("entity", "by_session", "by_scan", "by_subject"),
+    [
+        (SUBJECT, False, False, True),
+        (SESSION, True, False, True),
+        (OTHER_SESSION, False, False, True),
+        (SCAN, True, True, True),
+        (STRANGER, False, False, False),
+    ],
+)
+async def test_a_dispatch_of_what_was_deleted_is_marked(
+    ledger: Ledger, entity: Entity, by_session: bool, by_scan: bool, by_subject: bool
+) -> None:
+    async def is_deleted() -> bool:
+        (found,) = await ledger.unfinished()
+        ledger.post_dispatch_over(found.dispatch_id, "cancelled", "deleted")
+        return found.is_deleted
+
+    await ledger.accept(order(entity=entity, correlation_id="1"))
+    await ledger.delete_session("sess-1", None)
+    assert await is_deleted() == by_session
+    await ledger.accept(order(entity=entity, correlation_id="2"))
+    await ledger.delete_scan(uid(1), 1, scan_id="scan-1")
+    assert await is_deleted() == by_scan
+    await ledger.accept(order(entity=entity, correlation_id="3"))
+    await ledger.delete_subject("subj-1", None)
+    assert await is_deleted() == by_subject
+
+
+async def test_a_later_dispatch_of_the_same_entity_is_not_marked(ledger: Ledger) -> None:
+    await ledger.accept(order(correlation_id="old"))
+    await ledger.delete_session("sess-1", uid(1))
+    await ledger.accept(order(correlation_id="new"))
+    assert [u.is_deleted for u in await ledger.unfinished()] == [True, False]

@@ -1,0 +1,135 @@
+"""A pytest plugin: every row and ignore of every machine is taken by a running machine in a test.
+
+It listens to the runs (``proxy.runner.OBSERVERS``) and notes which test took which row. Only the
+tests of the machines' own rooms count. When all of those ran, the session fails if a row was not
+taken, or if ``src/proxy/machines/trace.json``, from which the pages of ``statecharts/`` name
+tests, names one that no longer takes the row. ``--record-rows`` writes that file.
+
+A Hypothesis test is not counted: it may take other rows tomorrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("machines", "dicom")
+"""Folders of ``tests`` whose tests count."""
+NAMED = 3
+"""So many tests are named for each row."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-rows",
+        action="store_true",
+        help="write which tests take which row of the machines to src/proxy/machines/trace.json",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Rows(config.rootpath), "rows-of-the-machines")
+
+
+class Rows:
+    """What the tests of one session took."""
+
+    def __init__(self, root: Path) -> None:
+        self.taken: dict[str, set[str]] = {}
+        self.problems: list[str] = []
+        self._tests = root / "tests"
+        self._trace = root / "src" / "proxy" / "machines" / "trace.json"
+        self._whole = True
+        self._collected: set[Path] = set()
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """A selection by name, mark or last failure says nothing about the rest."""
+        self._whole = self._whole and not any(self._counts(item) for item in items)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which files were collected; an argument with ``::`` selects within a file."""
+        self._collected = {item.path for item in session.items}
+        self._whole = self._whole and not any("::" in str(arg) for arg in session.config.args)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Observe the runs of one test, and restore the observers after it."""
+        from proxy.runner import OBSERVERS
+
+        before = OBSERVERS[:]
+        if self._counts(item):
+            test = self._name(item)
+            OBSERVERS.append(lambda run, step: self.note(step.row, test))
+        try:
+            return (yield)
+        finally:
+            OBSERVERS[:] = before
+
+    def note(self, row: str, test: str) -> None:
+        """Remember that ``test`` took ``row``."""
+        self.taken.setdefault(row, set()).add(test)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Judge, or record, if every test that counts ran and passed."""
+        option = session.config.option
+        finished = session.exitstatus == pytest.ExitCode.OK and not option.collectonly
+        files = self._files()
+        if not (finished and self._whole and files and files <= self._collected):
+            if option.record_rows:
+                self._fail(session, ["not recorded: not every test that counts ran and passed"])
+            return
+        from proxy.machines import MACHINES
+
+        ids = [entry.id for machine in MACHINES for entry in machine.entries]
+        if option.record_rows:
+            found = {row: sorted(self.taken[row])[:NAMED] for row in ids if row in self.taken}
+            self._trace.write_text(json.dumps(found, indent=1) + "\n")
+        trace: dict[str, list[str]] = json.loads(self._trace.read_text())
+        self._fail(session, problems(ids, self.taken, trace))
+
+    def _fail(self, session: pytest.Session, found: list[str]) -> None:
+        self.problems = found
+        if found:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what is wrong."""
+        if self.problems:
+            terminalreporter.section("rows of the machines", red=True)
+            for line in self.problems:
+                terminalreporter.line(line)
+
+    def _counts(self, item: pytest.Item) -> bool:
+        in_room = any(item.path.is_relative_to(self._tests / room) for room in ROOMS)
+        return in_room and not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+
+    def _name(self, item: pytest.Item) -> str:
+        file = item.path.relative_to(self._tests).as_posix()
+        return f"{file}::{getattr(item, 'originalname', item.name)}"
+
+    def _files(self) -> set[Path]:
+        return {file for room in ROOMS for file in (self._tests / room).rglob("test_*.py")}
+
+
+def problems(
+    ids: Iterable[str], taken: Mapping[str, set[str]], trace: Mapping[str, list[str]]
+) -> list[str]:
+    """Say which rows no test takes, and where the trace is not true any more."""
+    ids = list(ids)
+    found = [f"{row}: no test takes it" for row in ids if not taken.get(row)]
+    found += [f"{row}: in trace.json, in no machine" for row in trace if row not in ids]
+    found += [
+        f"{row}: trace.json names none (pytest --record-rows)"
+        for row in ids
+        if taken.get(row) and not trace.get(row)
+    ]
+    found += [
+        f"{row}: {test} does not take it any more (pytest --record-rows)"
+        for row in ids
+        for test in trace.get(row, ())
+        if test not in taken.get(row, set())
+    ]
+    return found
