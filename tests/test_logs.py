@@ -173,6 +173,7 @@ def test_bound_fields_reach_child_tasks_and_end(log: Log) -> None:
         with logs.bound(correlation_id="corr_1", node_id="n1"), logs.bound(node_id="n2"):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child)
+                nursery.start_soon(trio.lowlevel.checkpoint)
         logs.log("parent.ended")
 
     trio.run(parent)

@@ -30,7 +30,7 @@ from proxy.machines.operation import OperationState
 from proxy.model import Entity, Order
 from proxy.reports import Reports
 from proxy.runner import Run
-from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site
+from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
 REMOVED = "node removed from configuration"
 
@@ -74,7 +74,7 @@ class Dispatches:
             DispatchData(),
             activities.all(),
             partial(self._on_dispatch, at),
-            on_fault=_log_fault,
+            on_fault=log_fault,
         )
         for node_id in at.order.node_ids:
             if node_id in at.endings:
@@ -98,7 +98,7 @@ class Dispatches:
             Progress(grace=self._site.settings.dicom.cancel_seconds),
             DeliveryActivities(self._site, at, each).all(),
             partial(self._on_delivery, at, each),
-            on_fault=_log_fault,
+            on_fault=log_fault,
         )
         reason = self._held_because(node)
         if reason is not None:
@@ -125,9 +125,9 @@ class Dispatches:
         self._site.dispatches.remove(at)
 
     def _begin_deliveries(self, at: DispatchAtWork, nursery: trio.Nursery) -> None:
-        for node_id, reason in at.to_cancel.items():
-            at.deliveries[node_id].run.tell(delivery.CancelRequested(reason))
-        for each in list(at.deliveries.values()):
+        for node_id, each in at.deliveries.items():
+            if node_id in at.to_cancel:
+                each.run.tell(delivery.CancelRequested(at.to_cancel[node_id]))
             nursery.start_soon(each.run.run)
         self._close_if_over(at)
 
@@ -267,7 +267,3 @@ def same_order(one: Order, other: Order) -> bool:
     node_ids = set(one.node_ids) <= set(other.node_ids)
     named = bool(one.correlation_id) and one.correlation_id == other.correlation_id
     return named and node_ids and one.entity == other.entity
-
-
-def _log_fault(error: Exception) -> None:
-    log("activity.failed", level="error", error=error)

@@ -18,7 +18,7 @@ from proxy.machines.node import NODE, Health, NodeOutput
 from proxy.nodes import Node, diff
 from proxy.runner import Run
 from proxy.slots import Slots
-from proxy.work import NodeAtWork, Site
+from proxy.work import NodeAtWork, Site, log_fault
 
 
 class Roster:
@@ -52,7 +52,9 @@ class Roster:
         site = self._site
         each = NodeAtWork(configured, Slots(site.settings.dicom.associations_per_node))
         activities = NodeActivities(site, each)
-        each.run = Run(NODE, Health(), activities.all(), partial(self._on_node, each))
+        each.run = Run(
+            NODE, Health(), activities.all(), partial(self._on_node, each), on_fault=log_fault
+        )
         site.nodes[configured.node_id] = each
         if not configured.is_active:
             each.run.tell(node.DisableRequested())

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import signal
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -20,6 +23,7 @@ from proxy.backend.link import Link
 from proxy.backend.rest import Backend, RestSettings
 from proxy.backend.trust import system_trust
 from proxy.errors import ProxyError
+from proxy.fsm import Step
 from proxy.ledger import Ledger
 from proxy.logs import log
 from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
@@ -29,6 +33,7 @@ from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reports import Reports
+from proxy.runner import OBSERVERS, Run
 from proxy.settings import Settings
 from proxy.slots import Slots
 from proxy.supervisor import Supervisor
@@ -70,6 +75,13 @@ async def serve(
     The supervisor is the started value: whoever holds it can call ``drain``. Raises
     :class:`proxy.errors.ProxyError` where the proxy cannot work: state directory, ledger, key.
     """
+    with _steps_logged():
+        await _serve(settings, signals=signals, task_status=task_status)
+
+
+async def _serve(
+    settings: Settings, *, signals: bool, task_status: trio.TaskStatus[Supervisor]
+) -> None:
     context = system_trust(Path(settings.ith.ca_file) if settings.ith.ca_file else None)
     offload = Threads(WORKER_THREADS)
     async with (
@@ -88,7 +100,6 @@ async def serve(
             supervisor = Supervisor(site, reports, work)
             services.start_soon(site.operation.run)
             await supervisor.load()
-            work.start_soon(supervisor.follow_configuration)
             vitals = Vitals(site, lambda: pacs.usage_gb)
             link = Link(
                 settings.ith,
@@ -113,6 +124,27 @@ async def serve(
         await connection.until(ConnectionState.CLOSED)
         services.cancel_scope.cancel("the service is stopped")
     log("service.stopped", queued=outbox.queued)
+
+
+@contextmanager
+def _steps_logged() -> Iterator[None]:
+    """Log every step of every machine at level debug."""
+
+    def log_step(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
+        log(
+            "machine.stepped",
+            level="debug",
+            machine=run.machine.name,
+            row=step.row,
+            before=step.before,
+            after=step.after,
+        )
+
+    OBSERVERS.append(log_step)
+    try:
+        yield
+    finally:
+        OBSERVERS.remove(log_step)
 
 
 async def _watch_signals(

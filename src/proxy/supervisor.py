@@ -16,7 +16,6 @@ import msgspec
 import trio
 
 from proxy.dispatches import Dispatches
-from proxy.errors import BackendError
 from proxy.events.incoming import (
     BrokenFrame,
     ConfigUpdateResponse,
@@ -36,30 +35,20 @@ from proxy.events.incoming import (
     SubjectDispatchEvent,
     UnknownEvent,
 )
-from proxy.ledger import Deleted
+from proxy.ledger import Deleted, Unfinished
 from proxy.logs import log
 from proxy.machines import operation, policy
 from proxy.machines.delivery import WIRED, DeliveryState
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OPERATION, Lock, Locks, OperationOutput, OperationState
 from proxy.model import Entity, EntityType, Order, Priority
-from proxy.nodes import (
-    Configuration,
-    ConfigurationInvalid,
-    Node,
-    Problem,
-    apply_change,
-    decode_configuration,
-    encode_configuration,
-    merge_config,
-    read_configuration,
-)
+from proxy.reconciler import Reconciler
 from proxy.reports import Reports
 from proxy.roster import Roster
 from proxy.runner import Run
 from proxy.work import Identity, Site
 
-CONFIGURATION_DOCUMENT, LOCKS_DOCUMENT = "configuration", "locks"
+LOCKS_DOCUMENT = "locks"
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
 DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent
@@ -82,31 +71,32 @@ class Supervisor:
         locks = Locks(drain_seconds=site.settings.service.drain_seconds)
         site.operation = Run(OPERATION, locks, {}, self._on_operation)
         self._dispatches = Dispatches(site, reports, nursery)
-        self._roster = Roster(site, self._dispatches, nursery)
+        self._reconciler = Reconciler(
+            site,
+            Roster(site, self._dispatches, nursery),
+            on_first=self._begin,
+            on_active=self._set_active,
+        )
+        self._unfinished: list[Unfinished] = []
         self._undecided: list[Incoming] = []
-        self._stale = trio.Event()
         self.counts: Counter[str] = Counter()
         """How many events came, by type, and how many were unknown, broken or not for us."""
 
     async def load(self) -> None:
-        """Take up what the ledger kept: the locks, the last good configuration, the dispatches."""
+        """Take up what the ledger kept: the locks, the dispatches, the last good configuration."""
         ledger = self._site.ledger
         locks = await ledger.document(LOCKS_DOCUMENT)
         if locks:
             kept = msgspec.json.decode(locks, type=Locks)
             for lock in kept.held:
                 self._site.operation.tell(operation.PauseRequested(lock, kept.reason))
-        configuration = await ledger.document(CONFIGURATION_DOCUMENT)
-        if configuration:
-            try:
-                await self._begin(decode_configuration(configuration))
-            except ConfigurationInvalid as error:
-                log("configuration.problem", level="warning", error=error)
+        self._unfinished = await ledger.unfinished()
+        await self._reconciler.load()
+        self._nursery.start_soon(self._reconciler.follow)
 
-    async def _begin(self, configuration: Configuration) -> None:
-        """Begin to work: now it is known which nodes are ours."""
-        unfinished = await self._site.ledger.unfinished()
-        self._adopt(configuration)
+    def _begin(self) -> None:
+        """Begin to dispatch: it is known now which nodes are ours."""
+        unfinished, self._unfinished = self._unfinished, []
         for each in unfinished:
             self._dispatches.recover(each)
         undecided, self._undecided = self._undecided, []
@@ -118,6 +108,10 @@ class Supervisor:
     def welcome(self, workspace_id: str, proxy_id: str) -> None:
         """Learn who we are to ITH, from its greeting."""
         self._site.identity = Identity(workspace_id, proxy_id)
+
+    def came_online(self) -> None:
+        """The link is up: ITH may have changed the configuration meanwhile."""
+        self._reconciler.look()
 
     def handle(self, event: Incoming) -> None:
         """Act on one event, without waiting."""
@@ -140,7 +134,11 @@ class Supervisor:
                     event_type=event.event_type,
                     correlation_id=event.correlation_id,
                 )
-                self._act(event)
+                try:
+                    self._act(event)
+                except Exception as error:  # noqa: BLE001 - one event's fault harms no other
+                    self.counts["failed"] += 1
+                    log("event.failed", level="error", error=error)
 
     def _is_foreign(self, workspace_id: str) -> bool:
         ours = self._site.identity.workspace_id
@@ -155,11 +153,12 @@ class Supervisor:
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._delete(event)
             case ProxyNodesChangedEvent():
-                self._change_nodes(event)
+                self._reconciler.change_nodes(event)
             case ProxyConfigChangedEvent():
-                self._change_config(event)
-            case ProxyStatusChangedEvent():
-                self._change_status(event)
+                self._reconciler.change_config(event)
+            case ProxyStatusChangedEvent(payload=payload):
+                self._set_active(payload.is_active, f"paused by ITH ({payload.new_status})")
+                self._reconciler.look()
             case _:
                 assert_never(event)
 
@@ -172,7 +171,7 @@ class Supervisor:
             return
         ours = [node_id for node_id in dict.fromkeys(event.payload.nodes) if self._knows(node_id)]
         if ours:
-            self._dispatches.start(order_of(event, ours))
+            self._dispatches.start(self._order(event, ours))
         else:
             log("dispatch.not_ours", correlation_id=event.correlation_id)
 
@@ -190,7 +189,18 @@ class Supervisor:
             if each.run.state is NodeState.ONLINE and each.node.permission.reads
         ]
         if takers:
-            self._dispatches.start(order_of(event, takers))
+            self._dispatches.start(self._order(event, takers))
+
+    def _order(
+        self, event: DispatchEvent | NewScanAvailableEvent, node_ids: Sequence[str]
+    ) -> Order:
+        return Order(
+            entity_of(event),
+            tuple(node_ids),
+            event.correlation_id,
+            event.workspace_id or self._site.identity.workspace_id,
+            Priority(event.payload.priority),
+        )
 
     def _knows(self, node_id: str) -> bool:
         return node_id in self._site.nodes
@@ -222,80 +232,15 @@ class Supervisor:
         log("pacs.deleted", event_type=event_type, entries=deleted.instances)
         await self._dispatches.recount()
 
-    # -- Configuration ------------------------------------------------------------------------
+    # -- Operation ----------------------------------------------------------------------------
 
-    def _change_nodes(self, event: ProxyNodesChangedEvent) -> None:
-        """Apply the change at once, then look at what ITH has, which wins."""
-        configuration = self._site.configuration
-        if configuration is not None:
-            read = apply_change(
-                configuration.nodes, event.payload.changed_action, event.payload.nodes
-            )
-            _log_problems(read.problems)
-            self._adopt(msgspec.structs.replace(configuration, nodes=read.nodes))
-        self.look_at_configuration()
-
-    def _change_config(self, event: ProxyConfigChangedEvent) -> None:
-        """As for nodes."""
-        configuration = self._site.configuration
-        if configuration is not None:
-            merged = merge_config(configuration.config, event.payload.new_config)
-            _log_problems(merged.problems)
-            self._adopt(msgspec.structs.replace(configuration, config=merged.config))
-        self.look_at_configuration()
-
-    def _change_status(self, event: ProxyStatusChangedEvent) -> None:
+    def _set_active(self, is_active: bool, reason: str = "paused by ITH") -> None:
         """Pause, or give back ITH's lock on the pause."""
-        payload, run = event.payload, self._site.operation
-        if payload.is_active:
+        run = self._site.operation
+        if is_active:
             run.tell(policy.release(run.data, Lock.BACKEND))
         else:
-            reason = f"paused by ITH ({payload.new_status})"
             run.tell(operation.PauseRequested(Lock.BACKEND, reason))
-
-    def _adopt(self, configuration: Configuration) -> None:
-        """Work by this configuration from now on, and after a restart."""
-        if configuration == self._site.configuration:
-            return
-        self._site.configuration = configuration
-        if configuration.workspace_id:
-            self.welcome(configuration.workspace_id, configuration.proxy_id)
-        self._site.ledger.post_document(CONFIGURATION_DOCUMENT, encode_configuration(configuration))
-        self._roster.apply(configuration.effective_nodes)
-
-    def came_online(self) -> None:
-        """The link is up: ITH may have changed the configuration meanwhile."""
-        self.look_at_configuration()
-
-    def look_at_configuration(self) -> None:
-        """Have ITH's configuration fetched soon: on every connect and after every change."""
-        self._stale.set()
-
-    async def follow_configuration(self) -> None:
-        """Fetch ITH's configuration whenever it may have changed, until it is had."""
-        attempt = 0
-        while True:
-            await self._stale.wait()
-            self._stale = trio.Event()
-            try:
-                read = read_configuration(await self._site.backend.configuration(), self._known())
-            except (BackendError, ConfigurationInvalid) as error:
-                attempt += 1
-                log("configuration.not_fetched", level="warning", error=error)
-                self._stale.set()
-                await trio.sleep(policy.full_jitter(attempt, 2.0, 300.0, self._site.chance()))
-                continue
-            attempt = 0
-            _log_problems(read.problems)
-            if self._site.configuration is None:
-                await self._begin(read.configuration)
-            else:
-                self._adopt(read.configuration)
-
-    def _known(self) -> Sequence[Node]:
-        return self._site.configuration.nodes if self._site.configuration else ()
-
-    # -- Operation ----------------------------------------------------------------------------
 
     def _on_operation(self, output: OperationOutput) -> None:
         """Do what the operation machine puts out."""
@@ -328,22 +273,15 @@ class Supervisor:
         self._site.operation.tell(operation.Drained())
 
 
-def order_of(event: DispatchEvent | NewScanAvailableEvent, node_ids: Sequence[str]) -> Order:
-    """What a dispatch event asks for, of our nodes."""
+def entity_of(event: DispatchEvent | NewScanAvailableEvent) -> Entity:
+    """What is to be dispatched, with the parents that its download URL wants."""
     match event:
         case SubjectDispatchEvent():
-            entity = Entity(EntityType.SUBJECT, event.entity_id)
+            return Entity(EntityType.SUBJECT, event.entity_id)
         case SessionDispatchEvent(payload=session):
-            entity = Entity(EntityType.SESSION, event.entity_id, session.subject_id)
+            return Entity(EntityType.SESSION, event.entity_id, session.subject_id)
         case ScanDispatchEvent(payload=scan) | NewScanAvailableEvent(payload=scan):
-            entity = Entity(EntityType.SCAN, event.entity_id, scan.subject_id, scan.session_id)
-    return Order(
-        entity,
-        tuple(node_ids),
-        event.correlation_id,
-        event.workspace_id,
-        Priority(event.payload.priority),
-    )
+            return Entity(EntityType.SCAN, event.entity_id, scan.subject_id, scan.session_id)
 
 
 def is_within(entity: Entity, event: DeletionEvent) -> bool:
@@ -359,14 +297,3 @@ def is_within(entity: Entity, event: DeletionEvent) -> bool:
         case SubjectDeletedEvent():
             own = entity.id if entity.type is EntityType.SUBJECT else entity.subject_id
             return own == event.entity_id
-
-
-def _log_problems(problems: Sequence[Problem]) -> None:
-    for problem in problems:
-        log(
-            "configuration.problem",
-            level="warning",
-            problem=problem.sentence,
-            hint=problem.hint,
-            node_id=problem.node_id,
-        )

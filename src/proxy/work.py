@@ -16,6 +16,7 @@ import trio
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.rest import Backend
 from proxy.ledger import Counts, Ledger
+from proxy.logs import log
 from proxy.machines.delivery import (
     ContentReady,
     DeliveryOutput,
@@ -150,3 +151,8 @@ class Site:
             for delivery in dispatch.deliveries.values()
             if not delivery.run.over and node_id in {None, delivery.node.id}
         ]
+
+
+def log_fault(error: Exception) -> None:
+    """Log what an activity did not foresee; its machine says what follows."""
+    log("activity.failed", level="error", error=error)

@@ -73,7 +73,6 @@ SAMPLES = (
     "image_dfl.dcm",
     "reportsi.dcm",
     "waveform_ecg.dcm",
-    "eCT_Supplemental.dcm",
 )
 
 

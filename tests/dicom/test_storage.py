@@ -340,12 +340,14 @@ async def test_a_node_that_left_between_two_instances_is_sent_nothing(
 
     instance = write_ct(path)
     (proposals,) = plan([instance])
-    async with scripted(script_and_tell) as target:
-        async with associate(network, target, proposals, CLOCKS) as association:
+    async with (
+        scripted(script_and_tell) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        await store(association, instance, path)
+        await left.wait()
+        with pytest.raises(StoreInterrupted) as caught:
             await store(association, instance, path)
-            await left.wait()
-            with pytest.raises(StoreInterrupted) as caught:
-                await store(association, instance, path)
     assert not caught.value.sent_whole
 
 
@@ -539,13 +541,15 @@ async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path
         await peer.until_end()
 
     (proposals,) = plan([instance])
-    async with scripted(script, receive_buffer=SMALL_BUFFER) as target:
-        async with associate(network, target, proposals, CLOCKS) as association:
-            with pytest.raises(InstanceUnusable) as caught:
-                await store(association, instance, path)
-            assert not association.established
-            with pytest.raises(AssociationLost) as next_one:
-                association.begin()
+    async with (
+        scripted(script, receive_buffer=SMALL_BUFFER) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        with pytest.raises(InstanceUnusable) as caught:
+            await store(association, instance, path)
+        assert not association.established
+        with pytest.raises(AssociationLost) as next_one:
+            association.begin()
     assert caught.value.code == "short"
     assert next_one.value.code == "local"
 
@@ -563,11 +567,13 @@ async def test_a_response_nobody_asked_for_ends_the_association(
 
     instance = write_ct(path)
     (proposals,) = plan([instance])
-    async with scripted(script) as target:
-        async with associate(network, target, proposals, CLOCKS) as association:
-            await sent.wait()
-            await trio.sleep(0.01)
-            with pytest.raises(StoreInterrupted) as caught:
-                await store(association, instance, path)
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        await sent.wait()
+        await trio.sleep(0.01)
+        with pytest.raises(StoreInterrupted) as caught:
+            await store(association, instance, path)
     assert caught.value.code == "protocol"
     assert not caught.value.sent_whole

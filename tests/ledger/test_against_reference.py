@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.ledger.make import (
 from tests.ledger.reference import OPEN, Reference, Tombstone
 
 T = TypeVar("T")
+EXAMPLES = int(os.environ.get("ITH_PROXY_EXAMPLES", "20"))
 NODES = ("n1", "n2")
 UNIVERSE = [
     instance(n, study=study, series=series, content=content, patient_id=f"P-{study % 2}")
@@ -91,8 +93,8 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: self.reference.dispatches)
     @stateful.rule(number=numbers)
     def plan(self, number: int) -> None:
-        id = self.dispatch(number)
-        assert self.ask(lambda ledger: ledger.plan(id)) == self.reference.plan(id)
+        asked = self.dispatch(number)
+        assert self.ask(lambda ledger: ledger.plan(asked)) == self.reference.plan(asked)
 
     @stateful.precondition(lambda self: self.reference.dispatches)
     @stateful.rule(
@@ -103,37 +105,37 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
         ),
     )
     def result(self, number: int, node: str, results: list[tuple[Instance, InstanceState]]) -> None:
-        id = self.dispatch(number)
+        asked = self.dispatch(number)
 
         async def post(ledger: Ledger) -> None:
             for sent, state in results:
-                ledger.post_result(id, node, sent, state, 0, None)
+                ledger.post_result(asked, node, sent, state, 0, None)
 
         self.ask(post)
         for sent, state in results:
-            self.reference.result(id, node, sent, state)
+            self.reference.result(asked, node, sent, state)
 
     @stateful.precondition(lambda self: self.reference.dispatches)
     @stateful.rule(number=numbers, node=nodes)
     def delivery_over(self, number: int, node: str) -> None:
-        id = self.dispatch(number)
+        asked = self.dispatch(number)
 
         async def post(ledger: Ledger) -> None:
-            ledger.post_delivery_over(id, node, "completed", None)
+            ledger.post_delivery_over(asked, node, "completed", None)
 
         self.ask(post)
-        self.reference.delivery_over(id, node, "completed")
+        self.reference.delivery_over(asked, node, "completed")
 
     @stateful.precondition(lambda self: self.reference.dispatches)
     @stateful.rule(number=numbers)
     def dispatch_over(self, number: int) -> None:
-        id = self.dispatch(number)
+        asked = self.dispatch(number)
 
         async def post(ledger: Ledger) -> None:
-            ledger.post_dispatch_over(id, "completed", None)
+            ledger.post_dispatch_over(asked, "completed", None)
 
         self.ask(post)
-        self.reference.dispatch_over(id)
+        self.reference.dispatch_over(asked)
 
     @stateful.rule(
         id=st.sampled_from([None, "sess-1", "sess-2"]),
@@ -214,5 +216,5 @@ def place(sent: Instance) -> tuple[object, ...]:
 
 TestLedgerAgainstReference = LedgerMachine.TestCase
 TestLedgerAgainstReference.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None
+    max_examples=EXAMPLES, stateful_step_count=20, deadline=None
 )

@@ -130,6 +130,13 @@ def test_a_run_of_some_tests_records_nothing(project: Project) -> None:
     assert project.trace.read_text() == before
 
 
+def test_a_skipped_test_is_believed(project: Project) -> None:
+    skip = '@pytest.mark.skip(reason="no program")\ndef test_a_leak'
+    project.file.write_text(TESTS.replace("def test_a_leak", skip))
+    assert project.run("--record-rows").ret == 0
+    assert json.loads(project.trace.read_text()) == TRACE
+
+
 def test_tests_elsewhere_do_not_count(project: Project) -> None:
     project.file.rename(project.tests / "test_ferry.py")
     (project.tests / "machines" / "test_other.py").write_text("def test_it():\n    pass\n")

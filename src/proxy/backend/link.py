@@ -206,7 +206,7 @@ class Conversation:
                 case Connected():
                     inbox.welcome(message.workspace_id, message.proxy_id)
                 case ConfigUpdateResponse() | HealthUpdateResponse():
-                    if message.status != "success":
+                    if not message.ok:
                         log("link.response", level="warning", event_type=message.type)
                 case _:
                     inbox.handle(message)

@@ -41,7 +41,13 @@ def demo(seed: int, slices: int, as_json: bool, verbose: bool) -> int:
     console = Console()
     show = Show() if as_json else (Bars if console.is_terminal else Lines)(console)
     service = partial(serve, signals=False)
-    verdict = trio.run(demonstrate, Plan(seed, slices), service, show)
+    verdict = None
+    try:
+        verdict = trio.run(demonstrate, Plan(seed, slices), service, show)
+    except* KeyboardInterrupt:
+        pass  # it comes in a group, from whichever task was running
+    if verdict is None:
+        return Exit.INTERRUPTED
     if as_json:
         click.echo(json.dumps(verdict.to_dict()))
     return Exit.NEGATIVE if verdict.problems else Exit.OK

@@ -33,6 +33,6 @@ def run(config: Path | None, state_dir: Path | None, log_format: str | None, ver
     settings.prepare(given.state_dir)
     logs.configure(level=given.log.level, format=given.log.format, key=given.token.reveal())
 
-    from proxy import service  # noqa: PLC0415 - errors in the settings are told at once
+    from proxy.service import main  # noqa: PLC0415 - errors in the settings are told at once
 
-    return service.main(given)
+    return main(given)

@@ -141,7 +141,7 @@ def _introduce(
 
 
 def _conclude(console: Console, verdict: Verdict) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("node")
     for name in ("instances", "MB", "seconds"):
         table.add_column(name, justify="right")

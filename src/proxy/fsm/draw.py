@@ -96,16 +96,15 @@ def _groups(rows: Iterable[Row[S, D, O]]) -> list[frozenset[S]]:
         targets = {row.target for row in rows if _gathers(group, row, left[row.id])}
         return len(group) * len(targets) - len(group) - len(targets)
 
-    while candidates:
-        best = max(candidates, key=lambda group: (saving(group), len(group)))
+    while True:
+        best = max(candidates, key=lambda group: (saving(group), len(group)), default=frozenset())
         if saving(best) <= 0:
-            break
+            return chosen
         chosen.append(best)
         del candidates[best]
         for row in rows:
             if _gathers(best, row, left[row.id]):
                 left[row.id] -= best
-    return chosen
 
 
 def _moved(row: Row[S, D, O]) -> set[S]:

@@ -201,7 +201,7 @@ CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
             CONNECTING,
             does="keep_link",
             limit=limit(
-                lambda link: link.connect_seconds, ConnectTimedOut, "ith.connect_seconds (20 s)"
+                lambda link: link.connect_seconds, ConnectTimedOut, "20 s"
             ),
         ),
         stay(

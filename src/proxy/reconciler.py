@@ -1,0 +1,134 @@
+"""The site's configuration: kept, changed by events at once, and reconciled with ITH, which wins.
+
+Owned by the supervisor. The last good configuration is in the ledger, so a start needs no cloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+from msgspec.structs import replace
+
+from proxy.errors import BackendError
+from proxy.events.incoming import ProxyConfigChangedEvent, ProxyNodesChangedEvent
+from proxy.logs import log
+from proxy.machines import policy
+from proxy.nodes import (
+    Configuration,
+    ConfigurationInvalid,
+    Problem,
+    apply_change,
+    decode_configuration,
+    encode_configuration,
+    merge_config,
+    read_configuration,
+)
+from proxy.roster import Roster
+from proxy.work import Identity, Site
+
+DOCUMENT = "configuration"
+
+RETRY_SECONDS, RETRY_MAX_SECONDS = 2.0, 300.0
+
+
+class Reconciler:
+    """Keeps the nodes at work equal to what ITH configured."""
+
+    def __init__(
+        self,
+        site: Site,
+        roster: Roster,
+        *,
+        on_first: Callable[[], None],
+        on_active: Callable[[bool], None],
+    ) -> None:
+        """Call ``on_first`` once a configuration is known, ``on_active`` when ITH's flag changes."""
+        self._site = site
+        self._roster = roster
+        self._on_first = on_first
+        self._on_active = on_active
+        self._stale = trio.Event()
+
+    async def load(self) -> None:
+        """Take up the last good configuration."""
+        copy = await self._site.ledger.document(DOCUMENT)
+        if copy:
+            try:
+                self._adopt(decode_configuration(copy))
+            except ConfigurationInvalid as error:
+                log("configuration.problem", level="warning", error=error)
+
+    def change_nodes(self, event: ProxyNodesChangedEvent) -> None:
+        """Apply a change of the nodes at once, then look at what ITH has."""
+        present = self._site.configuration
+        if present is not None:
+            payload = event.payload
+            read = apply_change(present.nodes, payload.changed_action, payload.nodes)
+            _log(read.problems)
+            self._adopt(replace(present, nodes=read.nodes))
+        self.look()
+
+    def change_config(self, event: ProxyConfigChangedEvent) -> None:
+        """Apply a change of the proxy's own configuration at once, then look at what ITH has."""
+        present = self._site.configuration
+        if present is not None:
+            merged = merge_config(present.config, event.payload.new_config)
+            _log(merged.problems)
+            self._adopt(replace(present, config=merged.config))
+        self.look()
+
+    def look(self) -> None:
+        """Have ITH's configuration fetched soon."""
+        self._stale.set()
+
+    async def follow(self) -> None:
+        """Fetch ITH's configuration whenever it may have changed, and until it is had."""
+        attempt = 0
+        while True:
+            await self._stale.wait()
+            self._stale = trio.Event()
+            present = self._site.configuration
+            try:
+                body = await self._site.backend.configuration()
+                read = read_configuration(body, present.nodes if present else ())
+            except (BackendError, ConfigurationInvalid) as error:
+                log("configuration.not_fetched", level="warning", error=error)
+                attempt += 1
+                wait = policy.full_jitter(
+                    attempt, RETRY_SECONDS, RETRY_MAX_SECONDS, self._site.chance()
+                )
+                with trio.move_on_after(wait):
+                    await self._stale.wait()
+                self._stale.set()
+            else:
+                attempt = 0
+                _log(read.problems)
+                self._adopt(read.configuration)
+
+    def _adopt(self, configuration: Configuration) -> None:
+        """Work by this configuration from now on, and after a restart."""
+        present = self._site.configuration
+        if configuration == present:
+            return
+        self._site.configuration = configuration
+        if configuration.workspace_id:
+            self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
+        self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
+        self._roster.apply(configuration.effective_nodes)
+        # A change of the flag counts, not the flag: an event may have told a newer one.
+        if configuration.is_active != (present is None or present.is_active):
+            self._on_active(configuration.is_active)
+        if present is None:
+            self._on_first()
+
+
+def _log(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        log(
+            "configuration.problem",
+            level="warning",
+            problem=problem.sentence,
+            hint=problem.hint,
+            node_id=problem.node_id,
+        )

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import random
+import struct
+import traceback
+import zlib
+from functools import cache
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from proxy.errors import DicomUnreadable, NotDicom
+from proxy.model import Instance
+from proxy.pacs.header import read_instance
+
+CANARY = "ZZCANARY^PHI"
+SYNTAXES = [
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+
+SAMPLES = [
+    *("CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm"),
+    *("MR_small_RLE.dcm", "JPEG2000.dcm", "JPEG-lossy.dcm", "MR_small_jpeg_ls_lossless.dcm"),
+    *("image_dfl.dcm", "rtplan.dcm", "rtdose.dcm", "reportsi.dcm", "test-SR.dcm"),
+    *("waveform_ecg.dcm", "liver_1frame.dcm", "examples_jpeg2k.dcm", "examples_palette.dcm"),
+    *("ExplVR_BigEnd.dcm", "693_J2KI.dcm", "UN_sequence.dcm", "no_meta_group_length.dcm"),
+    *("rtstruct.dcm", "MR_truncated.dcm", "badVR.dcm", "priv_SQ.dcm", "nested_priv_SQ.dcm"),
+    *("ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "no_meta.dcm"),
+]
+
+
+def sample(name: str) -> Path:
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str), name
+    return Path(path)
+
+
+@cache
+def written(syntax: str = ExplicitVRLittleEndian) -> bytes:
+    data = data_set()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    buffer = io.BytesIO()
+    dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def data_set() -> Dataset:
+    data = Dataset()
+    data.SpecificCharacterSet = "ISO_IR 192"
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    data.SOPInstanceUID = "1.2.3.4.5"
+    data.StudyInstanceUID = "1.2.3"
+    data.SeriesInstanceUID = "1.2.3.4"
+    data.SeriesNumber = 7
+    data.InstanceNumber = -2
+    data.PatientID = "Zoë-ZZCANARY"
+    data.PatientName = CANARY
+    inner = Dataset()
+    inner.SOPInstanceUID = "9.9.9"
+    inner.StudyInstanceUID = "9.9.9"
+    data.ReferencedStudySequence = Sequence([inner, inner])
+    data["ReferencedStudySequence"].is_undefined_length = True
+    data.PixelData = random.Random(1).randbytes(200_000)
+    data["PixelData"].VR = "OW"
+    return data
+
+
+def read(tmp_path: Path, content: bytes) -> Instance:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    return read_instance(path, "hash")
+
+
+def refused(tmp_path: Path, content: bytes, kind: type[Exception] = DicomUnreadable) -> str:
+    with pytest.raises(kind) as caught:
+        read(tmp_path, content)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "CANARY" not in told
+    return f"{caught.value}"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.filterwarnings("ignore")
+def test_agrees_with_pydicom(name: str) -> None:
+    path = sample(name)
+    other = pydicom.dcmread(path, force=True)
+    uids = [
+        str(other.get(keyword, "")).strip(" \0")
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+    ]
+    if not all(uids):
+        with pytest.raises((DicomUnreadable, NotDicom)):
+            read_instance(path, "hash")
+        return
+    ours = read_instance(path, "hash")
+    assert uids == [
+        ours.sop_class_uid,
+        ours.sop_instance_uid,
+        ours.study_instance_uid,
+        ours.series_instance_uid,
+    ]
+    assert ours.series_number == other.get("SeriesNumber")
+    assert ours.instance_number == other.get("InstanceNumber")
+    assert ours.patient_id == (other.get("PatientID") or "")
+    assert ours.size == path.stat().st_size
+    declared = other.file_meta.get("TransferSyntaxUID")
+    implicit, little = other.original_encoding
+    assumed = {(True, True): SYNTAXES[0], (False, True): SYNTAXES[1], (False, False): SYNTAXES[2]}
+    assert ours.transfer_syntax_uid == (declared or assumed[bool(implicit), bool(little)])
+    if declared is not None and declared != DeflatedExplicitVRLittleEndian:
+        first = next(iter(other))
+        head = struct.pack("<HH" if little else ">HH", first.tag.group, first.tag.element)
+        assert path.read_bytes()[ours.offset :][:4] == head
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_reads_every_encoding(tmp_path: Path, syntax: str) -> None:
+    content = written(syntax)
+    got = read(tmp_path, content)
+    assert got == Instance(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uid="1.2.3.4.5",
+        transfer_syntax_uid=syntax,
+        study_instance_uid="1.2.3",
+        series_instance_uid="1.2.3.4",
+        sha256="hash",
+        size=len(content),
+        offset=got.offset,
+        series_number=7,
+        instance_number=-2,
+        patient_id="Zoë-ZZCANARY",
+    )
+    assert got.offset == 144 + int.from_bytes(content[140:144], "little")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES[:3])
+def test_reads_a_bare_data_set_and_guesses_its_syntax(tmp_path: Path, syntax: str) -> None:
+    content = written(syntax)
+    offset = read(tmp_path, content).offset
+    got = read(tmp_path, content[offset:])
+    assert (got.transfer_syntax_uid, got.offset) == (syntax, 0)
+    assert got.sop_instance_uid == "1.2.3.4.5"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_reads_a_file_without_its_preamble(tmp_path: Path, syntax: str) -> None:
+    content = written(syntax)
+    whole = read(tmp_path, content)
+    for cut in (128, 132):
+        got = read(tmp_path, content[cut:])
+        assert got.offset == whole.offset - cut
+        assert got.transfer_syntax_uid == syntax
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES[:2])
+def test_says_what_the_data_are_when_the_meta_group_lies(tmp_path: Path, syntax: str) -> None:
+    content = written(syntax)
+    uid, other = [
+        (s + "\0" * (len(s) % 2)).encode() for s in (syntax, SYNTAXES[:2][syntax == SYNTAXES[0]])
+    ]
+    start = content.index(b"UI" + struct.pack("<H", len(uid)) + uid)
+    lying = content.replace(
+        content[start : start + 4 + len(uid)], b"UI" + struct.pack("<H", len(other)) + other, 1
+    )
+    assert read(tmp_path, lying).transfer_syntax_uid == syntax
+
+
+def test_the_data_set_wins_over_the_meta_group(tmp_path: Path) -> None:
+    content = written()
+    first = content.index(b"1.2.3.4.5")
+    got = read(tmp_path, content[:first] + b"6.6.6.6.6" + content[first + 9 :])
+    assert got.sop_instance_uid == "1.2.3.4.5"
+
+
+def test_strips_padding(tmp_path: Path) -> None:
+    content = written().replace(b"1.2.3.4.5\0", b"1.2.3.4 \0\0")
+    assert read(tmp_path, content).sop_instance_uid == "1.2.3.4"
+
+
+@pytest.mark.parametrize(
+    "value", [b"ZZCANARY^", b"1.2\\3.4.5", b"1..3.4.5.", b"         ", bytes(9)]
+)
+def test_refuses_what_is_no_uid(tmp_path: Path, value: bytes) -> None:
+    assert "SOP instance UID" in refused(tmp_path, written().replace(b"1.2.3.4.5", value))
+
+
+@pytest.mark.parametrize(
+    "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+)
+def test_refuses_an_instance_without_a_uid(tmp_path: Path, keyword: str) -> None:
+    data = data_set()
+    delattr(data, keyword)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = "1.2.3"
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    buffer = io.BytesIO()
+    dcmwrite(buffer, data, enforce_file_format=True)
+    assert "missing" in refused(tmp_path, buffer.getvalue())
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdirtests/DICOMDIR"])
+def test_a_dicomdir_is_no_instance(name: str) -> None:
+    with pytest.raises(NotDicom) as caught:
+        read_instance(sample("DICOMDIR").parent / Path(name).name, "hash")
+    assert caught.value.reason == "DICOMDIR"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x08\x00", b"\x02\x00", CANARY.encode() * 99, bytes(1000), b"\x08\0\x05\0" * 99],
+)
+def test_other_files_are_not_dicom(tmp_path: Path, content: bytes) -> None:
+    refused(tmp_path, content, NotDicom)
+
+
+def test_an_item_length_may_look_like_a_vr(tmp_path: Path) -> None:
+    """0x4F42 bytes: as text "BO", which an item without VR must not be taken for."""
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0x4F42) + bytes(0x4F42)
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    sequence = struct.pack("<HH2sHL", 0x0008, 0x1110, b"SQ", 0, 0xFFFFFFFF) + item + end
+    content = written()
+    first_of_10 = content.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
+    got = read(tmp_path, content[:first_of_10] + sequence + content[first_of_10:])
+    assert got.study_instance_uid == "1.2.3"
+
+
+def test_hostile_structures_end_soon(tmp_path: Path) -> None:
+    content = written()
+    start = read(tmp_path, content).offset
+    open_sequence = struct.pack("<HH2sHL", 0x0008, 0x1110, b"SQ", 0, 0xFFFFFFFF)
+    open_item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    empty = struct.pack("<HH2sH", 0x0008, 0x0001, b"CS", 0)
+    long_id = struct.pack("<HHLL", 0x0008, 0x0018, int.from_bytes(b"UN\0\0", "little"), 2**31)
+    for hostile in ((open_sequence + open_item) * 5000, empty * 200_000, long_id + bytes(10_000)):
+        refused(tmp_path, content[:start] + hostile)
+
+
+def test_inflates_only_the_head(tmp_path: Path) -> None:
+    content = written(DeflatedExplicitVRLittleEndian)
+    start = read(tmp_path, content).offset
+    packer = zlib.compressobj(wbits=-15)
+    element = struct.pack("<HH2sHL", 0x0008, 0x0001, b"OB", 0, 500_000_000)
+    bomb = packer.compress(element) + packer.compress(bytes(50_000_000)) + packer.flush()
+    assert len(bomb) < 100_000
+    refused(tmp_path, content[:start] + bomb)
+    refused(tmp_path, content[:start] + b"\xff" * 1000)
+
+
+def test_only_the_head_of_a_file_is_read(tmp_path: Path) -> None:
+    content = written()
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.truncate(8 * 1024**3)  # sparse: reading it all would take seconds
+    assert read_instance(path, "hash").size == 8 * 1024**3
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "name"),
+    [
+        ("ISO_IR 100", "latin-1", "Müller"),
+        ("ISO_IR 144", "iso8859-5", "Иванов"),
+        ("\\ISO 2022 IR 87", "iso2022_jp", "山田"),
+        ("unheard of", "latin-1", "Müller"),
+    ],
+)
+def test_decodes_a_patient_id_beyond_ascii(
+    tmp_path: Path, charset: str, encoding: str, name: str
+) -> None:
+    def element(number: int, vr: bytes, value: bytes) -> bytes:
+        value += b" " * (len(value) % 2)
+        group, low = number >> 16, number & 0xFFFF
+        return struct.pack("<HH2sH", group, low, vr, len(value)) + value
+
+    content = b"".join(
+        (
+            element(0x00080005, b"CS", charset.encode()),
+            element(0x00080016, b"UI", b"1.2"),
+            element(0x00080018, b"UI", b"1.2.3"),
+            element(0x00100020, b"LO", name.encode(encoding)),
+            element(0x0020000D, b"UI", b"1.4"),
+            element(0x0020000E, b"UI", b"1.5"),
+            element(0x00200011, b"IS", b"one"),
+        )
+    )
+    got = read(tmp_path, content)
+    assert got.patient_id == name
+    assert got.series_number is None
+
+
+@given(st.data())
+def test_no_damage_raises_anything_else(data: st.DataObject) -> None:
+    import tempfile
+
+    content = bytearray(written(data.draw(st.sampled_from(SYNTAXES)))[:1500])
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(128, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "file"
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        try:
+            read_instance(path, "hash")
+        except (DicomUnreadable, NotDicom) as error:
+            assert "CANARY" not in "".join(traceback.format_exception(error))  # noqa: PT017

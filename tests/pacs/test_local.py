@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from proxy.errors import LedgerError
+from proxy.ledger import Holding, Ledger
+from proxy.model import Instance
+from proxy.offload import Inline, Offload, Threads
+from proxy.pacs.local import Checked, LocalPacs
+from proxy.pacs.objects import Objects
+from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
+
+ONE = [instance(n) for n in range(3)]
+TWO = [instance(n, study=2) for n in range(2)]
+
+
+class Site:
+    """One local PACS, opened as at the start of the program."""
+
+    def __init__(self, root: Path, ledger: Ledger, offload: Offload) -> None:
+        self.root = root
+        self.ledger = ledger
+        self.objects = Objects(root)
+        self.pacs = LocalPacs(ledger, self.objects, offload)
+
+    def stage(
+        self, instances: Iterable[Instance], content: str = "a", number: int = 1
+    ) -> list[tuple[Path, Instance]]:
+        staged = []
+        for n, i in enumerate(instances):
+            path = self.objects.staging(number) / str(n)
+            study = int(i.study_instance_uid.rsplit(".", 1)[1])
+            path.write_bytes(body_of(i.instance_number or 0, study=study, content=content))
+            staged.append((path, i))
+        return staged
+
+    def files(self) -> set[str]:
+        return {p.name for p in (self.root / "objects").rglob("*") if p.is_file()}
+
+
+@asynccontextmanager
+async def open_site(root: Path) -> AsyncIterator[Site]:
+    async with Ledger.open(root / "ledger.db", Inline()) as ledger:
+        yield Site(root, ledger, Inline())
+
+
+@pytest.fixture
+async def site(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[Site]:
+    async with open_site(tmp_path) as opened:
+        yield opened
+
+
+def names(*groups: Iterable[Instance]) -> set[str]:
+    return {i.sha256 for group in groups for i in group}
+
+
+async def test_an_entity_taken_in_is_held_and_its_files_are_objects(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
+    assert await site.ledger.holding(SESSION) == Holding('"v1"', 3)
+    assert site.files() == names(ONE)
+    assert list(site.objects.staging(1).iterdir()) == []
+    assert site.pacs.usage_gb == pytest.approx(21 / 1024**3)
+
+
+async def test_a_new_version_takes_the_place_of_the_old(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
+    changed = [instance(0, content="b")]
+    await site.pacs.take_in(SESSION, site.stage(changed, "b"), '"v2"')
+    assert await site.ledger.holding(SESSION) == Holding('"v2"', 1)
+    assert site.files() == names(changed)
+
+
+async def test_what_is_on_its_way_outlives_a_new_version_until_the_next_start(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    changed = [instance(0, content="b")]
+    async with open_site(tmp_path) as site:
+        dispatch = (await site.ledger.accept(order())).dispatch_id
+        await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
+        await site.ledger.plan(dispatch)
+        await site.pacs.take_in(SESSION, site.stage(changed, "b"), '"v2"')
+        assert site.files() == names(ONE, changed)
+        site.ledger.post_dispatch_over(dispatch, "completed", None)
+    async with open_site(tmp_path) as site:
+        assert await site.pacs.janitor() == Checked(removed=3, damaged=0, dropped=0)
+        assert site.files() == names(changed)
+
+
+async def test_a_deletion_takes_rows_and_files(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    await site.pacs.take_in(OTHER_SESSION, site.stage(TWO), None)
+    deleted = await site.pacs.delete_session("sess-1", uid(1))
+    assert deleted.instances == 3
+    assert site.files() == names(TWO)
+    await site.pacs.delete_scan(uid(2), 7, scan_id="scan-7")
+    assert site.files() == names(TWO)
+    await site.pacs.delete_scan(uid(2), 1)
+    assert site.files() == set()
+
+
+async def test_a_subject_goes_as_a_whole(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    await site.pacs.take_in(OTHER_SESSION, site.stage(TWO), None)
+    assert (await site.pacs.delete_subject(None, "P-0042")).instances == 5
+    assert site.files() == set()
+    assert site.pacs.usage_gb == 0
+
+
+async def test_what_was_deleted_since_the_order_is_not_taken_in(site: Site) -> None:
+    dispatch = (await site.ledger.accept(order())).dispatch_id
+    staged = site.stage([*ONE, *TWO])
+    await site.pacs.delete_session(None, uid(2))
+    await site.pacs.take_in(SESSION, staged, '"v1"', dispatch_id=dispatch)
+    assert await site.ledger.holding(SESSION) == Holding(None, 3)
+    assert site.files() == names(ONE)
+
+
+async def test_the_janitor_leaves_a_sound_store_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    async with open_site(tmp_path) as site:
+        assert site.pacs.usage_gb == 0
+        assert await site.pacs.janitor() == Checked(removed=0, damaged=0, dropped=0)
+        assert await site.ledger.holding(SESSION) is not None
+        assert site.pacs.usage_gb > 0
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "zeros"])
+async def test_an_object_a_power_cut_has_hurt_is_fetched_again(
+    tmp_path: Path, autojump_clock: MockClock, harm: str
+) -> None:
+    async with open_site(tmp_path) as site:
+        await site.pacs.take_in(SESSION, site.stage(ONE), None)
+        await site.pacs.take_in(OTHER_SESSION, site.stage(TWO), None)
+    victim = site.objects.path(ONE[1].sha256)
+    match harm:
+        case "missing":
+            victim.unlink()
+        case "short":
+            victim.write_bytes(b"")
+        case _:
+            victim.write_bytes(bytes(ONE[1].size))
+    async with open_site(tmp_path) as site:
+        checked = await site.pacs.janitor()
+        assert (checked.damaged, checked.dropped) == (1, 1)
+        assert await site.ledger.holding(SESSION) is None
+        assert await site.ledger.holding(OTHER_SESSION) is not None
+        await site.pacs.take_in(SESSION, site.stage(ONE), None)
+        assert victim.read_bytes() == body_of(1)
+        assert site.files() == names(ONE, TWO)
+
+
+async def test_old_objects_are_not_read_at_each_start_but_by_verify(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with Ledger.open(tmp_path / "ledger.db", Inline(), wall_clock=lambda: 1000.0) as ledger:
+        site = Site(tmp_path, ledger, Inline())
+        await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    site.objects.path(ONE[1].sha256).write_bytes(bytes(ONE[1].size))
+    async with open_site(tmp_path) as site:
+        assert (await site.pacs.janitor()).damaged == 0
+        assert await site.pacs.verify() == Checked(removed=0, damaged=1, dropped=1)
+        assert await site.ledger.holding(SESSION) is None
+        assert await site.pacs.verify() == Checked(removed=0, damaged=1, dropped=0)
+
+
+async def test_the_janitor_removes_what_nobody_knows(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    (path, stranger), *_ = site.stage([instance(9)], number=3)
+    site.objects.adopt(path, stranger.sha256)
+    site.stage([instance(8)], number=4)
+    site.stage([instance(7)], number=5)
+    checked = await site.pacs.janitor(resumable=[5])
+    assert checked.removed == 3
+    assert site.files() == names(ONE)
+    assert [p.name for p in (site.root / "staging").iterdir()] == ["5"]
+
+
+async def test_a_file_that_cannot_be_adopted_leaves_all_as_it_was(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE[:1]), '"v1"')
+    staged = site.stage(ONE)
+    staged[2][0].unlink()
+    with pytest.raises(FileNotFoundError):
+        await site.pacs.take_in(SESSION, staged, '"v2"')
+    assert await site.ledger.holding(SESSION) == Holding('"v1"', 1)
+    assert site.files() == names(ONE[:1])
+
+
+async def test_cancelled_anywhere_it_is_held_whole_or_as_before_with_no_file_too_many(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.pacs.local.CHUNK", 2)
+    outcomes = set()
+    changed = [instance(n, content="b") for n in range(1, 6)]
+    for step in range(200):
+        root = tmp_path / str(step)
+        async with open_site(root) as site:
+            await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
+            staged = site.stage(changed, "b")
+            scope = trio.CancelScope()
+            tracer = CancelAfter(step, scope)
+            trio.lowlevel.add_instrument(tracer)
+            with scope:
+                tracer.task = trio.lowlevel.current_task()
+                await site.pacs.take_in(SESSION, staged, '"v2"')
+            trio.lowlevel.remove_instrument(tracer)
+            holding = await site.ledger.holding(SESSION)
+            assert holding in (Holding('"v1"', 3), Holding('"v2"', 5))
+            outcomes.add(holding.etag)
+            expected = names(ONE) if holding.etag == '"v1"' else names(changed)
+            assert site.files() == expected
+        if not scope.cancelled_caught:
+            break
+    assert outcomes == {'"v1"', '"v2"'}
+    assert step > 5
+
+
+class CancelAfter(trio.abc.Instrument):
+    """Cancels a scope when one task has been scheduled so many times."""
+
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        self.left = steps
+        self.scope = scope
+        self.task: trio.lowlevel.Task | None = None
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            if self.left == 0:
+                self.scope.cancel("the test's turn")
+            self.left -= 1
+
+
+async def test_a_cancelled_deletion_is_done_all_the_same(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    for step in range(20):
+        async with open_site(tmp_path / str(step)) as site:
+            await site.pacs.take_in(SESSION, site.stage(ONE), None)
+            scope = trio.CancelScope()
+            tracer = CancelAfter(step, scope)
+            trio.lowlevel.add_instrument(tracer)
+            with scope:
+                tracer.task = trio.lowlevel.current_task()
+                await site.pacs.delete_session("sess-1", None)
+            trio.lowlevel.remove_instrument(tracer)
+            is_held = await site.ledger.holding(SESSION) is not None
+            assert site.files() == (names(ONE) if is_held else set())
+            if not scope.cancelled_caught:
+                assert not is_held
+                break
+    assert step > 1
+
+
+async def test_a_ledger_that_fails_leaves_the_error_to_its_opener(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with pytest.RaisesGroup(LedgerError, LedgerError, flatten_subgroups=True):
+        async with open_site(tmp_path) as site:
+            site.ledger._writer.post(lambda c: c.execute("PRAGMA max_page_count = 1"))
+            site.ledger.post_document("large", bytes(1 << 20))
+            await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    async with open_site(tmp_path) as site:
+        await site.pacs.janitor()
+        assert site.files() == set()
+
+
+async def test_taking_in_and_deleting_the_same_content_at_once_keeps_rows_and_files_in_step(
+    tmp_path: Path,
+) -> None:
+    async with Ledger.open(tmp_path / "ledger.db", Threads(1)) as ledger:
+        site = Site(tmp_path, ledger, Threads(4))
+
+        async def take_in(number: int) -> None:
+            for _ in range(10):
+                await site.pacs.take_in(SESSION, site.stage(ONE, number=number), None)
+
+        async def delete() -> None:
+            for _ in range(10):
+                await site.pacs.delete_session("sess-1", None)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_in, 1)
+            nursery.start_soon(take_in, 2)
+            nursery.start_soon(delete)
+        assert site.files() == (await ledger.all_objects()).keys()
