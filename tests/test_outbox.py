@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from proxy.ledger import Ledger
 from proxy.offload import Inline
 from proxy.outbox import Outbox, Parcel
-from tests.ledger.make import fast_directory
+from tests.ledger.make import SlowOffload, fast_directory
 
 
 @pytest.fixture
@@ -40,14 +41,16 @@ async def send_all(outbox: Outbox, within: float = 0.0) -> list[str]:
         return frames
 
 
-async def test_what_is_put_is_taken(outbox: Outbox) -> None:
+async def test_what_is_put_is_taken(outbox: Outbox, autojump_clock: MockClock) -> None:
     outbox.put("k", "10%", progress=10, final=False)
     assert await send_all(outbox) == ["10%"]
     outbox.put("k", "done", progress=100, final=True)
     assert await send_all(outbox) == ["done"]
 
 
-async def test_take_waits_for_something_to_be_put(outbox: Outbox) -> None:
+async def test_take_waits_for_something_to_be_put(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     taken = []
 
     async def take() -> None:
@@ -61,7 +64,9 @@ async def test_take_waits_for_something_to_be_put(outbox: Outbox) -> None:
     assert taken == ["done"]
 
 
-async def test_progress_is_the_latest_and_at_most_one_per_second_and_key(outbox: Outbox) -> None:
+async def test_progress_is_the_latest_and_at_most_one_per_second_and_key(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     sent: list[tuple[float, str]] = []
     began = trio.current_time()
 
@@ -81,13 +86,15 @@ async def test_progress_is_the_latest_and_at_most_one_per_second_and_key(outbox:
         await trio.sleep(5)
         nursery.cancel_scope.cancel("seen enough")
     times_of_a = [time for time, frame in sent if frame.startswith("a")]
-    assert all(b - a >= 1.0 for a, b in zip(times_of_a, times_of_a[1:], strict=False))
+    assert all(b - a >= 1.0 for a, b in pairwise(times_of_a))
     assert len(times_of_a) == 4
     assert [frame for _, frame in sent if frame.startswith("a")][-1] == "a29"
     assert [frame for _, frame in sent if frame.startswith("b")] == ["b0", "b4"]
 
 
-async def test_a_final_report_goes_at_once_and_drops_waiting_progress(outbox: Outbox) -> None:
+async def test_a_final_report_goes_at_once_and_drops_waiting_progress(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     outbox.put("k", "10%", progress=10, final=False)
     assert await send_all(outbox) == ["10%"]
     began = trio.current_time()
@@ -100,14 +107,16 @@ async def test_a_final_report_goes_at_once_and_drops_waiting_progress(outbox: Ou
     assert await send_all(outbox, within=10) == []
 
 
-async def test_final_reports_go_in_order_and_before_progress(outbox: Outbox) -> None:
+async def test_final_reports_go_in_order_and_before_progress(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     outbox.put("p", "progress", progress=1, final=False)
     for n in range(5):
         outbox.put(f"k{n}", f"final {n}", progress=100, final=True)
     assert await send_all(outbox) == [*(f"final {n}" for n in range(5)), "progress"]
 
 
-async def test_progress_never_falls(outbox: Outbox) -> None:
+async def test_progress_never_falls(outbox: Outbox, autojump_clock: MockClock) -> None:
     outbox.put("k", "50", progress=50, final=False)
     outbox.put("k", "40", progress=40, final=False)
     assert await send_all(outbox) == ["50"]
@@ -120,14 +129,7 @@ async def test_progress_never_falls(outbox: Outbox) -> None:
 async def test_nothing_leaves_before_the_ledger_has_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    class Slow(Inline):
-        seconds = 0.0
-
-        async def __call__(self, function, *args, **kwargs):  # type: ignore[no-untyped-def] # noqa: ANN
-            await trio.sleep(self.seconds)
-            return await super().__call__(function, *args, **kwargs)
-
-    slow = Slow()
+    slow = SlowOffload()
     async with Ledger.open(tmp_path / "l.db", slow) as ledger:
         outbox = Outbox(ledger)
         slow.seconds = 3.0
@@ -154,7 +156,7 @@ async def test_nothing_leaves_before_the_ledger_has_it(
 
 
 async def test_progress_overtaken_by_the_final_report_is_not_sent_after_all(
-    outbox: Outbox, ledger: Ledger
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     taken: list[str] = []
 
@@ -171,7 +173,9 @@ async def test_progress_overtaken_by_the_final_report_is_not_sent_after_all(
     assert outbox._progress == {}
 
 
-async def test_a_cancelled_take_has_taken_nothing(outbox: Outbox, ledger: Ledger) -> None:
+async def test_a_cancelled_take_has_taken_nothing(
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
+) -> None:
     outbox.put("k", "done", progress=100, final=True)
     with trio.CancelScope() as scope:
         scope.cancel("link lost")
@@ -180,7 +184,7 @@ async def test_a_cancelled_take_has_taken_nothing(outbox: Outbox, ledger: Ledger
 
 
 async def test_a_report_is_forgotten_only_when_a_later_round_trip_proves_it(
-    outbox: Outbox, ledger: Ledger
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     for n in range(3):
         outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
@@ -199,7 +203,9 @@ async def test_a_report_is_forgotten_only_when_a_later_round_trip_proves_it(
     assert await send_all(outbox) == []
 
 
-async def test_a_new_link_takes_again_what_is_unproven_in_its_order(outbox: Outbox) -> None:
+async def test_a_new_link_takes_again_what_is_unproven_in_its_order(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     for n in range(4):
         outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
     outbox.sent(await outbox.take())
@@ -215,7 +221,9 @@ async def test_a_new_link_takes_again_what_is_unproven_in_its_order(outbox: Outb
     assert await send_all(outbox) == ["f1", "f2", "f3"]
 
 
-async def test_a_new_link_is_told_the_latest_progress_again(outbox: Outbox) -> None:
+async def test_a_new_link_is_told_the_latest_progress_again(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     for key in "abc":
         outbox.put(key, f"{key}10", progress=10, final=False)
     assert await send_all(outbox) == ["a10", "b10", "c10"]
@@ -225,7 +233,9 @@ async def test_a_new_link_is_told_the_latest_progress_again(outbox: Outbox) -> N
     assert sorted(await send_all(outbox, within=10)) == ["a20", "b done", "c10"]
 
 
-async def test_parcels_are_sent_as_they_were_taken(outbox: Outbox) -> None:
+async def test_parcels_are_sent_as_they_were_taken(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     outbox.put("a", "a", progress=100, final=True)
     outbox.put("b", "b", progress=100, final=True)
     await outbox.take()
@@ -235,7 +245,7 @@ async def test_parcels_are_sent_as_they_were_taken(outbox: Outbox) -> None:
 
 
 async def test_a_key_may_be_closed_twice_and_is_open_again_when_both_are_proven(
-    outbox: Outbox,
+    outbox: Outbox, autojump_clock: MockClock
 ) -> None:
     outbox.put("k", "done", progress=100, final=True)
     outbox.put("k", "done again", progress=100, final=True)
@@ -269,7 +279,9 @@ async def test_final_reports_survive_a_restart_and_keep_their_keys_closed(
         assert await ledger.reports() == []
 
 
-async def test_flushed_waits_until_the_last_final_report_is_sent(outbox: Outbox) -> None:
+async def test_flushed_waits_until_the_last_final_report_is_sent(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
     await outbox.flushed()
     outbox.put("a", "a", progress=100, final=True)
     outbox.put("b", "b", progress=100, final=True)
@@ -328,6 +340,8 @@ def test_whatever_happens_ith_hears_each_end_and_nothing_falls(
                         heard.append([])
                     case "wait":
                         await trio.sleep(0.7)
+                    case _:
+                        pass
             heard.append([])
             outbox.rewind()
             for _ in range(20):

@@ -43,7 +43,7 @@ class Reconciler:
         on_first: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
-        """Call ``on_first`` once a configuration is known, ``on_active`` when ITH's flag changes."""
+        """Call ``on_first`` once configured, ``on_active`` when ITH's flag changes."""
         self._site = site
         self._roster = roster
         self._on_first = on_first

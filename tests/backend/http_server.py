@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import trio
@@ -46,18 +47,13 @@ async def serving(
             pass
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(lambda task_status: start(handle, task_status))
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
+        )
         port = listeners[0].socket.getsockname()[1]
         server = Server(f"{'https' if tls else 'http'}://{name}:{port}")
         yield server
         nursery.cancel_scope.cancel("the test is over")
-
-
-async def start(
-    handle: Callable[[trio.SocketStream], Awaitable[object]],
-    task_status: trio.TaskStatus[list[trio.SocketListener]],
-) -> None:
-    await trio.serve_tcp(handle, 0, host="127.0.0.1", task_status=task_status)
 
 
 async def read_request(stream: trio.abc.Stream) -> Request | None:

@@ -115,7 +115,8 @@ async def test_starts_over_when_the_version_changed_in_between(tmp_path: Path) -
 @pytest.mark.parametrize(
     "lie",
     [
-        ("Content-Range: bytes 5-2999999/3000004", 'ETag: "v1"'),
+        ("Content-Range: bytes 5-3000003/3000004", 'ETag: "v1"'),
+        ("Content-Range: bytes 1000000-1000003/3000004", 'ETag: "v1"'),
         ("Content-Range: bytes 1000000-1000003/1000004", 'ETag: "v1"'),
         ("Content-Range: bytes 1000000-3000003/*", 'ETag: "other"'),
         ("Content-Range: lines 1-2/3", 'ETag: "v1"'),
@@ -130,6 +131,17 @@ async def test_does_not_believe_a_false_range(tmp_path: Path, lie: tuple[str, ..
     assert isinstance(got, Download)
     assert got.path.read_bytes() == ARCHIVE
     assert [("range" in request.headers) for request in server.requests] == [False, True, False]
+
+
+async def test_the_end_of_a_body_is_not_the_end_of_the_archive(tmp_path: Path) -> None:
+    begun = head(200, f"Content-Length: {len(ARCHIVE)}", 'ETag: "v1"') + ARCHIVE[:1_000_000]
+    lines = ("Content-Range: bytes 1000000-3000003/3000004", "Transfer-Encoding: chunked")
+    short = head(206, *lines) + b"4\r\n" + ARCHIVE[1_000_000:1_000_004] + b"\r\n0\r\n\r\n"
+    async with asking(in_turn(begun, short, whole(ARCHIVE))) as (client, server):
+        got, _ = await fetch(client, tmp_path)
+    assert isinstance(got, Download)
+    assert got.path.read_bytes() == ARCHIVE
+    assert server.requests[2].headers["range"] == "bytes=1000004-"
 
 
 async def test_starts_over_where_nothing_can_be_resumed(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ class SmallProxy:
             total += sent
             if self.reports:
                 await self.tell(link, order, self.last_word, node_id=node_id, **counts(sent))
+            if self.goes_on:
+                await self.tell(link, order, "processing", node_id=node_id, progress=100)
         if self.closes:
             await self.tell(link, order, self.last_word, **counts(total - self.miscounts))
-        if self.goes_on:
-            await self.tell(link, order, "processing", progress=100)
 
     def store(self, archive: bytes, node: Json) -> int:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:

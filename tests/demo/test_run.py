@@ -95,6 +95,13 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
                 "PLANNING holds other bytes than were sent",
             },
         ),
+        (
+            SmallProxy(goes_on=True),
+            {
+                "READROOM got another status after the final one",
+                "PLANNING got another status after the final one",
+            },
+        ),
         (SmallProxy(miscounts=1), {"the dispatch was reported with other counts than 12 of 12"}),
         (
             SmallProxy(progress=(30, 0)),
@@ -114,7 +121,7 @@ async def test_whoever_does_wrong_is_found_out(proxy: SmallProxy, problems: set[
     with trio.fail_after(30):
         verdict = await demonstrate(PLAN, proxy, Show())
     assert {*verdict.problems} == problems
-    assert verdict.to_dict()["ok"] is not problems
+    assert verdict.to_dict()["ok"] is (not problems)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,21 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.data import get_testdata_files
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
 
 from proxy.dicom.part10 import read_file_meta
 from proxy.errors import DicomUnreadable, NotDicom
 
 META = FileMetaDataset()
 META.FileMetaInformationVersion = b"\x00\x01"
-META.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-META.MediaStorageSOPInstanceUID = "1.2.3.4.55"
-META.TransferSyntaxUID = "1.2.840.10008.1.2.1"
-META.ImplementationClassUID = "1.2.3"
-META.PrivateInformationCreatorUID = "1.2.9"
+META.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+META.MediaStorageSOPInstanceUID = UID("1.2.3.4.55")
+META.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
+META.ImplementationClassUID = UID("1.2.3")
+META.PrivateInformationCreatorUID = UID("1.2.9")
 META.PrivateInformation = bytes(3000)
 
 DATA_SET = bytes.fromhex("0800 0500 4353 0000")
@@ -40,10 +40,9 @@ def with_group_length() -> bytes:
 
 
 def own_files() -> list[Path]:
-    """pydicom's test files that begin with a preamble and have the three UIDs."""
+    """The test files in pydicom's wheel that have a preamble and the three UIDs."""
     found = []
-    for name in map(str, get_testdata_files("*.dcm")):
-        path = Path(name)
+    for path in (Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"):
         head = path.read_bytes()[:132]
         if head[128:] == b"DICM":
             meta = pydicom.filereader.read_file_meta_info(path)
@@ -72,7 +71,7 @@ def test_every_file_of_pydicom_is_read_as_pydicom_reads_it() -> None:
 @pytest.mark.parametrize("group_length", [True, False])
 def test_preamble_prefix_and_group_length_may_be_missing(
     prefix: bytes,
-    group_length: bool,  # noqa: FBT001
+    group_length: bool,
 ) -> None:
     head = prefix + (with_group_length() if group_length else encoded())
     meta = read_file_meta(head + DATA_SET)

@@ -80,7 +80,7 @@ class Disk(apsw.VFS):
         self.before_write: Callable[[], None] = lambda: None
         super().__init__("recording-disk", BASE)
 
-    def xOpen(self, name: object, flags: list[int]) -> _File:  # type: ignore[override]  # noqa: N802
+    def xOpen(self, name: object, flags: list[int]) -> _File:  # noqa: N802
         text = name.filename() if isinstance(name, apsw.URIFilename) else name
         return _File(self, Path(str(text)).name, name, flags)
 

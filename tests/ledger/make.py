@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import msgspec
+import trio
 
 from proxy.model import Entity, EntityType, Instance, Order, Priority
+from proxy.offload import Inline
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SUBJECT = Entity(EntityType.SUBJECT, "subj-1")
 SESSION = Entity(EntityType.SESSION, "sess-1", subject_id="subj-1")
@@ -39,6 +47,12 @@ def instance(
     )
 
 
+def changed(original: Instance, **fields: object) -> Instance:
+    """A copy of an instance with other values for some fields."""
+    copy: Instance = msgspec.structs.replace(original, **fields)
+    return copy
+
+
 def body_of(number: int, *, study: int = 1, series: int = 1, content: str = "a") -> bytes:
     return f"{study}/{series}/{number}/{content}".encode()
 
@@ -53,3 +67,16 @@ def fast_directory() -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         yield Path(name)
+
+
+class SlowOffload(Inline):
+    """Counts the blocking calls, and can hold them up."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds = 0.0
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self.calls += 1
+        await trio.sleep(self.seconds)
+        return await super().__call__(function, *args, **kwargs)

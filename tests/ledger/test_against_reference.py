@@ -19,6 +19,7 @@ from tests.ledger.make import (
     SCAN,
     SESSION,
     SUBJECT,
+    changed,
     fast_directory,
     instance,
     order,
@@ -34,12 +35,7 @@ UNIVERSE = [
     for study, series, n, content in product((1, 2), (1, 2), (1, 2), "ab")
 ]
 # One object under two instances.
-UNIVERSE.append(
-    Instance(
-        **{f: getattr(UNIVERSE[-1], f) for f in UNIVERSE[-1].__struct_fields__}
-        | {"sha256": UNIVERSE[0].sha256, "size": UNIVERSE[0].size}
-    )
-)
+UNIVERSE.append(changed(UNIVERSE[-1], sha256=UNIVERSE[0].sha256, size=UNIVERSE[0].size))
 
 entities = st.sampled_from([SUBJECT, SESSION, OTHER_SESSION, SCAN])
 nodes = st.sampled_from(NODES)

@@ -182,7 +182,7 @@ def test_two_programs_cannot_share_a_ledger(tmp_path: Path) -> None:
         open_database(path)
     assert "--state-dir" in caught.value.hint
     reader = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 0).execute('PRAGMA user_version')"
-    command = [sys.executable, "-c", reader, path]
+    command = [sys.executable, "-c", reader, str(path)]
     other = subprocess.run(command, capture_output=True, check=False)
     assert b"locked" in other.stderr
     close_database(connection)

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from itertools import product
 
 import pytest
+from trio.testing import MockClock
 
 from proxy.ledger import Counts, Deleted, Holding, InstanceState, Ledger
 from proxy.model import Entity, EntityType, Instance
-from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, instance, order, uid
+from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
 
 ONE = [instance(n, series=s) for s, n in product((1, 2), (1, 2))]
 TWO = [instance(n, study=2) for n in (1, 2)]
@@ -45,7 +46,7 @@ WHOLE = [
     ("session_id", "study"), [("sess-1", uid(1)), (None, uid(1)), ("sess-1", None), ("?", uid(1))]
 )
 async def test_a_session_goes_by_its_id_or_its_study(
-    ledger: Ledger, session_id: str | None, study: str | None
+    ledger: Ledger, session_id: str | None, study: str | None, autojump_clock: MockClock
 ) -> None:
     await keep_all(ledger)
     deleted = await ledger.delete_session(session_id, study)
@@ -59,7 +60,11 @@ async def test_a_session_goes_by_its_id_or_its_study(
     [(uid(1), 1, None), (uid(1), 1, "scan-1"), (None, None, "scan-1"), (None, 1, "scan-1")],
 )
 async def test_a_scan_goes_by_study_and_number_or_by_its_id(
-    ledger: Ledger, study: str | None, number: int | None, scan_id: str | None
+    ledger: Ledger,
+    study: str | None,
+    number: int | None,
+    scan_id: str | None,
+    autojump_clock: MockClock,
 ) -> None:
     await keep_all(ledger)
     deleted = await ledger.delete_scan(study, number, scan_id=scan_id)
@@ -73,7 +78,7 @@ async def test_a_scan_goes_by_study_and_number_or_by_its_id(
     ("subject_id", "identifier"), [("subj-1", "P-0042"), (None, "P-0042"), ("subj-1", None)]
 )
 async def test_a_subject_goes_by_its_id_or_its_patient_id(
-    ledger: Ledger, subject_id: str | None, identifier: str | None
+    ledger: Ledger, subject_id: str | None, identifier: str | None, autojump_clock: MockClock
 ) -> None:
     await keep_all(ledger)
     deleted = await ledger.delete_subject(subject_id, identifier)
@@ -82,22 +87,16 @@ async def test_a_subject_goes_by_its_id_or_its_patient_id(
     assert await held(ledger) == [None, None, None, None, WHOLE[4]]
 
 
-async def test_every_series_of_the_number_goes(ledger: Ledger) -> None:
-    twin = Instance(
-        *[getattr(ONE[0], f) for f in ("sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")],
-        study_instance_uid=uid(1),
-        series_instance_uid="1.2.3",
-        sha256="f" * 64,
-        size=1,
-        offset=0,
-        series_number=1,
-    )
+async def test_every_series_of_the_number_goes(ledger: Ledger, autojump_clock: MockClock) -> None:
+    twin = changed(ONE[0], series_instance_uid="1.2.3", sha256="f" * 64)
     await ledger.keep(SESSION, [*ONE, twin], None)
     assert (await ledger.delete_scan(uid(1), 1)).instances == 3
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-async def test_what_is_not_given_matches_nothing(ledger: Ledger, nothing: str | None) -> None:
+async def test_what_is_not_given_matches_nothing(
+    ledger: Ledger, nothing: str | None, autojump_clock: MockClock
+) -> None:
     await ledger.keep(SESSION, [instance(1, patient_id="")], None)
     assert await ledger.delete_session(nothing, nothing) == Deleted(0, ())
     assert await ledger.delete_scan(nothing, 1, scan_id=nothing) == Deleted(0, ())
@@ -106,18 +105,20 @@ async def test_what_is_not_given_matches_nothing(ledger: Ledger, nothing: str | 
     assert await ledger.holding(SESSION) == Holding(None, 1)
 
 
-async def test_an_object_that_another_instance_shares_is_no_orphan(ledger: Ledger) -> None:
+async def test_an_object_that_another_instance_shares_is_no_orphan(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     twin = instance(1, study=2)
-    shared = Instance(
-        **{f: getattr(twin, f) for f in twin.__struct_fields__} | {"sha256": ONE[0].sha256}
-    )
+    shared = changed(twin, sha256=ONE[0].sha256)
     await ledger.keep(SESSION, ONE, None)
     await ledger.keep(OTHER_SESSION, [shared], None)
     deleted = await ledger.delete_session("sess-1", uid(1))
     assert set(deleted.orphans) == hashes(ONE[1:])
 
 
-async def test_a_delivery_goes_on_without_the_deleted_scan(ledger: Ledger) -> None:
+async def test_a_delivery_goes_on_without_the_deleted_scan(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = (await ledger.accept(order())).dispatch_id
     await ledger.keep(SESSION, ONE, None)
     await ledger.plan(dispatch)
@@ -136,7 +137,9 @@ async def test_a_delivery_goes_on_without_the_deleted_scan(ledger: Ledger) -> No
     assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=3)
 
 
-async def test_a_download_begun_before_the_deletion_brings_nothing_back(ledger: Ledger) -> None:
+async def test_a_download_begun_before_the_deletion_brings_nothing_back(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = (await ledger.accept(order())).dispatch_id
     await ledger.delete_scan(uid(1), 1)
     orphans = await ledger.keep(SESSION, ONE, '"old"', dispatch_id=dispatch)
@@ -146,7 +149,9 @@ async def test_a_download_begun_before_the_deletion_brings_nothing_back(ledger: 
     assert await ledger.to_send(dispatch, "n1") == ONE[2:]
 
 
-async def test_what_was_deleted_is_not_planned_for_an_older_order(ledger: Ledger) -> None:
+async def test_what_was_deleted_is_not_planned_for_an_older_order(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     old = (await ledger.accept(order(correlation_id="old"))).dispatch_id
     await ledger.delete_scan(uid(1), 1)
     new = (await ledger.accept(order(correlation_id="new"))).dispatch_id
@@ -157,17 +162,20 @@ async def test_what_was_deleted_is_not_planned_for_an_older_order(ledger: Ledger
 
 
 @pytest.mark.parametrize(
-    ("entity", "by_session", "by_scan", "by_subject"),
+    ("entity", "expected"),
     [
-        (SUBJECT, False, False, True),
-        (SESSION, True, False, True),
-        (OTHER_SESSION, False, False, True),
-        (SCAN, True, True, True),
-        (STRANGER, False, False, False),
+        (SUBJECT, (False, False, True)),
+        (SESSION, (True, False, True)),
+        (OTHER_SESSION, (False, False, True)),
+        (SCAN, (True, True, True)),
+        (STRANGER, (False, False, False)),
     ],
 )
 async def test_a_dispatch_of_what_was_deleted_is_marked(
-    ledger: Ledger, entity: Entity, by_session: bool, by_scan: bool, by_subject: bool
+    ledger: Ledger,
+    entity: Entity,
+    expected: tuple[bool, bool, bool],
+    autojump_clock: MockClock,
 ) -> None:
     async def is_deleted() -> bool:
         (found,) = await ledger.unfinished()
@@ -176,16 +184,18 @@ async def test_a_dispatch_of_what_was_deleted_is_marked(
 
     await ledger.accept(order(entity=entity, correlation_id="1"))
     await ledger.delete_session("sess-1", None)
-    assert await is_deleted() == by_session
+    assert await is_deleted() == expected[0]
     await ledger.accept(order(entity=entity, correlation_id="2"))
     await ledger.delete_scan(uid(1), 1, scan_id="scan-1")
-    assert await is_deleted() == by_scan
+    assert await is_deleted() == expected[1]
     await ledger.accept(order(entity=entity, correlation_id="3"))
     await ledger.delete_subject("subj-1", None)
-    assert await is_deleted() == by_subject
+    assert await is_deleted() == expected[2]
 
 
-async def test_a_later_dispatch_of_the_same_entity_is_not_marked(ledger: Ledger) -> None:
+async def test_a_later_dispatch_of_the_same_entity_is_not_marked(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     await ledger.accept(order(correlation_id="old"))
     await ledger.delete_session("sess-1", uid(1))
     await ledger.accept(order(correlation_id="new"))

@@ -6,9 +6,9 @@ import pytest
 from trio.testing import MockClock
 
 from proxy.ledger import Counts, Holding, InstanceState, Ledger, Report
-from proxy.model import Entity, EntityType
+from proxy.model import Entity, EntityType, Order
 from proxy.offload import Inline
-from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, instance, order, uid
+from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
 
 STORED, REFUSED, UNKNOWN = InstanceState.STORED, InstanceState.REFUSED, InstanceState.UNKNOWN
 WARNED, PLANNED = InstanceState.STORED_WITH_WARNING, InstanceState.PLANNED
@@ -21,7 +21,9 @@ async def planned(ledger: Ledger, *numbers: int, nodes: tuple[str, ...] = ("n1",
     return accepted.dispatch_id
 
 
-async def test_a_document_is_read_as_it_was_put_last(ledger: Ledger) -> None:
+async def test_a_document_is_read_as_it_was_put_last(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     assert await ledger.document("configuration") is None
     ledger.post_document("configuration", b"one")
     ledger.post_document("configuration", b"two \x00\xff")
@@ -42,7 +44,9 @@ async def test_everything_posted_is_there_after_an_orderly_exit(
         assert ledger.last_written > 0
 
 
-async def test_a_repeated_order_is_the_same_dispatch(ledger: Ledger) -> None:
+async def test_a_repeated_order_is_the_same_dispatch(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     first = await ledger.accept(order("n1", "n2"))
     again = await ledger.accept(order("n2", "n1"))
     assert (first.is_new, again.is_new) == (True, False)
@@ -51,7 +55,9 @@ async def test_a_repeated_order_is_the_same_dispatch(ledger: Ledger) -> None:
     assert len(await ledger.unfinished()) == 1
 
 
-async def test_a_repeated_order_is_recognised_when_its_dispatch_is_over(ledger: Ledger) -> None:
+async def test_a_repeated_order_is_recognised_when_its_dispatch_is_over(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     first = await ledger.accept(order())
     ledger.post_dispatch_over(first.dispatch_id, "completed", None)
     again = await ledger.accept(order())
@@ -60,7 +66,7 @@ async def test_a_repeated_order_is_recognised_when_its_dispatch_is_over(ledger: 
 
 
 async def test_the_same_correlation_id_for_another_entity_is_another_dispatch(
-    ledger: Ledger,
+    ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     first = await ledger.accept(order())
     second = await ledger.accept(order(entity=OTHER_SESSION))
@@ -69,14 +75,18 @@ async def test_the_same_correlation_id_for_another_entity_is_another_dispatch(
     assert len({first.dispatch_id, second.dispatch_id, third.dispatch_id}) == 3
 
 
-async def test_orders_without_correlation_id_are_never_the_same(ledger: Ledger) -> None:
+async def test_orders_without_correlation_id_are_never_the_same(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     first = await ledger.accept(order(correlation_id=""))
     second = await ledger.accept(order(correlation_id=""))
     assert second.is_new
     assert second.dispatch_id != first.dispatch_id
 
 
-async def test_an_additional_node_gets_a_dispatch_of_its_own(ledger: Ledger) -> None:
+async def test_an_additional_node_gets_a_dispatch_of_its_own(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     first = await ledger.accept(order("n1"))
     more = await ledger.accept(order("n1", "n2", "n2"))
     assert more.is_new
@@ -87,10 +97,11 @@ async def test_an_additional_node_gets_a_dispatch_of_its_own(ledger: Ledger) -> 
     assert first.dispatch_id != more.dispatch_id
 
 
-async def test_an_order_for_no_node_is_refused_alone(ledger: Ledger) -> None:
+async def test_an_order_for_no_node_is_refused_alone(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     ledger.post_document("beside", b"kept")
-    nobody = order("n1")
-    nobody = type(nobody)(nobody.entity, (), nobody.correlation_id, nobody.workspace_id)
+    nobody = Order(SESSION, (), "corr_1", "ws-1")
     with pytest.raises(ValueError, match="at least one node"):
         await ledger.accept(nobody)
     assert await ledger.document("beside") == b"kept"
@@ -119,7 +130,9 @@ async def test_an_unfinished_dispatch_comes_back_with_all_it_was(
     assert (second.is_final, second.attempts, second.next_attempt_at) == (True, 0, None)
 
 
-async def test_results_are_counted_and_answered_instances_not_sent_again(ledger: Ledger) -> None:
+async def test_results_are_counted_and_answered_instances_not_sent_again(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1, 2, 3, 4, 5, 6, nodes=("n1", "n2"))
     assert await ledger.counts(dispatch, "n1") == Counts(total=6)
     ledger.post_sending(dispatch, "n1", instance(1))
@@ -135,7 +148,9 @@ async def test_results_are_counted_and_answered_instances_not_sent_again(ledger:
     assert [d.counts for d in found.deliveries] == [expected, Counts(total=6)]
 
 
-async def test_an_answer_stays_whatever_is_posted_after_it(ledger: Ledger) -> None:
+async def test_an_answer_stays_whatever_is_posted_after_it(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1, 2)
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
     ledger.post_result(dispatch, "n1", instance(2), REFUSED, 0xC000)
@@ -146,14 +161,18 @@ async def test_an_answer_stays_whatever_is_posted_after_it(ledger: Ledger) -> No
     assert await ledger.to_send(dispatch, "n1") == []
 
 
-async def test_an_instance_that_may_be_asked_again_goes_back_to_planned(ledger: Ledger) -> None:
+async def test_an_instance_that_may_be_asked_again_goes_back_to_planned(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1)
     ledger.post_sending(dispatch, "n1", instance(1))
     ledger.post_result(dispatch, "n1", instance(1), PLANNED, 0xA700, "out of resources")
     assert await ledger.to_send(dispatch, "n1") == [instance(1)]
 
 
-async def test_instances_come_in_the_order_of_study_series_and_number(ledger: Ledger) -> None:
+async def test_instances_come_in_the_order_of_study_series_and_number(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     wanted = [
         instance(1, study=1, series=2),
         instance(2, study=1, series=2),
@@ -168,21 +187,21 @@ async def test_instances_come_in_the_order_of_study_series_and_number(ledger: Le
 
 
 async def test_one_sop_uid_in_two_series_and_with_two_contents_is_several_instances(
-    ledger: Ledger,
+    ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     first = instance(1)
-    elsewhere = type(first)(
-        **{f: getattr(first, f) for f in first.__struct_fields__} | {"series_instance_uid": "1.9"}
-    )
-    changed = instance(1, content="b")
+    elsewhere = changed(first, series_instance_uid="1.9")
+    newer = instance(1, content="b")
     accepted = await ledger.accept(order())
-    await ledger.keep(SESSION, [first, elsewhere, changed, first], None)
+    await ledger.keep(SESSION, [first, elsewhere, newer, first], None)
     assert await ledger.plan(accepted.dispatch_id) == 3
     ledger.post_result(accepted.dispatch_id, "n1", elsewhere, STORED, 0)
-    assert set(await ledger.to_send(accepted.dispatch_id, "n1")) == {first, changed}
+    assert set(await ledger.to_send(accepted.dispatch_id, "n1")) == {first, newer}
 
 
-async def test_planning_again_keeps_states_and_follows_what_is_held(ledger: Ledger) -> None:
+async def test_planning_again_keeps_states_and_follows_what_is_held(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1, 2, 3, nodes=("n1", "n2"))
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
     ledger.post_sending(dispatch, "n1", instance(2))
@@ -196,14 +215,18 @@ async def test_planning_again_keeps_states_and_follows_what_is_held(ledger: Ledg
     assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=1)
 
 
-async def test_nothing_is_planned_of_what_is_not_held(ledger: Ledger) -> None:
+async def test_nothing_is_planned_of_what_is_not_held(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     accepted = await ledger.accept(order())
     assert await ledger.plan(accepted.dispatch_id) == 0
     assert await ledger.plan(999) == 0
     assert await ledger.counts(999, "n1") == Counts()
 
 
-async def test_a_final_delivery_is_not_planned_for(ledger: Ledger) -> None:
+async def test_a_final_delivery_is_not_planned_for(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     accepted = await ledger.accept(order("n1", "n2"))
     ledger.post_delivery_over(accepted.dispatch_id, "n1", "cancelled", "removed")
     await ledger.keep(SESSION, [instance(1)], None)
@@ -212,7 +235,9 @@ async def test_a_final_delivery_is_not_planned_for(ledger: Ledger) -> None:
     assert await ledger.to_send(accepted.dispatch_id, "n2") == [instance(1)]
 
 
-async def test_counts_stay_when_the_dispatch_is_over(ledger: Ledger) -> None:
+async def test_counts_stay_when_the_dispatch_is_over(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1, 2, 3)
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
     ledger.post_result(dispatch, "n1", instance(2), UNKNOWN)
@@ -241,7 +266,9 @@ async def test_dispatches_long_over_can_be_forgotten(
         assert again.dispatch_id > running.dispatch_id > old.dispatch_id
 
 
-async def test_a_holding_is_replaced_and_what_nothing_needs_is_released(ledger: Ledger) -> None:
+async def test_a_holding_is_replaced_and_what_nothing_needs_is_released(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     assert await ledger.holding(SESSION) is None
     assert await ledger.keep(SESSION, [instance(1), instance(2)], '"v1"') == ()
     assert await ledger.holding(SESSION) == Holding('"v1"', 2)
@@ -267,7 +294,9 @@ async def test_objects_are_told_with_their_sizes_and_by_when_they_were_kept(
         assert await ledger.referenced([known, "0" * 64]) == {known}
 
 
-async def test_a_lost_object_drops_its_holdings_and_is_planned_anew(ledger: Ledger) -> None:
+async def test_a_lost_object_drops_its_holdings_and_is_planned_anew(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1, 2)
     await ledger.keep(OTHER_SESSION, [instance(9, study=2)], None)
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
@@ -282,7 +311,9 @@ async def test_a_lost_object_drops_its_holdings_and_is_planned_anew(ledger: Ledg
     assert await ledger.counts(dispatch, "n1") == Counts(total=2, stored=1)
 
 
-async def test_what_nothing_needs_any_more_is_released_on_request(ledger: Ledger) -> None:
+async def test_what_nothing_needs_any_more_is_released_on_request(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     dispatch = await planned(ledger, 1)
     await ledger.keep(SESSION, [instance(1, content="b")], None)
     assert await ledger.release_unused() == ()
@@ -307,12 +338,11 @@ async def test_reports_keep_their_order_and_ids_grow_over_a_restart(
         assert ledger.post_report("d", "frame d") > ids[2]
 
 
-async def test_uids_and_patient_ids_are_in_no_error(ledger: Ledger) -> None:
+async def test_uids_and_patient_ids_are_in_no_error(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
     canary = "CANARY^\udc80"
-    broken = type(instance(1))(
-        **{f: getattr(instance(1), f) for f in instance(1).__struct_fields__}
-        | {"patient_id": canary}
-    )
+    broken = changed(instance(1), patient_id=canary)
     with pytest.raises(UnicodeEncodeError) as caught:
         await ledger.keep(SESSION, [broken], None)
     assert "CANARY" not in str(caught.value)

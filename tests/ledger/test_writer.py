@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import apsw
 import pytest
@@ -14,23 +12,7 @@ from proxy.errors import LedgerError
 from proxy.ledger import Ledger
 from proxy.ledger.writer import LINGER_S, Writer
 from proxy.offload import Inline, Threads
-from tests.ledger.make import order
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Counting(Inline):
-    """Counts the blocking calls, and can hold them up."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.seconds = 0.0
-
-    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self.calls += 1
-        await trio.sleep(self.seconds)
-        return await super().__call__(function, *args, **kwargs)
+from tests.ledger.make import SlowOffload, order
 
 
 def names(connection: apsw.Connection) -> set[str]:
@@ -40,7 +22,7 @@ def names(connection: apsw.Connection) -> set[str]:
 async def test_what_is_posted_together_is_one_transaction(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    offload = Counting()
+    offload = SlowOffload()
     async with Ledger.open(tmp_path / "l.db", offload) as ledger:
         before = offload.calls
         for n in range(500):
@@ -54,7 +36,7 @@ async def test_what_is_posted_together_is_one_transaction(
 async def test_lonely_posts_wait_a_moment_for_company(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    offload = Counting()
+    offload = SlowOffload()
     async with Ledger.open(tmp_path / "l.db", offload) as ledger:
         before, began = offload.calls, trio.current_time()
         for n in range(20):
@@ -70,7 +52,7 @@ async def test_lonely_posts_wait_a_moment_for_company(
 async def test_settled_waits_for_a_commit_under_way(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    offload = Counting()
+    offload = SlowOffload()
     async with Ledger.open(tmp_path / "l.db", offload) as ledger:
         offload.seconds = 5.0
         ledger.post_document("slow", b"x")
@@ -83,7 +65,7 @@ async def test_settled_waits_for_a_commit_under_way(
 async def test_a_cancelled_caller_leaves_its_operation_behind(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    offload = Counting()
+    offload = SlowOffload()
     async with Ledger.open(tmp_path / "l.db", offload) as ledger:
         offload.seconds = 5.0
         with trio.move_on_after(1.0) as scope:
@@ -200,7 +182,7 @@ async def test_a_closed_ledger_takes_nothing(tmp_path: Path, autojump_clock: Moc
 async def test_a_last_commit_that_hangs_is_given_up(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    offload = Counting()
+    offload = SlowOffload()
     with pytest.RaisesGroup(LedgerError, flatten_subgroups=True):
         async with Ledger.open(tmp_path / "l.db", offload) as ledger:
             ledger.post_document("never", b"x")

@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import traceback
+import tracemalloc
 import zlib
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -56,7 +58,7 @@ def sample(name: str) -> Path:
 def written(syntax: str = ExplicitVRLittleEndian) -> bytes:
     data = data_set()
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    data.file_meta.TransferSyntaxUID = UID(syntax)
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     buffer = io.BytesIO()
@@ -212,8 +214,8 @@ def test_refuses_an_instance_without_a_uid(tmp_path: Path, keyword: str) -> None
     delattr(data, keyword)
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = "1.2.3"
-    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    data.file_meta.MediaStorageSOPClassUID = UID("1.2.3")
+    data.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5")
     buffer = io.BytesIO()
     dcmwrite(buffer, data, enforce_file_format=True)
     assert "missing" in refused(tmp_path, buffer.getvalue())
@@ -245,6 +247,28 @@ def test_an_item_length_may_look_like_a_vr(tmp_path: Path) -> None:
     assert got.study_instance_uid == "1.2.3"
 
 
+def test_unknown_sequences_are_implicit_inside(tmp_path: Path) -> None:
+    """PS3.5 6.2.2: a length of 0x4D41 would be read as the VR "AM" if it were explicit."""
+    value = struct.pack("<HHL", 0x0009, 0x1001, 0x4D41) + bytes(0x4D41)
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + value
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    unknown = struct.pack("<HH2sHL", 0x0009, 0x1000, b"UN", 0, 0xFFFFFFFF) + item + ends
+    content = written()
+    first_of_10 = content.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
+    got = read(tmp_path, content[:first_of_10] + unknown + content[first_of_10:])
+    assert got.study_instance_uid == "1.2.3"
+
+
+def test_deflated_bytes_may_look_like_the_meta_group(tmp_path: Path) -> None:
+    """An empty block, then a stored one: ``02 00`` is valid deflate (RFC 1951 3.2.3)."""
+    content = written(DeflatedExplicitVRLittleEndian)
+    start = read(tmp_path, content).offset
+    data = zlib.decompress(content[start:], -15)[:2000]
+    stored = b"\x02\x00" + struct.pack("<HH", len(data), len(data) ^ 0xFFFF) + data
+    assert zlib.decompressobj(-15).decompress(stored) == data
+    assert read(tmp_path, content[:start] + stored).offset == start
+
+
 def test_hostile_structures_end_soon(tmp_path: Path) -> None:
     content = written()
     start = read(tmp_path, content).offset
@@ -263,7 +287,11 @@ def test_inflates_only_the_head(tmp_path: Path) -> None:
     element = struct.pack("<HH2sHL", 0x0008, 0x0001, b"OB", 0, 500_000_000)
     bomb = packer.compress(element) + packer.compress(bytes(50_000_000)) + packer.flush()
     assert len(bomb) < 100_000
+    tracemalloc.start()
     refused(tmp_path, content[:start] + bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
     refused(tmp_path, content[:start] + b"\xff" * 1000)
 
 

@@ -86,7 +86,7 @@ def test_neither_a_link_nor_a_directory_nor_a_pipe_is_adopted(
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"not ours")
-    os.chmod(secret, 0o644)
+    secret.chmod(0o644)
     link = objects.staging(1) / "link"
     link.symlink_to(secret)
     with pytest.raises(OSError, match="symbolic"):

@@ -65,7 +65,9 @@ class Project:
         for name in ("__init__.py", "rows.py", "sample.py"):
             shutil.copy(Path(__file__).with_name(name), self.tests / "support")
         (self.tests / "conftest.py").write_text(CONFTEST)
-        (self.tests / "machines").mkdir()
+        for room in ("machines", "dicom"):
+            (self.tests / room).mkdir()
+        (self.tests / "dicom" / "test_node.py").write_text("def test_it():\n    pass\n")
         self.file = self.tests / "machines" / "test_ferry.py"
         self.file.write_text(TESTS)
         self.trace = pytester.path / "src" / "proxy" / "machines" / "trace.json"
@@ -100,6 +102,7 @@ def test_a_run_of_some_tests_is_not_judged(project: Project) -> None:
     project.trace.write_text("{}")
     for arguments in (
         ("-k", "voyage"),
+        ("tests/machines",),
         (f"{project.file}::test_a_voyage",),
         ("--deselect", "tests/machines/test_ferry.py::test_a_leak"),
     ):

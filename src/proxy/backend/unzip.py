@@ -36,6 +36,7 @@ def unzip(file: BinaryIO, meter: Meter) -> Iterator[Entry]:
         _opened(guarded) as archive,
     ):
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+        _refuse_overlaps(infos, archive.start_dir)
         packed = 0
         for info in infos:
             meter.entry()

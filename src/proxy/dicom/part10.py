@@ -29,11 +29,6 @@ class FileMeta(msgspec.Struct, frozen=True):
     offset: int
 
 
-def looks_like_part10(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` claims to be a DICOM file."""
-    return _start(head) is not None
-
-
 def read_file_meta(head: bytes) -> FileMeta:
     """Read the file meta group out of the first bytes of a file.
 

@@ -146,7 +146,7 @@ def _prepare(connection: apsw.Connection, *, was_unclean: bool) -> None:
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     if was_unclean and connection.pragma("integrity_check", 1) != "ok":
-        raise DAMAGED
+        raise LedgerError(str(DAMAGED), hint=DAMAGED.hint)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         sql = resources.files("proxy.ledger").joinpath(script).read_text(encoding="utf-8")
         with transaction(connection):

@@ -31,7 +31,7 @@ def log(
     if LOGGER.isEnabledFor(number):
         line: Line = {}
         if not EVENT.fullmatch(event):
-            refuse(event, "is not of the form noun.happened")
+            refuse("event", "is not of the form noun.happened")
             event = "unnamed"
         for name, value in (_context.get({}) | fields).items():
             if value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.fsm import Machine
+from proxy.machines.association import ASSOCIATION
 from proxy.machines.connection import CONNECTION
 from proxy.machines.delivery import DELIVERY
 from proxy.machines.dispatch import DISPATCH
@@ -17,5 +18,6 @@ MACHINES: tuple[Machine[Any, Any, Any], ...] = (
     NODE,
     DISPATCH,
     DELIVERY,
+    ASSOCIATION,
 )
 """Every machine, in the order a reader meets them: from ITH to the node."""

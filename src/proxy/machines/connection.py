@@ -165,9 +165,20 @@ def time_out(link: Link, event: ConnectTimedOut | HandshakeTimedOut) -> Result:
         error = "ITH did not answer in time"
     else:
         error = "ITH opened the WebSocket and then sent nothing"
+    return _wait_longer(link, error), ()
+
+
+def fail_inside(link: Link, event: ActivityFailed) -> Result:
+    """Count the attempt, say that the proxy itself failed and that the link is gone."""
+    error = f"internal error: {event.error}"
+    return _wait_longer(link, error), (WentOffline(error),)
+
+
+def _wait_longer(link: Link, error: str) -> Link:
+    """Count an attempt of which nobody said how long to wait: twice as long as the last time."""
     attempts = link.attempts + 1
-    wait = min(link.timeout_retry_seconds * 2**attempts, link.refused_seconds)
-    return replace(link, attempts=attempts, error=error, retry_in=wait), ()
+    wait = min(link.timeout_retry_seconds * 2.0 ** min(attempts, 32), link.refused_seconds)
+    return replace(link, attempts=attempts, error=error, retry_in=wait)
 
 
 def keep_refusal(link: Link, event: KeyRefused | KeyTaken) -> Result:
@@ -200,9 +211,7 @@ CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
         stay(
             CONNECTING,
             does="keep_link",
-            limit=limit(
-                lambda link: link.connect_seconds, ConnectTimedOut, "20 s"
-            ),
+            limit=limit(lambda link: link.connect_seconds, ConnectTimedOut, "20 s"),
         ),
         stay(
             HANDSHAKING,
@@ -296,7 +305,14 @@ CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
         row("CON-17", CLOSING, LinkDropped, CLOSED, doc="Gone all the same."),
         row("CON-18", CLOSING, KeyRefused, CLOSED, doc="Gone all the same."),
         row("CON-19", CLOSING, KeyTaken, CLOSED, doc="Gone all the same."),
-        row("CON-20", WIRED, ActivityFailed, BACKING_OFF, doc="A defect costs one link."),
+        row(
+            "CON-20",
+            WIRED,
+            ActivityFailed,
+            BACKING_OFF,
+            fail_inside,
+            doc="A defect costs one link, and waits before it costs the next.",
+        ),
         row("CON-21", CLOSING, ActivityFailed, CLOSED, doc="Gone all the same."),
     ),
     ignores=(

@@ -73,7 +73,7 @@ class AllStored(Event, frozen=True):
 
 
 class SomeRefused(Event, frozen=True):
-    """Nothing is left to send, but the node refused some instances."""
+    """Nothing is left to send, but the node does not have everything."""
 
     error: str
 
@@ -152,7 +152,9 @@ class GiveUpRequested(Event, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """What a delivery remembers beside its state; durations in seconds.
 
-    ``attempts`` counts the failed attempts since the node last took an instance.
+    ``attempts`` counts the failed attempts since the node last took an instance. ``refusal`` is why
+    the node last refused one, ``error`` what last went wrong or stopped it; ``stop`` is what the
+    stop under way is for.
     """
 
     files_total: int = 0
@@ -163,6 +165,7 @@ class Progress(msgspec.Struct, frozen=True):
     grace: float = 3.0
     error: str | None = None
     stop: Purpose | None = None
+    refusal: str | None = None
 
 
 class Advanced(msgspec.Struct, frozen=True):
@@ -215,7 +218,7 @@ def count_stored(progress: Progress, event: InstanceStored) -> Result:
 def count_refused(progress: Progress, event: InstanceRefused) -> Result:
     """Count the refusal and keep its reason."""
     refused = progress.files_refused + 1
-    return replace(progress, files_refused=refused, error=event.error), ()
+    return replace(progress, files_refused=refused, refusal=event.error), ()
 
 
 def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
@@ -246,10 +249,13 @@ def _stronger(progress: Progress, purpose: Purpose, reason: str) -> Progress:
     return replace(progress, stop=purpose, error=reason)
 
 
-def forget_stop(
-    progress: Progress, event: ResumeRequested | StoppedToGoOn | StoppedToHold
-) -> Result:
-    """The stop is done or no longer wanted."""
+def want_to_go_on(progress: Progress, event: ResumeRequested) -> Result:
+    """Go on afterwards: over a fresh association, because a restart may be due beneath the hold."""
+    return replace(progress, stop=Purpose.RESTART), ()
+
+
+def forget_stop(progress: Progress, event: StoppedToGoOn | StoppedToHold) -> Result:
+    """The stop is done."""
     return replace(progress, stop=None), ()
 
 
@@ -366,11 +372,11 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             "DLV-14",
             STOPPING,
             ResumeRequested,
-            STORING,
-            forget_stop,
-            doc="Resumed within the grace: the association stays.",
+            None,
+            want_to_go_on,
+            doc="Go on once the one in flight has ended.",
         ),
-        row("DLV-15", ABORTING, ResumeRequested, None, forget_stop, doc="Go on once it is cut."),
+        row("DLV-15", ABORTING, ResumeRequested, None, want_to_go_on, doc="Go on once it is cut."),
         row("DLV-16", BACKING_OFF, RestartRequested, WAITING, doc="No need to wait any longer."),
         row("DLV-17", STORING, RestartRequested, STOPPING, want_restart, doc="One may end."),
         row("DLV-18", ENDING, RestartRequested, None, want_restart, doc="A hold stays a hold."),

@@ -143,6 +143,11 @@ def distrust(health: Health, event: ActivityFailed) -> Result:
     return health, (GateClosed(health.error or ""),)
 
 
+def distrust_again(health: Health, event: ActivityFailed) -> Result:
+    """Ask again in a minute; work is kept away already."""
+    return Health(error=f"internal error: {event.error}", probe_in=60.0), ()
+
+
 def start_over(health: Health, event: ChangeRequested) -> Result:
     """What was known was of the old address."""
     return Health(), (GateOpened(),)
@@ -212,12 +217,13 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         row("NOD-12", (*ENABLED, DISABLED), RemoveRequested, REMOVED, doc="It is gone."),
         row(
             "NOD-13",
-            (*OPEN, PROBING),
+            OPEN,
             ActivityFailed,
             OFFLINE,
             distrust,
             doc="A defect in the probe costs a minute, not the node.",
         ),
+        row("NOD-14", PROBING, ActivityFailed, OFFLINE, distrust_again, doc="As NOD-13."),
     ),
     ignores=(
         ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),

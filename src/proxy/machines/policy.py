@@ -6,9 +6,21 @@ Machines have no guards. Who tells a machine something first asks here which fac
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+
+Ending: TypeAlias = (
+    delivery.AllStored
+    | delivery.SomeRefused
+    | delivery.AttemptFailed
+    | delivery.AttemptsExhausted
+    | delivery.StoppedToGoOn
+    | delivery.StoppedToHold
+    | delivery.StoppedToCancel
+)
+"""How an attempt to store can end."""
 
 
 def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
@@ -48,11 +60,13 @@ def after_fetch(
 
 
 def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
-    """How a delivery ends that has nothing left to send."""
+    """How a delivery ends that has nothing left to send; nothing at all is no success."""
+    if not progress.files_total:
+        return delivery.SomeRefused("nothing was left to send: it was deleted")
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
     missing = progress.files_total - progress.files_stored
-    why = progress.error or "the node refused them"
+    why = progress.refusal or "the node refused them"
     return delivery.SomeRefused(f"{missing} of {progress.files_total} instances refused: {why}")
 
 
@@ -67,6 +81,20 @@ def stopped(
             return delivery.StoppedToHold()
         case Purpose.RESTART | None:
             return delivery.StoppedToGoOn()
+
+
+def last_word(progress: Progress, ending: Ending) -> Ending:
+    """What to tell when the association is gone: a stop that came meanwhile is in ``progress``.
+
+    Only what the node said of every instance is stronger than a stop.
+    """
+    match ending:
+        case delivery.AllStored() | delivery.SomeRefused():
+            return ending
+        case delivery.AttemptFailed() | delivery.AttemptsExhausted():
+            return stopped(progress) if progress.stop else ending
+        case delivery.StoppedToGoOn() | delivery.StoppedToHold() | delivery.StoppedToCancel():
+            return stopped(progress)
 
 
 def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested | None:

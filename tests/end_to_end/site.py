@@ -1,0 +1,256 @@
+"""One site: the embedded backend in the cloud, the proxy in the middle, the site's nodes.
+
+    site.has(node_a, node_b)
+    site.offer("sess-1", instances)
+    await site.start()
+    ordered = await site.dispatch("sess-1", "a", "b")
+    closing = await site.closing(ordered)
+
+The proxy is the real service over real sockets, in the test's own process; ``program`` has it
+as a process that can be killed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from proxy import settings
+from proxy.demo import frames
+from proxy.demo.backend import FINAL, DemoBackend
+from proxy.demo.encoding import SampleInstance
+from proxy.demo.frames import Json
+from proxy.demo.rest import Archive
+
+from proxy.service import serve
+from proxy.supervisor import Supervisor
+from tests.end_to_end.sessions import pack
+
+PATIENCE_S = 30.0
+
+QUICK: Mapping[str, object] = {
+    "ith.ping_seconds": 1.0,
+    "ith.health_seconds": 1.0,
+    "ith.heartbeat_seconds": 1.0,
+    "ith.backoff_max_seconds": 1.0,
+    "dicom.retry_delay_seconds": 0.2,
+    "dicom.retry_max_seconds": 1.0,
+    "dicom.cancel_seconds": 2.0,
+    "dicom.echo_interval_seconds": 5.0,
+    "dispatch.progress_seconds": 0.1,
+    "limits.reserve_gb": 0.0,
+    "service.drain_seconds": 5.0,
+    "service.flush_seconds": 2.0,
+}
+"""Settings for tests that last seconds."""
+
+
+class Peer(Protocol):
+    """Where a node is; the embedded one and the programs both know."""
+
+    @property
+    def ae_title(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+@dataclass
+class Running:
+    """The proxy while it runs in this process."""
+
+    supervisor: Supervisor
+    ended: trio.Event
+
+
+class Site:
+    """A backend, a proxy that can be started and stopped, and what its nodes are configured as."""
+
+    def __init__(self, root: Path, backend: DemoBackend, nursery: trio.Nursery) -> None:
+        self.root = root
+        self.backend = backend
+        self.state = root / "state"
+        self._nursery = nursery
+        self._running: Running | None = None
+
+    # What ITH has ---------------------------------------------------------------------------
+
+    def has(self, *, is_active: bool = True, **nodes: Peer | Json) -> None:
+        """Configure ITH with these nodes, by id, and no others."""
+        self.backend.rest.configuration["is_active"] = is_active
+        self.backend.rest.configuration["nodes"] = [
+            peer if isinstance(peer, dict) else node(node_id, peer)
+            for node_id, peer in nodes.items()
+        ]
+
+    def offer(
+        self, session_id: str, instances: Sequence[SampleInstance], *more: bytes
+    ) -> Archive:
+        """Let ITH have an archive of these instances, packed as badly as real ones are."""
+        return self.backend.rest.offer("session", session_id, pack(instances, *more))
+
+    # The proxy ------------------------------------------------------------------------------
+
+    async def start(self, **changes: object) -> Supervisor:
+        """Start the proxy and wait until ITH hears from it; a change is ``dicom__retry_count=1``."""
+        greetings = len(self.backend.frames_named("config_update"))
+        self._running = await self._nursery.start(self._serve, self._settings(changes))
+        await self.until(lambda: len(self.backend.frames_named("config_update")) > greetings)
+        return self._running.supervisor
+
+    async def stop(self) -> None:
+        """Stop the proxy as SIGTERM does."""
+        assert self._running is not None
+        self._running.supervisor.drain("the test stops it")
+        with trio.fail_after(PATIENCE_S):
+            await self._running.ended.wait()
+        self._running = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor of the proxy that runs."""
+        assert self._running is not None
+        return self._running.supervisor
+
+    def _settings(self, changes: Mapping[str, object]) -> settings.Settings:
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        config = self.root / "config.toml"
+        config.touch()
+        settings.prepare(self.state)
+        return settings.load(
+            config=config,
+            state_dir=self.state,
+            flags={path: ("the test", value) for path, value in {**QUICK, **named}.items()},
+            environ={"ITH_URL": self.backend.url, "ITH_TOKEN": self.backend.key},
+        )
+
+    async def _serve(
+        self, given: settings.Settings, *, task_status: trio.TaskStatus[Running]
+    ) -> None:
+        ended = trio.Event()
+        async with trio.open_nursery() as nursery:
+            supervisor = await nursery.start(lambda task_status: _serve(given, task_status, ended))
+            task_status.started(Running(supervisor, ended))
+
+    # What ITH says and hears ------------------------------------------------------------------
+
+    async def dispatch(self, session_id: str, *node_ids: str, **more: str) -> str:
+        """Send ``session.dispatch`` and return its correlation id."""
+        event = frames.session_dispatch(session_id, node_ids, **more)
+        await self.backend.send_event(event)
+        return str(event["correlation_id"])
+
+    async def closing(self, correlation_id: str, within: float = PATIENCE_S) -> Json:
+        """Return the payload of the dispatch's closing message, the one without a node."""
+        return await self.ending(correlation_id, None, within)
+
+    async def ending(
+        self, correlation_id: str, node_id: str | None, within: float = PATIENCE_S
+    ) -> Json:
+        """Return the payload that tells how the delivery to a node ended."""
+        ended = lambda: self.backend.final_status(correlation_id, node_id)  # noqa: E731
+        await self.until(lambda: ended() is not None, within)
+        payload = ended()
+        assert payload is not None
+        return payload
+
+    async def until(self, happened: Callable[[], bool], within: float = PATIENCE_S) -> None:
+        """Wait until something is so, wherever it happens."""
+        with trio.fail_after(within):
+            while not happened():
+                await trio.sleep(0.01)
+
+    def statuses(self, correlation_id: str) -> list[Json]:
+        """Return the frames that told of a dispatch, in the order they came."""
+        return [
+            frame
+            for frame in self.backend.frames_named("dispatch.status")
+            if frame["correlation_id"] == correlation_id
+        ]
+
+    def heartbeat(self) -> Json:
+        """Return the payload of the latest heartbeat."""
+        beats = self.backend.frames_named("proxy.heartbeat")
+        payload: Json = beats[-1]["payload"] if beats else {}
+        return payload
+
+    # What is on disk ------------------------------------------------------------------------
+
+    @property
+    def objects(self) -> list[Path]:
+        """The files of the local PACS."""
+        return [path for path in (self.state / "objects").rglob("*") if path.is_file()]
+
+    def files_with(self, *texts: bytes) -> list[str]:
+        """Return which files of the state directory hold one of the texts, as raw bytes."""
+        return [
+            f"{path.name}: {text!r}"
+            for path in self.state.rglob("*")
+            if path.is_file()
+            for text in texts
+            if text in path.read_bytes()
+        ]
+
+    def rows(self, table: str) -> int:
+        """Count a table of the ledger; the proxy must not run, it locks the file."""
+        assert self._running is None
+        with sqlite3.connect(self.state / "ledger.db") as ledger:
+            (count,) = ledger.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        ledger.close()
+        return int(count)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the local PACS takes."""
+        return sum(os.stat(path).st_size for path in self.objects)
+
+
+async def _serve(
+    given: settings.Settings, task_status: trio.TaskStatus[Supervisor], ended: trio.Event
+) -> None:
+    try:
+        await serve(given, signals=False, task_status=task_status)
+    finally:
+        ended.set()
+
+
+def node(node_id: str, peer: Peer, **more: object) -> Json:
+    """Return a node as ITH's configuration describes it."""
+    return frames.rest_node(node_id, peer.ae_title, peer.host, peer.port, **more)
+
+
+def changed(node_id: str, peer: Peer, **more: object) -> Json:
+    """Return a node as ``proxy.nodes_changed`` describes it."""
+    return frames.event_node(node_id, peer.ae_title, peer.host, peer.port, **more)
+
+
+def assert_tells_the_truth(payloads: Sequence[Json], node_id: str, total: int) -> None:
+    """Check one node's stream: its order, its numbers, and that it ended once."""
+    words = [payload["status"] for payload in payloads]
+    progress = [payload["progress"] for payload in payloads]
+    order = ["downloading", "processing", *FINAL]
+    assert words == sorted(words, key=order.index), words
+    assert sum(word in FINAL for word in words) == 1
+    assert progress == sorted(progress), progress
+    assert [each == 100 for each in progress] == [word == "completed" for word in words]
+    assert {payload["node_id"] for payload in payloads} == {node_id}
+    sent = [payload["files_sent"] for payload in payloads]
+    assert sent == sorted(sent)
+    known = [p["files_total"] for p in payloads if p["status"] != "downloading"]
+    assert set(known) == {total}
+
+
+@asynccontextmanager
+async def a_site(root: Path) -> AsyncIterator[Site]:
+    """Run a backend while the block lasts, and the proxy when the test starts it."""
+    async with DemoBackend().running() as backend, trio.open_nursery() as nursery:
+        yield Site(root, backend, nursery)
+        nursery.cancel_scope.cancel("the test is over")

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from proxy.fsm import Event, Step
+from proxy.machines.delivery import Outcome
+from proxy.machines.dispatch import (
+    ACCEPTED,
+    BACKING_OFF,
+    CANCELLED,
+    CLOSED,
+    COMPLETED,
+    DELIVERING,
+    DISPATCH,
+    DUPLICATE,
+    FAILED,
+    FETCHING,
+    HELD,
+    OPEN,
+    OVER,
+    QUEUED,
+    AllCancelled,
+    AllDelivered,
+    AlreadyKnown,
+    DispatchOutput,
+    DispatchOver,
+    DispatchState,
+    Downloading,
+    FetchAdvanced,
+    Fetched,
+    FetchExhausted,
+    FetchFailed,
+    GiveUp,
+    HandOver,
+    HoldRequested,
+    Recorded,
+    RecordedWhilePaused,
+    ResumeRequested,
+    SomeFailed,
+    TurnGranted,
+    Withdraw,
+    Work,
+)
+from proxy.runner import Run
+from proxy.slots import Slots
+from tests.machines.story import failed, names, now, told, untouched
+from tests.machines.walk import Walk, walk
+from tests.support.machine_suite import oracle_agrees, running, sweep_legal
+from tests.support.schedules import cancelled_at_every_step, in_every_order
+
+EVERYWHERE = names(
+    "ACCEPTED QUEUED FETCHING BACKING_OFF DELIVERING HELD COMPLETED FAILED CANCELLED DUPLICATE"
+)
+# every delivery may end, by request, in the instant in which an activity has one more thing to say
+ENDED = names("COMPLETED FAILED CANCELLED")
+FETCH_SAYS = names("FETCHING HELD QUEUED") | ENDED  # held, or held and resumed, in that instant
+LEGAL = {
+    "Recorded": names("ACCEPTED") | ENDED,
+    "RecordedWhilePaused": names("ACCEPTED") | ENDED,
+    "AlreadyKnown": names("ACCEPTED") | ENDED,
+    "TurnGranted": names("QUEUED HELD") | ENDED,
+    "FetchAdvanced": FETCH_SAYS,
+    "Fetched": FETCH_SAYS,
+    "FetchFailed": FETCH_SAYS,
+    "FetchExhausted": FETCH_SAYS,
+    "RetryDue": names("BACKING_OFF"),
+    "ActivityFailed": names("ACCEPTED QUEUED FETCHING"),
+    # the supervisor speaks when it likes
+    "HoldRequested": EVERYWHERE,
+    "ResumeRequested": EVERYWHERE,
+    "AllDelivered": EVERYWHERE,
+    "SomeFailed": EVERYWHERE,
+    "AllCancelled": EVERYWHERE,
+}
+NEW = Work()
+hold = HoldRequested("paused by ITH")
+
+
+def over(outcome: Outcome, work: Work) -> list[DispatchOutput]:
+    return [DispatchOver(outcome, work)]
+
+
+def test_what_may_come_when() -> None:
+    sweep_legal(DISPATCH, LEGAL, NEW)
+
+
+def test_a_foreign_interpreter_agrees() -> None:
+    assert oracle_agrees(DISPATCH, NEW) == 10 * 15
+
+
+async def test_fetched_and_delivered(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, ACCEPTED) as bench:
+        assert told(bench, Recorded()) == (QUEUED, NEW, [])
+        assert told(bench, TurnGranted()) == (FETCHING, NEW, [Downloading(0)])
+        half = Work(percent=50)
+        assert told(bench, FetchAdvanced(50)) == (FETCHING, half, [Downloading(50)])
+        whole = Work(percent=100, files_total=9)
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+        await trio.sleep(80_000)
+        assert told(bench, AllDelivered()) == (COMPLETED, whole, over(Outcome.COMPLETED, whole))
+
+
+async def test_a_download_is_tried_again(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, FETCHING) as bench:
+        bench.run.tell(FetchAdvanced(40))
+        waiting = Work(attempts=1, retry_in=8, percent=40, error="timeout")
+        assert told(bench, FetchFailed("timeout", 8)) == (BACKING_OFF, waiting, [])
+        await trio.sleep(7)
+        assert bench.run.state is BACKING_OFF
+        await trio.sleep(2)
+        assert now(bench) == (QUEUED, waiting, [])
+        again = replace(waiting, percent=0)
+        assert told(bench, TurnGranted()) == (FETCHING, again, [Downloading(0)])
+        whole = replace(waiting, percent=100, files_total=9, error=None)
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+
+
+async def test_what_cannot_be_fetched_ends_every_delivery(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, FETCHING) as bench:
+        work = Work(error="not found")
+        outputs = [GiveUp("not found"), *over(Outcome.FAILED, work)]
+        assert told(bench, FetchExhausted("not found")) == (FAILED, work, outputs)
+        assert untouched(bench, SomeFailed("1 of 1 nodes lack instances"))
+
+
+async def test_the_same_order_again_is_withdrawn(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, ACCEPTED) as bench:
+        assert told(bench, AlreadyKnown()) == (DUPLICATE, NEW, [Withdraw()])
+
+
+async def test_an_order_that_comes_in_a_pause_is_kept(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, ACCEPTED) as bench:
+        assert untouched(bench, hold)
+        assert told(bench, RecordedWhilePaused()) == (HELD, NEW, [])
+        await trio.sleep(80_000)
+        assert untouched(bench, hold)
+        assert told(bench, ResumeRequested()) == (QUEUED, NEW, [])
+
+
+@pytest.mark.parametrize("state", [QUEUED, FETCHING, BACKING_OFF])
+async def test_a_pause_ends_a_download(state: DispatchState, autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        kept = bench.run.data
+        assert told(bench, hold) == (HELD, kept, [])
+        assert told(bench, ResumeRequested()) == (QUEUED, kept, [])
+
+
+async def test_a_pause_leaves_the_deliveries_to_themselves(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, DELIVERING) as bench:
+        assert untouched(bench, hold)
+        assert untouched(bench, ResumeRequested())
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, QUEUED, FETCHING, BACKING_OFF])
+async def test_what_is_not_held_is_not_resumed(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, ResumeRequested())
+
+
+@pytest.mark.parametrize("state", OPEN)
+async def test_it_ends_with_its_last_delivery(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    for event, end, outcome in (
+        (AllDelivered(), COMPLETED, Outcome.COMPLETED),
+        (SomeFailed("1 of 2"), FAILED, Outcome.FAILED),
+        (AllCancelled("deleted"), CANCELLED, Outcome.CANCELLED),
+    ):
+        async with running(DISPATCH, NEW, state) as bench:
+            error = getattr(event, "error", bench.run.data.error)
+            work = replace(bench.run.data, error=error)
+            assert told(bench, event) == (end, work, over(outcome, work))
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, QUEUED, FETCHING])
+async def test_a_defect_ends_one_dispatch(state: DispatchState, autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        error = "internal error: RuntimeError"
+        work = Work(error=error)
+        assert await failed(bench) == (FAILED, work, [GiveUp(error), *over(Outcome.FAILED, work)])
+
+
+@pytest.mark.parametrize("state", CLOSED)
+async def test_recorded_in_the_instant_it_ended(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, Recorded())
+        assert untouched(bench, RecordedWhilePaused())
+        assert untouched(bench, AlreadyKnown())
+
+
+@pytest.mark.parametrize("state", [HELD, *CLOSED])
+async def test_a_turn_that_comes_too_late_is_not_used(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, TurnGranted())
+
+
+@pytest.mark.parametrize("state", [QUEUED, HELD, *CLOSED])
+async def test_a_download_that_was_stopped_has_no_say(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, FetchAdvanced(70))
+        assert untouched(bench, Fetched(9))
+        assert untouched(bench, FetchFailed("reset", 1))
+        assert untouched(bench, FetchExhausted("not found"))
+
+
+@pytest.mark.parametrize("state", OVER)
+@pytest.mark.parametrize(
+    "event", [hold, ResumeRequested(), AllDelivered(), SomeFailed("late"), AllCancelled("late")]
+)
+async def test_over_is_over(event: Event, state: DispatchState, autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, event)
+
+
+class DispatchWalk(Walk):
+    machine = DISPATCH
+    start = NEW
+
+    def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
+        assert step.data.attempts >= self.data.attempts
+        if step.after is DELIVERING and self.state is not DELIVERING:
+            assert isinstance(event, Fetched)
+            assert step.outputs[-1] == HandOver(event.files_total)
+        if step.after is COMPLETED:
+            assert self.state is COMPLETED or isinstance(event, AllDelivered)
+        if step.after is HELD and isinstance(event, HoldRequested):
+            assert step.data == self.data
+
+    def look(self) -> None:
+        ends = [output for output in self.outputs if isinstance(output, DispatchOver)]
+        withdrawn = [output for output in self.outputs if isinstance(output, Withdraw)]
+        assert len(ends) == (self.state in CLOSED)
+        assert len(withdrawn) == (self.state is DUPLICATE)
+        if ends:
+            assert self.outputs[-1] is ends[0]
+            assert ends[0].outcome.name == self.state.name
+            assert ends[0].work == self.data
+        hand_overs = [output for output in self.outputs if isinstance(output, HandOver)]
+        assert len(hand_overs) <= 1
+        gave_up = any(isinstance(output, GiveUp) for output in self.outputs)
+        assert not gave_up or self.state is FAILED
+
+
+def test_it_is_closed_exactly_once_and_that_is_the_last_word() -> None:
+    walk(DispatchWalk)
+
+
+class Fetcher:
+    """Activities that take a second for each thing they do, and one download at a time."""
+
+    def __init__(self, slots: Slots, fetches: list[Event] | None = None) -> None:
+        self.slots = slots
+        self.turn: Any = None
+        self.fetches = fetches or [Fetched(9)]
+        self.downloads = 0
+        self.outputs: list[DispatchOutput] = []
+        activities = {"record": self.record, "wait_for_turn": self.wait, "fetch": self.fetch}
+        self.run = Run(DISPATCH, NEW, activities, self.emit)
+
+    def emit(self, output: DispatchOutput) -> None:
+        self.outputs.append(output)
+
+    async def record(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+        await trio.sleep(1)
+        run.tell(Recorded())
+
+    async def wait(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+        await trio.sleep(1)
+        turn = await self.slots.take(0)
+        run.tell(TurnGranted())
+        if run.state is FETCHING:
+            self.turn = turn
+        else:
+            turn.give_back()
+
+    async def fetch(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+        self.downloads += 1
+        try:
+            for percent in (30, 60):
+                await trio.sleep(1)
+                run.tell(FetchAdvanced(percent))
+            await trio.sleep(1)
+            run.tell(self.fetches.pop(0))
+        finally:
+            self.downloads -= 1
+            self.turn.give_back()
+
+    async def live(self, *requests: tuple[float, Event], deliver: float = 5) -> None:
+        async def ask(at: float, event: Event) -> None:
+            await trio.sleep(at)
+            self.run.tell(event)
+
+        async def deliveries() -> None:
+            await self.run.until(DELIVERING, *OVER)
+            await trio.sleep(deliver)
+            self.run.tell(AllDelivered())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run.run)
+            nursery.start_soon(deliveries)
+            for at, event in requests:
+                nursery.start_soon(ask, at, event)
+
+
+async def test_a_download_that_fails_twice_and_is_paused_once(autojump_clock: MockClock) -> None:
+    slots = Slots(1)
+    fetches: list[Event] = [FetchFailed("reset", 10), FetchFailed("reset", 20), Fetched(9)]
+    at = Fetcher(slots, fetches)
+    await at.live((7, hold), (17, ResumeRequested()))
+    assert at.run.state is COMPLETED
+    tries = [Downloading(0), Downloading(30), Downloading(60)]
+    ends = [Downloading(100), HandOver(9), DispatchOver(Outcome.COMPLETED, at.run.data)]
+    assert at.outputs == [*tries, *tries, *tries, *ends]
+    assert at.run.data == Work(attempts=2, retry_in=20, percent=100, files_total=9)
+    assert (slots.taken, at.downloads) == (0, 0)
+
+
+@pytest.mark.parametrize("instant", [1, 2, 3, 4, 5])
+def test_a_pause_in_the_instant_something_is_said(instant: float) -> None:
+    async def scenario() -> tuple[DispatchState, int, int]:
+        at = Fetcher(Slots(1), [Fetched(9), Fetched(9)])
+        with trio.fail_after(100):
+            await at.live((instant, hold), (instant, ResumeRequested()), (50, ResumeRequested()))
+        ends = [output for output in at.outputs if isinstance(output, DispatchOver)]
+        return at.run.state, len(ends), at.slots.taken + at.downloads
+
+    assert in_every_order(scenario).keys() == {(COMPLETED, 1, 0)}
+
+
+@pytest.mark.parametrize("instant", [1, 2, 3, 4, 5, 10])
+def test_an_end_in_the_instant_something_is_said(instant: float) -> None:
+    async def scenario() -> tuple[int, int]:
+        at = Fetcher(Slots(1))
+        with trio.fail_after(100):
+            await at.live((instant, AllCancelled("deleted")), (instant, hold))
+        assert at.run.state in {CANCELLED, COMPLETED}
+        assert isinstance(at.outputs[-1], DispatchOver)
+        ends = [output for output in at.outputs if isinstance(output, DispatchOver)]
+        return len(ends), at.slots.taken + at.downloads
+
+    assert in_every_order(scenario).keys() == {(1, 0)}
+
+
+def test_wherever_it_is_cancelled_every_turn_is_given_back() -> None:
+    slots = Slots(1)
+    world: list[Fetcher] = []
+
+    async def scenario() -> None:
+        world[:] = [Fetcher(slots, [FetchFailed("reset", 10), Fetched(9)]), Fetcher(slots)]
+        async with trio.open_nursery() as nursery:
+            for each in world:
+                nursery.start_soon(each.live, (6, hold), (9, ResumeRequested()))
+
+    def check() -> None:
+        assert (slots.taken, slots.waiting) == (0, 0)
+        for each in world:
+            assert each.downloads == 0
+            ends = [output for output in each.outputs if isinstance(output, DispatchOver)]
+            assert len(ends) == each.run.over
+            assert ends == each.outputs[-1:] or not ends
+
+    assert cancelled_at_every_step(scenario, check) > 40
+    assert [each.run.state for each in world] == [COMPLETED, COMPLETED]

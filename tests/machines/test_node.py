@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from proxy.fsm import ActivityFailed, Event, Step
+from proxy.machines import policy
+from proxy.machines.node import (
+    DISABLED,
+    ENABLED,
+    NODE,
+    OFFLINE,
+    ONLINE,
+    OPEN,
+    PROBING,
+    REMOVED,
+    SUSPECT,
+    UNKNOWN,
+    BreakerTripped,
+    ChangeRequested,
+    DisableRequested,
+    EnableRequested,
+    GateClosed,
+    GateOpened,
+    Health,
+    HoldDeliveries,
+    NodeAnswered,
+    NodeFailed,
+    NodeOutput,
+    NodeState,
+    RemoveRequested,
+    ResumeDeliveries,
+)
+from proxy.runner import Run
+from tests.machines.story import failed, names, now, told, untouched
+from tests.machines.walk import Walk, walk
+from tests.support.machine_suite import oracle_agrees, running, sweep_legal
+from tests.support.schedules import cancelled_at_every_step, in_every_order
+
+EVERYWHERE = names("UNKNOWN ONLINE SUSPECT OFFLINE PROBING DISABLED REMOVED")
+LEGAL = {
+    # any delivery may have news of the node, however late
+    "NodeAnswered": EVERYWHERE,
+    "NodeFailed": EVERYWHERE,
+    "BreakerTripped": EVERYWHERE,
+    # ITH configures when it likes
+    "ChangeRequested": EVERYWHERE,
+    "DisableRequested": EVERYWHERE,
+    "EnableRequested": EVERYWHERE,
+    "RemoveRequested": EVERYWHERE,
+    "ProbeDue": names("OFFLINE"),
+    "ActivityFailed": names("UNKNOWN ONLINE SUSPECT PROBING"),
+}
+WELL = Health()
+GONE = "connection refused"
+DOWN = Health(failures=3, error=GONE, probe_in=30)
+
+fails = NodeFailed(GONE)
+trips = BreakerTripped(GONE, 30)
+
+
+def test_what_may_come_when() -> None:
+    sweep_legal(NODE, LEGAL, WELL)
+
+
+def test_a_foreign_interpreter_agrees() -> None:
+    assert oracle_agrees(NODE, WELL) == 7 * 9
+
+
+async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, UNKNOWN) as bench:
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [])
+        assert told(bench, fails) == (SUSPECT, Health(1, error=GONE), [])
+        assert told(bench, fails) == (SUSPECT, Health(2, error=GONE), [])
+        assert told(bench, trips) == (OFFLINE, DOWN, [GateClosed(GONE)])
+        await trio.sleep(29)
+        assert bench.run.state is OFFLINE
+        await trio.sleep(2)
+        assert now(bench) == (PROBING, DOWN, [GateClosed(GONE)])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+
+
+async def test_a_probe_that_fails_waits_longer(autojump_clock: MockClock) -> None:
+    async with running(NODE, DOWN, PROBING) as bench:
+        again = Health(failures=bench.run.data.failures + 1, error=GONE, probe_in=60)
+        assert told(bench, BreakerTripped(GONE, 60)) == (OFFLINE, again, [])
+        await trio.sleep(59)
+        assert bench.run.state is OFFLINE
+        await trio.sleep(2)
+        assert bench.run.state is PROBING
+
+
+async def test_one_answer_makes_up_for_failures(autojump_clock: MockClock) -> None:
+    async with running(NODE, Health(2, error=GONE), SUSPECT) as bench:
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [])
+
+
+@pytest.mark.parametrize("state", OPEN)
+async def test_the_breaker_trips_in_any_open_state(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = Health(2)
+        assert told(bench, trips) == (OFFLINE, DOWN, [GateClosed(GONE)])
+
+
+async def test_a_delivery_from_before_proves_the_node(autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, OFFLINE) as bench:
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+
+
+@pytest.mark.parametrize("state", [OFFLINE, PROBING])
+async def test_a_delivery_from_before_fails_too(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = DOWN
+        assert told(bench, fails) == (state, Health(4, 30, GONE), [])
+
+
+async def test_the_breaker_trips_but_once(autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, OFFLINE) as bench:
+        bench.run.data = DOWN
+        assert told(bench, BreakerTripped("reset", 50)) == (OFFLINE, Health(4, 50, "reset"), [])
+
+
+@pytest.mark.parametrize("state", ENABLED)
+async def test_a_new_address_is_a_new_node(state: NodeState, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = DOWN
+        assert told(bench, ChangeRequested()) == (UNKNOWN, WELL, [GateOpened()])
+
+
+@pytest.mark.parametrize("state", ENABLED)
+async def test_disabled_and_enabled(state: NodeState, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = DOWN
+        assert told(bench, DisableRequested()) == (DISABLED, WELL, [HoldDeliveries()])
+        await trio.sleep(80_000)
+        on = [ResumeDeliveries(), GateOpened()]
+        assert told(bench, EnableRequested()) == (UNKNOWN, WELL, on)
+
+
+@pytest.mark.parametrize("state", [*ENABLED, DISABLED])
+async def test_removed_whatever_it_was(state: NodeState, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, state) as bench:
+        kept = bench.run.data
+        assert told(bench, RemoveRequested()) == (REMOVED, kept, [])
+
+
+@pytest.mark.parametrize("state", OPEN)
+async def test_a_defect_in_the_probe_costs_a_minute(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        error = "internal error: RuntimeError"
+        distrusted = Health(error=error, probe_in=60)
+        assert await failed(bench) == (OFFLINE, distrusted, [GateClosed(error)])
+        await trio.sleep(59)
+        assert bench.run.state is OFFLINE
+        await trio.sleep(2)
+        assert bench.run.state is PROBING
+
+
+async def test_a_defect_in_the_one_probe_keeps_the_gate_closed(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(NODE, WELL, PROBING) as bench:
+        distrusted = Health(error="internal error: RuntimeError", probe_in=60)
+        assert await failed(bench) == (OFFLINE, distrusted, [])
+
+
+@pytest.mark.parametrize("state", ENABLED)
+async def test_who_is_active_is_not_enabled(state: NodeState, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, state) as bench:
+        assert untouched(bench, EnableRequested())
+
+
+@pytest.mark.parametrize(
+    "event", [NodeAnswered(), fails, trips, ChangeRequested(), DisableRequested()]
+)
+async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, DISABLED) as bench:
+        assert untouched(bench, event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        NodeAnswered(),
+        fails,
+        trips,
+        ChangeRequested(),
+        DisableRequested(),
+        EnableRequested(),
+        RemoveRequested(),
+    ],
+)
+async def test_removed_is_removed(event: Event, autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, REMOVED) as bench:
+        assert untouched(bench, event)
+
+
+class NodeWalk(Walk):
+    machine = NODE
+    start = WELL
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_open = True
+        self.held = False
+
+    def exact(self, event: Event) -> Event | None:
+        if isinstance(event, NodeFailed | BreakerTripped):
+            threshold = 3 if self.state in OPEN else 1
+            return policy.node_failed(
+                self.data, event.error, threshold=threshold, interval=10, cap=100, chance=0.5
+            )
+        return event
+
+    def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
+        for output in step.outputs:
+            if isinstance(output, GateClosed):
+                assert self.gate_open
+                self.gate_open = False
+            if isinstance(output, GateOpened):
+                self.gate_open = True
+            if isinstance(output, HoldDeliveries):
+                assert not self.held
+                self.held = True
+            if isinstance(output, ResumeDeliveries):
+                assert self.held
+                self.held = False
+        if isinstance(event, ActivityFailed):
+            assert step.after is OFFLINE
+
+    def look(self) -> None:
+        if self.state in OPEN:
+            assert self.gate_open
+            assert self.data.failures < 3
+        if self.state in {OFFLINE, PROBING}:
+            assert not self.gate_open
+            assert self.data.probe_in > 0
+        if self.state in ENABLED:
+            assert not self.held
+        if self.state in {UNKNOWN, ONLINE, DISABLED}:
+            assert self.data == WELL
+        if self.state is DISABLED:
+            assert self.held
+
+
+def test_the_gate_is_closed_while_the_breaker_is_open() -> None:
+    walk(NodeWalk)
+
+
+class Probed:
+    """A node that can be reached or not, probed every ten seconds with a C-ECHO of one second."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.echoes = 0
+        self.most = 0
+        self.outputs: list[NodeOutput] = []
+        activities = {"probe_regularly": self.regularly, "probe_once": self.ask}
+        self.run = Run(NODE, WELL, activities, self.outputs.append)
+
+    async def regularly(self, run: Run[NodeState, Health, NodeOutput]) -> None:
+        while True:
+            await self.ask(run)
+            await trio.sleep(10)
+
+    async def ask(self, run: Run[NodeState, Health, NodeOutput]) -> None:
+        self.echoes += 1
+        self.most = max(self.most, self.echoes)
+        try:
+            await trio.sleep(1)
+        finally:
+            self.echoes -= 1
+        if self.up:
+            run.tell(NodeAnswered())
+            return
+        threshold = 1 if run.state in {OFFLINE, PROBING} else 3
+        run.tell(
+            policy.node_failed(
+                run.data, GONE, threshold=threshold, interval=10, cap=100, chance=0.5
+            )
+        )
+
+    async def live(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run.run)
+            await trio.sleep(30)
+            self.up = False
+            await trio.sleep(300)
+            assert self.run.state in {OFFLINE, PROBING}
+            self.up = True
+            await self.run.until(ONLINE)
+            self.run.tell(DisableRequested())
+            await trio.sleep(100)
+            assert not self.echoes
+            self.run.tell(EnableRequested())
+            await self.run.until(ONLINE)
+            self.run.tell(RemoveRequested())
+
+
+async def test_the_life_of_a_node(autojump_clock: MockClock) -> None:
+    node = Probed()
+    await node.live()
+    reopened = [GateOpened(), HoldDeliveries(), ResumeDeliveries(), GateOpened()]
+    assert node.outputs == [GateClosed(GONE), *reopened]
+    assert (node.echoes, node.most) == (0, 1)
+    assert node.run.state is REMOVED
+
+
+def test_an_echo_that_comes_back_in_the_instant_of_a_change() -> None:
+    for event, ends in (
+        (DisableRequested(), {DISABLED}),
+        (RemoveRequested(), {REMOVED}),
+        # answered before the change: unknown again; after it: of the old address, yet an answer
+        (ChangeRequested(), {UNKNOWN, ONLINE}),
+    ):
+
+        async def scenario(event: Event = event) -> NodeState:
+            node = Probed()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.run.run)
+                await trio.sleep(1)
+                node.run.tell(event)
+                await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
+            assert (node.echoes, node.most) == (0, 1)
+            return node.run.state
+
+        assert in_every_order(scenario).keys() <= ends
+        assert in_every_order(scenario).keys()
+
+
+def test_wherever_it_is_cancelled_no_echo_is_left() -> None:
+    world: list[Probed] = []
+
+    async def scenario() -> None:
+        world[:] = [Probed()]
+        await world[0].live()
+
+    def check() -> None:
+        assert world[0].echoes == 0
+        assert world[0].most <= 1
+        reopened = [GateOpened(), HoldDeliveries(), ResumeDeliveries(), GateOpened()]
+        assert world[0].outputs == [GateClosed(GONE), *reopened][: len(world[0].outputs)]
+
+    assert cancelled_at_every_step(scenario, check) > 10
+    assert len(world[0].outputs) == 5
