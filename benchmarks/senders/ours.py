@@ -32,16 +32,17 @@ def instance(path: Path) -> Instance:
     )
 
 
-async def send(port: int, ae_title: str, directory: Path) -> None:
-    """Send every file of the directory over one association for each 128 contexts."""
-    files = {instance(path): path for path in sorted(directory.iterdir())}
+async def send(port: int, ae_title: str, files: dict[Instance, Path]) -> None:
+    """Send all files over one association."""
     target = Target("127.0.0.1", port, ae_title, "BENCHMARK")
     (proposals,) = plan(files)
     async with associate(TcpNetwork(), target, proposals, Clocks()) as association:
         for each, path in files.items():
             result = await store(association, each, path)
-            assert result.status == 0, result
+            if result.status != 0:
+                sys.exit(f"status {result.status}")
 
 
 if __name__ == "__main__":
-    trio.run(send, int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    paths = sorted(Path(sys.argv[3]).iterdir())
+    trio.run(send, int(sys.argv[1]), sys.argv[2], {instance(path): path for path in paths})

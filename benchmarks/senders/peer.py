@@ -20,10 +20,12 @@ def send(port: int, ae_title: str, directory: Path) -> None:
     for sop_class, syntax in kinds:
         entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", port, ae_title=ae_title)
-    assert association.is_established
+    if not association.is_established:
+        sys.exit("no association")
     for path in files:
         status = association.send_c_store(dcmread(path))
-        assert status.Status == 0, status
+        if status.Status != 0:
+            sys.exit(f"status {status.Status}")
     association.release()
 
 
