@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from proxy.activities.delivery import DeliveryActivities
 from proxy.activities.dispatch import DispatchActivities
-from proxy.ledger import Unfinished
+from proxy.ledger import Counts, Unfinished
 from proxy.logs import bound, log
 from proxy.machines import delivery, dispatch, policy
 from proxy.machines.delivery import (
@@ -64,6 +65,13 @@ class Dispatches:
                 at.endings[node_id] = (Outcome(each.outcome), progress)
             elif unfinished.is_deleted:
                 at.to_cancel[node_id] = "deleted in ITH"
+        self._reports.recover(
+            at.order,
+            {
+                each.node_id: Progress(each.counts.total, each.counts.stored, each.counts.refused)
+                for each in unfinished.deliveries
+            },
+        )
         self._start(at)
 
     def _start(self, at: DispatchAtWork) -> None:
@@ -137,6 +145,8 @@ class Dispatches:
         """Hold everything."""
         for at in self._site.dispatches:
             at.run.tell(dispatch.HoldRequested(reason))
+            if at.run.state is DispatchState.HELD:
+                at.give_back_turn()  # granted in this instant, it would be in no activity's hands
         self.hold_node(None, reason)
 
     def hold_node(self, node_id: str | None, reason: str) -> None:
@@ -185,7 +195,7 @@ class Dispatches:
         for at, each in self._site.deliveries():
             if at.is_planned:
                 counts = await self._site.ledger.counts(at.dispatch_id, each.node.id)
-                each.run.tell(at.ready(counts))
+                each.run.tell(at.ready(_not_less(counts, each.run.data)))
                 if not counts.total:
                     self._cancel(at, each, "deleted in ITH")
 
@@ -260,6 +270,15 @@ class Dispatches:
         if not at.run.over and all(each.run.over for each in at.deliveries.values()):
             endings = [at.endings[each] for each in at.order.node_ids if each in at.endings]
             at.run.tell(policy.dispatch_over((outcome, p.error) for outcome, p in endings))
+
+
+def _not_less(counts: Counts, known: Progress) -> Counts:
+    """The ledger's counts; while it was asked, the node may have answered for more."""
+    return replace(
+        counts,
+        stored=max(counts.stored, known.files_stored),
+        refused=max(counts.refused, known.files_refused),
+    )
 
 
 def same_order(one: Order, other: Order) -> bool:

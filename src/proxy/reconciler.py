@@ -103,6 +103,8 @@ class Reconciler:
                 self._stale.set()
             else:
                 attempt = 0
+                if present is not None and self._stale.is_set():
+                    continue  # an event came while ITH answered: the answer may be older
                 _log(read.problems)
                 self._adopt(read.configuration)
 

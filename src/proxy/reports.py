@@ -7,7 +7,7 @@ dispatch does not. ``status_detail`` chooses among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from msgspec.structs import replace
@@ -32,11 +32,20 @@ class Reports:
         self._detail = detail
         self._reached: dict[str, int] = {}
 
+    def recover(self, order: Order, known: Mapping[str, Progress]) -> None:
+        """Take up how far each node was before a restart: its progress must not fall."""
+        for node_id, progress in known.items():
+            every = known.values() if self.aggregate else [progress]
+            done = _total(every)
+            for stream in self._streams([node_id]) if done.files_total else ():
+                self._reached[_key(order, stream)] = _percent(done)
+
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
         """Say how far the one download for these nodes is, in percent."""
         progress = percent * DOWNLOAD_SHARE // 100
         for node_id in self._streams(node_ids):
-            self._put(order, node_id, "downloading", Progress(), progress)
+            if self._reached.get(_key(order, node_id), 0) < DOWNLOAD_SHARE:
+                self._put(order, node_id, "downloading", Progress(), progress)
 
     def processing(self, order: Order, node_id: str, every: Iterable[Progress]) -> None:
         """Say how far the delivery to a node is; ``every`` is of this one node, or of all."""
@@ -49,7 +58,7 @@ class Reports:
     ) -> None:
         """Say how the delivery to one node ended."""
         if self._detail != "aggregate":
-            self._close(order, node_id, outcome, progress)
+            self._close(order, node_id, outcome, _sound(progress))
 
     def dispatch_over(
         self, order: Order, outcome: Outcome, every: Iterable[Progress], error: str | None
@@ -86,7 +95,7 @@ class Reports:
         *,
         error: str | None = None,
     ) -> None:
-        key = "\0".join((order.correlation_id, order.entity.id, node_id or ""))
+        key = _key(order, node_id)
         final = status in {"completed", "failed"}
         percent = max(percent, self._reached.pop(key, 0))
         if not final:
@@ -99,21 +108,33 @@ class Reports:
             node_id=node_id,
             status=status,
             files_sent=progress.files_stored,
-            files_total=progress.files_total,
+            # The one in flight when ITH deleted it is stored, and counts no more.
+            files_total=max(progress.files_total, progress.files_stored),
             progress=percent,
             error=error,
         )
         self._outbox.put(key, codec.encode(event), progress=percent, final=final)
 
 
+def _key(order: Order, node_id: str | None) -> str:
+    """Name a stream of reports: of one node, or of the whole dispatch."""
+    return "\0".join((order.correlation_id, order.entity.id, node_id or ""))
+
+
+def _sound(progress: Progress) -> Progress:
+    """Let the total include an instance that was deleted while it was sent."""
+    answered = progress.files_stored + progress.files_refused
+    return replace(progress, files_total=max(progress.files_total, answered))
+
+
 def _percent(done: Progress) -> int:
     """Percent of a node's progress once the download is whole; 100 is for completed alone."""
     share = done.files_stored / done.files_total if done.files_total else 0
-    return DOWNLOAD_SHARE + int(share * (99 - DOWNLOAD_SHARE))
+    return DOWNLOAD_SHARE + int(min(share, 1) * (99 - DOWNLOAD_SHARE))
 
 
 def _total(every: Iterable[Progress]) -> Progress:
-    every = list(every)
+    every = [_sound(progress) for progress in every]
     errors = [progress.error for progress in every if progress.error]
     return Progress(
         files_total=sum(progress.files_total for progress in every),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,6 +44,10 @@ from proxy.work import Site
 
 WORKER_THREADS = 8
 """For everything that blocks but the ledger, which has a thread of its own."""
+
+DAY_SECONDS = 24 * 3600
+REMEMBERED_SECONDS = 90 * DAY_SECONDS
+"""An order that is repeated within this time is recognised."""
 
 
 def main(settings: Settings) -> int:
@@ -112,6 +117,7 @@ async def _serve(
             )
             connection = link.run()
             services.start_soon(connection.run)
+            work.start_soon(_forget, ledger)
             if signals:
                 await services.start(_watch_signals, supervisor)
             connection.tell(ConnectRequested())
@@ -124,6 +130,14 @@ async def _serve(
         await connection.until(ConnectionState.CLOSED)
         services.cancel_scope.cancel("the service is stopped")
     log("service.stopped", queued=outbox.queued)
+
+
+async def _forget(ledger: Ledger) -> None:
+    """Once a day, forget the dispatches that have been over for long."""
+    while True:
+        forgotten = await ledger.forget_dispatches(time.time() - REMEMBERED_SECONDS)
+        log("ledger.forgot", level="debug", dispatches=forgotten)
+        await trio.sleep(DAY_SECONDS)
 
 
 @contextmanager

@@ -26,28 +26,31 @@ class Turn:
 
 
 class Slots:
-    """``limit`` turns; who waits is served by rank (0 first), then in order of arrival."""
+    """``limit`` turns; who waits is served by rank (0 first), then by order, then of arrival."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
         self._arrivals = count()
-        self._queue: list[tuple[int, int, _Waiter]] = []
+        self._queue: list[tuple[int, int, int, _Waiter]] = []
 
     @property
     def waiting(self) -> int:
         """How many takers wait."""
         return len(self._queue)
 
-    async def take(self, rank: int) -> Turn:
-        """Wait for a turn. A taker that is cancelled leaves the queue, and its turn to others."""
+    async def take(self, rank: int, order: int = 0) -> Turn:
+        """Wait for a turn. A taker that is cancelled leaves the queue, and its turn to others.
+
+        ``order`` puts takers of the same rank in a row whose arrival is a matter of chance.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.taken < self.limit:
             self.taken += 1
             await trio.lowlevel.cancel_shielded_checkpoint()
             return Turn(self)
         waiter = _Waiter()
-        entry = (rank, next(self._arrivals), waiter)
+        entry = (rank, order, next(self._arrivals), waiter)
         heapq.heappush(self._queue, entry)
         try:
             await waiter.served.wait()
@@ -62,7 +65,7 @@ class Slots:
 
     def _release(self) -> None:
         if self._queue:
-            _, _, waiter = heapq.heappop(self._queue)
+            _, _, _, waiter = heapq.heappop(self._queue)
             waiter.served.set()
         else:
             self.taken -= 1

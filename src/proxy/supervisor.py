@@ -78,7 +78,7 @@ class Supervisor:
             on_active=self._set_active,
         )
         self._unfinished: list[Unfinished] = []
-        self._undecided: list[Incoming] = []
+        self._undecided: list[DispatchEvent | NewScanAvailableEvent] = []
         self.counts: Counter[str] = Counter()
         """How many events came, by type, and how many were unknown, broken or not for us."""
 
@@ -101,7 +101,7 @@ class Supervisor:
             self._dispatches.recover(each)
         undecided, self._undecided = self._undecided, []
         for event in undecided:
-            self.handle(event)
+            self._try(event)
 
     # -- Events -------------------------------------------------------------------------------
 
@@ -134,15 +134,19 @@ class Supervisor:
                     event_type=event.event_type,
                     correlation_id=event.correlation_id,
                 )
-                try:
-                    self._act(event)
-                except Exception as error:  # noqa: BLE001 - one event's fault harms no other
-                    self.counts["failed"] += 1
-                    log("event.failed", level="error", error=error)
+                self._try(event)
 
     def _is_foreign(self, workspace_id: str) -> bool:
         ours = self._site.identity.workspace_id
         return bool(workspace_id and ours and workspace_id != ours)
+
+    def _try(self, event: ActionEvent) -> None:
+        """Act on an event; its fault harms no other."""
+        try:
+            self._act(event)
+        except Exception as error:  # noqa: BLE001 - the containment boundary of one event
+            self.counts["failed"] += 1
+            log("event.failed", level="error", error=error)
 
     def _act(self, event: ActionEvent) -> None:
         match event:
@@ -171,7 +175,7 @@ class Supervisor:
             return
         ours = [node_id for node_id in dict.fromkeys(event.payload.nodes) if self._knows(node_id)]
         if ours:
-            self._dispatches.start(self._order(event, ours))
+            self._start(self._order(event, ours))
         else:
             log("dispatch.not_ours", correlation_id=event.correlation_id)
 
@@ -189,7 +193,14 @@ class Supervisor:
             if each.run.state is NodeState.ONLINE and each.node.permission.reads
         ]
         if takers:
-            self._dispatches.start(self._order(event, takers))
+            self._start(self._order(event, takers))
+
+    def _start(self, order: Order) -> None:
+        """Begin a dispatch; where the work has stopped, keep its order for the next start."""
+        if self._site.operation.over:
+            self._site.ledger.post_order(order)
+        else:
+            self._dispatches.start(order)
 
     def _order(
         self, event: DispatchEvent | NewScanAvailableEvent, node_ids: Sequence[str]
@@ -209,6 +220,9 @@ class Supervisor:
 
     def _delete(self, event: DeletionEvent) -> None:
         """Stop what is under way for the entity, then remove it from the local PACS."""
+        if self._site.operation.over:
+            self._keep_deletion(event)
+            return
         entity_id = event.entity_id
         reason = f"{event.entity_type or 'entity'} deleted in ITH"
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
@@ -225,12 +239,34 @@ class Supervisor:
                 )
             case SubjectDeletedEvent():
                 removal = partial(pacs.delete_subject, entity_id, event.payload.subject_identifier)
-        self._nursery.start_soon(self._remove, removal, event.event_type)
+        self._nursery.start_soon(self._remove, removal, event)
 
-    async def _remove(self, removal: Callable[[], Awaitable[Deleted]], event_type: str) -> None:
-        deleted = await removal()
-        log("pacs.deleted", event_type=event_type, entries=deleted.instances)
+    async def _remove(
+        self, removal: Callable[[], Awaitable[Deleted]], event: DeletionEvent
+    ) -> None:
+        try:
+            deleted = await removal()
+        except trio.Cancelled:
+            self._keep_deletion(event)
+            raise
+        except OSError as error:  # the rows are gone; the next start looks for the files again
+            log("pacs.not_deleted", level="error", event_type=event.event_type, error=error)
+        else:
+            log("pacs.deleted", event_type=event.event_type, entries=deleted.instances)
         await self._dispatches.recount()
+
+    def _keep_deletion(self, event: DeletionEvent) -> None:
+        """Delete the rows, now that the program stops; the files go with the next start."""
+        post, entity_id = self._site.ledger.post_deletion, event.entity_id
+        match event:
+            case SessionDeletedEvent(payload=session):
+                uid = session.study_instance_uid
+                post(EntityType.SESSION, entity_id, study_instance_uid=uid)
+            case ScanDeletedEvent(payload=scan):
+                uid, number = scan.study_instance_uid, scan.scan_number
+                post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
+            case SubjectDeletedEvent(payload=subject):
+                post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
 
     # -- Operation ----------------------------------------------------------------------------
 
@@ -262,7 +298,7 @@ class Supervisor:
         run = self._site.operation
         if run.state is OperationState.DRAINING:
             run.tell(operation.StopRequested(reason))
-        else:
+        elif not run.over:
             run.tell(operation.DrainRequested(reason))
             self._nursery.start_soon(self._tell_drained)
 

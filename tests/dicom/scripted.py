@@ -85,7 +85,7 @@ def response(status: int, message_id: int = 1, uid: str = "", kind: int = 0x8001
 class Peer:
     """The node's end of one connection."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._unread = bytearray()
 
@@ -157,6 +157,7 @@ class Peer:
 
     def reset(self) -> None:
         """Close with a TCP reset."""
+        assert isinstance(self.stream, trio.SocketStream)
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.stream.socket.close()
 
@@ -190,7 +191,7 @@ async def scripted(*scripts: Script, receive_buffer: int = 0) -> AsyncIterator[T
     if receive_buffer:
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        await nursery.start(trio.serve_listeners, handle, [listener])
         yield Target("127.0.0.1", listener.socket.getsockname()[1], "NODE", "ITH")
         with trio.fail_after(5):
             await done.wait()

@@ -157,8 +157,18 @@ async def test_no_answer_to_the_request(network: TcpNetwork) -> None:
         (node.GARBAGE, "ASC-25", 1),
         (b"\x02\x00\xff\xff\xff\xff", "ASC-25", 6),
         (b"\x03\x00\x00\x00\x00\x01\x00", "ASC-25", 6),
+        (b"\x02\x00\x00\x00\x00\x02\x00\x01", "ASC-25", 6),
     ],
-    ids=["data", "release request", "release reply", "request", "garbage", "4 GiB", "short"],
+    ids=[
+        "data",
+        "release request",
+        "release reply",
+        "request",
+        "garbage",
+        "4 GiB",
+        "short rejection",
+        "short acceptance",
+    ],
 )
 async def test_what_does_not_belong_in_the_answer_is_aborted(
     network: TcpNetwork, sent: bytes, row: str, reason: int
@@ -360,7 +370,7 @@ async def test_what_comes_after_our_abort(network: TcpNetwork, sent: bytes, row:
     assert row in rows
 
 
-async def test_requests_in_a_wrong_state_are_no_surprise() -> None:
+def test_requests_in_a_wrong_state_are_no_surprise() -> None:
     run = Run(ASSOCIATION, CLOCKS, {}, lambda _: None)
     told: list[Event] = [
         ul.AssociateRequested(),
@@ -429,6 +439,18 @@ async def test_the_answer_may_come_byte_by_byte_and_hold_unknown_items(
         await verify(network, target, CLOCKS)
 
 
+async def test_an_echo_may_be_answered_with_a_failure(network: TcpNetwork) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message(has_data=False)
+        await peer.send(node.data(node.pdv(node.command(node.response(0x0122, kind=0x8030)))))
+        await peer.until_end()
+
+    async with scripted(script) as target:
+        with pytest.raises(NodeError, match="0122H"):
+            await verify(network, target, CLOCKS)
+
+
 async def test_no_byte_moves_while_the_answer_is_awaited(network: TcpNetwork) -> None:
     clocks = msgspec.structs.replace(CLOCKS, response=0.1)
 
@@ -454,7 +476,7 @@ async def test_an_unusable_pdu_size_is_aborted(network: TcpNetwork) -> None:
     assert caught.value.code == "protocol"
 
 
-async def test_an_association_that_never_opened_has_no_wire() -> None:
+def test_an_association_that_never_opened_has_no_wire() -> None:
     association = Association(Target("h", 1, "A", "B"), (ECHO,), CLOCKS)
     with pytest.raises(RuntimeError):
         association.begin()

@@ -143,7 +143,7 @@ def told(*events: Event) -> tuple[State, list[ul.Output]]:
 OPEN = (AssociateRequested(), ConnectionOpened(), AssociateAccepted())
 
 
-async def test_story_of_one_message() -> None:
+def test_story_of_one_message() -> None:
     message = (DataRequested(), DataCame(), ReleaseRequested(), ReleaseReplyCame())
     assert told(*OPEN, *message) == (
         State.Sta1Again,
@@ -160,7 +160,7 @@ async def test_story_of_one_message() -> None:
     )
 
 
-async def test_story_of_an_unexpected_pdu() -> None:
+def test_story_of_an_unexpected_pdu() -> None:
     state, outputs = told(*OPEN, AssociateRequestCame(), InvalidPduCame(6), ArtimExpired())
     assert state is State.Sta1Again
     assert outputs[3:] == [
@@ -171,7 +171,7 @@ async def test_story_of_an_unexpected_pdu() -> None:
     ]
 
 
-async def test_story_of_giving_up() -> None:
+def test_story_of_giving_up() -> None:
     state, outputs = told(*OPEN, AbortRequested(), DataCame(), AbortRequested(), TransportClosed())
     assert state is State.Sta1Again
     assert outputs[3:] == [Abort(0), Close()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -405,7 +407,7 @@ async def test_what_the_kernel_still_delivers_is_waited_for(
         await peer.send(node.data(node.pdv(node.command(node.response(0)))))
         await peer.finish()
 
-    result = await send(network, script, path, write_ct(path, 1_800_000), response=0.2)
+    result = await send(network, script, path, write_ct(path, 1_800_000), response=0.2, stall=0.5)
     assert result.status == 0
 
 
@@ -577,3 +579,12 @@ async def test_a_response_nobody_asked_for_ends_the_association(
             await store(association, instance, path)
     assert caught.value.code == "protocol"
     assert not caught.value.sent_whole
+
+
+def test_sending_needs_no_dicom_library() -> None:
+    question = "import sys, proxy.dicom.storage; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", question], capture_output=True, text=True, check=True
+    )
+    heavy = {"pydicom", "pynetdicom", "numpy", "httpx2", "apsw"}
+    assert heavy.isdisjoint(answer.stdout.split())

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.demo.encoding import SampleInstance
 from tests.end_to_end import sessions
+from tests.end_to_end.dcmjs import install
 from tests.end_to_end.site import Site, a_site
 
 
@@ -41,3 +42,8 @@ def large_session() -> list[SampleInstance]:
 @pytest.fixture(scope="session")
 def small_session() -> list[SampleInstance]:
     return sessions.small_mixed_session(seed=12)
+
+
+@pytest.fixture(scope="session")
+def dcmjs() -> Path:
+    return install()

@@ -12,7 +12,7 @@ from tests.support.peers import Node
 
 
 def _get(node: Node, path: str) -> bytes:
-    with urlopen(f"http://{node.host}:{node.http_port}{path}") as reply:  # noqa: S310 - loopback
+    with urlopen(f"http://{node.host}:{node.http_port}{path}") as reply:
         content: bytes = reply.read()
     return content
 

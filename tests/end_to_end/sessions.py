@@ -30,8 +30,8 @@ from proxy.demo.sample import CANARY, Study, assortment, ct_series, mr_series
 PATIENT_ID = "ZZCANARY-0001"
 CANARIES = tuple(text.encode() for text in (CANARY, PATIENT_ID))
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
-IMPROPER = {"SC_rgb_jpeg.dcm"}
-"""Compressed pixels in a data set of implicit VRs (PS3.5 A.4): Orthanc chokes on it."""
+IMPROPER = {"SC_rgb_jpeg.dcm", "rtdose_rle.dcm", "rtdose_rle_1frame.dcm", "MR_truncated.dcm"}
+"""Implicit VRs in a compressed transfer syntax (PS3.5 A.4), which DCMTK refuses; half a file."""
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -92,7 +92,10 @@ def _unique(paths: Iterable[Path]) -> Iterator[SampleInstance]:
         elif len(data) % 2:
             continue  # truncated
         yield SampleInstance(
-            *(str(ds[keyword].value) for keyword in UIDS),
+            sop_class_uid=str(ds.SOPClassUID),
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            study_instance_uid=str(ds.StudyInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
             transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
             content=content,
             sha256=sha256(data),
@@ -109,9 +112,7 @@ def pack(instances: Iterable[SampleInstance], *more: bytes) -> bytes:
     return packed.getvalue()
 
 
-def _entries(
-    instances: list[SampleInstance], more: Iterable[bytes]
-) -> Iterator[tuple[str, bytes]]:
+def _entries(instances: list[SampleInstance], more: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     directory = get_testdata_file("DICOMDIR")
     assert isinstance(directory, str)
     yield "DICOMDIR", Path(directory).read_bytes()

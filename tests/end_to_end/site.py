@@ -12,11 +12,11 @@ as a process that can be killed.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +28,6 @@ from proxy.demo.backend import FINAL, DemoBackend
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import Json
 from proxy.demo.rest import Archive
-
 from proxy.service import serve
 from proxy.supervisor import Supervisor
 from tests.end_to_end.sessions import pack
@@ -91,16 +90,17 @@ class Site:
             for node_id, peer in nodes.items()
         ]
 
-    def offer(
-        self, session_id: str, instances: Sequence[SampleInstance], *more: bytes
-    ) -> Archive:
+    def offer(self, session_id: str, instances: Sequence[SampleInstance], *more: bytes) -> Archive:
         """Let ITH have an archive of these instances, packed as badly as real ones are."""
         return self.backend.rest.offer("session", session_id, pack(instances, *more))
 
     # The proxy ------------------------------------------------------------------------------
 
     async def start(self, **changes: object) -> Supervisor:
-        """Start the proxy and wait until ITH hears from it; a change is ``dicom__retry_count=1``."""
+        """Start the proxy and wait until ITH hears from it.
+
+        A change of a setting is written ``dicom__retry_count=1``.
+        """
         greetings = len(self.backend.frames_named("config_update"))
         self._running = await self._nursery.start(self._serve, self._settings(changes))
         await self.until(lambda: len(self.backend.frames_named("config_update")) > greetings)
@@ -137,7 +137,7 @@ class Site:
     ) -> None:
         ended = trio.Event()
         async with trio.open_nursery() as nursery:
-            supervisor = await nursery.start(lambda task_status: _serve(given, task_status, ended))
+            supervisor: Supervisor = await nursery.start(partial(_serve, given, ended))
             task_status.started(Running(supervisor, ended))
 
     # What ITH says and hears ------------------------------------------------------------------
@@ -156,16 +156,15 @@ class Site:
         self, correlation_id: str, node_id: str | None, within: float = PATIENCE_S
     ) -> Json:
         """Return the payload that tells how the delivery to a node ended."""
-        ended = lambda: self.backend.final_status(correlation_id, node_id)  # noqa: E731
-        await self.until(lambda: ended() is not None, within)
-        payload = ended()
+        await self.until(lambda: bool(self.backend.final_status(correlation_id, node_id)), within)
+        payload = self.backend.final_status(correlation_id, node_id)
         assert payload is not None
         return payload
 
     async def until(self, happened: Callable[[], bool], within: float = PATIENCE_S) -> None:
         """Wait until something is so, wherever it happens."""
         with trio.fail_after(within):
-            while not happened():
+            while not happened():  # noqa: ASYNC110 - in a file, another process, anywhere
                 await trio.sleep(0.01)
 
     def statuses(self, correlation_id: str) -> list[Json]:
@@ -210,11 +209,11 @@ class Site:
     @property
     def disk_bytes(self) -> int:
         """What the local PACS takes."""
-        return sum(os.stat(path).st_size for path in self.objects)
+        return sum(path.stat().st_size for path in self.objects)
 
 
 async def _serve(
-    given: settings.Settings, task_status: trio.TaskStatus[Supervisor], ended: trio.Event
+    given: settings.Settings, ended: trio.Event, *, task_status: trio.TaskStatus[Supervisor]
 ) -> None:
     try:
         await serve(given, signals=False, task_status=task_status)

@@ -84,12 +84,12 @@ def assert_envelopes(statuses: list[Json]) -> None:
     "deletion",
     [
         frames.session_deleted("of-another-id", study_instance_uid=canary_study(3).uid("study")),
-        frames.session_deleted("sess-1", study_instance_uid=""),
+        frames.session_deleted("sess-1", study_instance_uid="1.2.3"),
         frames.scan_deleted(
             "of-another-id", study_instance_uid=canary_study(3).uid("study"), scan_number=1
         ),
         frames.subject_deleted("of-another-id", subject_identifier="ZZCANARY-0001"),
-        frames.subject_deleted("subj-1", subject_identifier=""),
+        frames.subject_deleted("subj-1", subject_identifier="not stored here"),
     ],
     ids=["session by study", "session by id", "scan by number", "subject by PatientID", "by id"],
 )

@@ -134,6 +134,9 @@ class Reference:
         for way in self.dispatches[id - 1].ways.values():
             way.gone += way.states.values()
             way.states.clear()
+        self._drop_tombstones()
+
+    def _drop_tombstones(self) -> None:
         oldest = min((d.id for d in self.dispatches if not d.over), default=None)
         self.tombstones = [t for t in self.tombstones if oldest and t.newest >= oldest]
 
@@ -155,6 +158,7 @@ class Reference:
             else:
                 self.holdings[entity] = (etag, held)
         self.instances -= doomed
+        self._drop_tombstones()
         return len(doomed), {i.sha256 for i in doomed} - {i.sha256 for i in self.instances}
 
     def lose(self, sha256: str) -> int:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger
-from proxy.ledger.writer import LINGER_S, Writer
+from proxy.ledger.writer import LINGER_S
 from proxy.offload import Inline, Threads
 from tests.ledger.make import SlowOffload, order
 
@@ -200,8 +200,3 @@ async def test_with_threads_the_trio_thread_never_touches_the_file(tmp_path: Pat
         await ledger._writer.call(note)
     assert threading.get_ident() not in seen
     assert seen
-
-
-def test_the_contract_is_written_where_it_is_kept() -> None:
-    assert Writer.__module__ == "proxy.ledger.writer"
-    assert "together or not at all" in (__import__(Writer.__module__, fromlist=["x"]).__doc__ or "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -88,6 +89,7 @@ async def test_a_link_is_made(autojump_clock: MockClock) -> None:
         assert told(bench, HandshakeDone()) == (ONLINE, LINK, [CameOnline()])
         await trio.sleep(80_000)
         assert now(bench) == (ONLINE, LINK, [CameOnline()])
+    assert CONNECTION.seconds(ONLINE, LINK) == math.inf  # nothing to forget, nothing to say
 
 
 async def test_nobody_connects_before_it_is_wanted(autojump_clock: MockClock) -> None:

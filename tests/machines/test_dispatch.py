@@ -47,7 +47,7 @@ from proxy.machines.dispatch import (
     Work,
 )
 from proxy.runner import Run
-from proxy.slots import Slots
+from proxy.slots import Slots, Turn
 from tests.machines.story import failed, names, now, told, untouched
 from tests.machines.walk import Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -263,28 +263,29 @@ class Fetcher:
 
     def __init__(self, slots: Slots, fetches: list[Event] | None = None) -> None:
         self.slots = slots
-        self.turn: Any = None
+        self.turn: Turn | None = None
         self.fetches = fetches or [Fetched(9)]
         self.downloads = 0
         self.outputs: list[DispatchOutput] = []
         activities = {"record": self.record, "wait_for_turn": self.wait, "fetch": self.fetch}
-        self.run = Run(DISPATCH, NEW, activities, self.emit)
+        self.run = Run(DISPATCH, NEW, activities, self.outputs.append)
 
-    def emit(self, output: DispatchOutput) -> None:
-        self.outputs.append(output)
+    def give_back(self) -> None:
+        if self.turn:
+            self.turn.give_back()
+            self.turn = None
 
     async def record(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
         await trio.sleep(1)
         run.tell(Recorded())
 
     async def wait(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+        self.give_back()  # granted in the instant of a pause, and never used
         await trio.sleep(1)
-        turn = await self.slots.take(0)
+        self.turn = await self.slots.take(0)
         run.tell(TurnGranted())
-        if run.state is FETCHING:
-            self.turn = turn
-        else:
-            turn.give_back()
+        if run.state is not FETCHING:
+            self.give_back()
 
     async def fetch(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
         self.downloads += 1
@@ -296,7 +297,7 @@ class Fetcher:
             run.tell(self.fetches.pop(0))
         finally:
             self.downloads -= 1
-            self.turn.give_back()
+            self.give_back()
 
     async def live(self, *requests: tuple[float, Event], deliver: float = 5) -> None:
         async def ask(at: float, event: Event) -> None:
@@ -308,11 +309,14 @@ class Fetcher:
             await trio.sleep(deliver)
             self.run.tell(AllDelivered())
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.run.run)
-            nursery.start_soon(deliveries)
-            for at, event in requests:
-                nursery.start_soon(ask, at, event)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.run.run)
+                nursery.start_soon(deliveries)
+                for at, event in requests:
+                    nursery.start_soon(ask, at, event)
+        finally:
+            self.give_back()
 
 
 async def test_a_download_that_fails_twice_and_is_paused_once(autojump_clock: MockClock) -> None:
@@ -338,6 +342,24 @@ def test_a_pause_in_the_instant_something_is_said(instant: float) -> None:
         return at.run.state, len(ends), at.slots.taken + at.downloads
 
     assert in_every_order(scenario).keys() == {(COMPLETED, 1, 0)}
+
+
+@pytest.mark.parametrize("event", [hold, AllCancelled("deleted")])
+def test_a_download_may_be_stopped_before_it_began(event: Event) -> None:
+    async def scenario() -> tuple[DispatchState, int]:
+        at = Fetcher(Slots(1))
+
+        async def stop() -> None:
+            await at.run.until(FETCHING)
+            at.run.tell(event)
+
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(at.live, (50, ResumeRequested()))
+                nursery.start_soon(stop)
+        return at.run.state, at.slots.taken + at.downloads
+
+    assert in_every_order(scenario).keys() == {(COMPLETED if event is hold else CANCELLED, 0)}
 
 
 @pytest.mark.parametrize("instant", [1, 2, 3, 4, 5, 10])

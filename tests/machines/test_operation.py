@@ -34,7 +34,7 @@ from proxy.machines.operation import (
 )
 from proxy.runner import Run
 from tests.machines.story import names, now, told, untouched
-from tests.machines.walk import Walk, walk
+from tests.machines.walk import UNHURRIED, Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
 from tests.support.schedules import cancelled_at_every_step, in_every_order
 
@@ -204,6 +204,7 @@ def test_active_means_that_nobody_wants_a_pause() -> None:
     walk(OperationWalk)
 
 
+@UNHURRIED
 @given(st.frozensets(st.sampled_from(Lock)), st.sampled_from(Lock))
 def test_the_last_lock_is_known_by_what_is_left(held: frozenset[Lock], lock: Lock) -> None:
     last = policy.release(Locks(held), lock) == LastLockReleased(lock)

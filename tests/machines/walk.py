@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import msgspec
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
@@ -51,10 +51,14 @@ class Walk(RuleBasedStateMachine):
         """Hold state, data and all outputs so far against what must be true."""
 
 
+UNHURRIED = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+"""Hypothesis on a computer that does other things as well."""
+
+
 def walk(machine: type[Walk]) -> None:
     """Take many walks."""
-    chosen = settings(max_examples=60, stateful_step_count=60, deadline=None, database=None)
-    run_state_machine_as_test(machine, settings=chosen)
+    many = settings(UNHURRIED, max_examples=60, stateful_step_count=40)
+    run_state_machine_as_test(machine, settings=many)
 
 
 def some(event: type[Event]) -> st.SearchStrategy[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from proxy.activities.node import fault_of
@@ -10,12 +11,12 @@ from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
 from proxy.dicom.pdu import Proposal
 from proxy.dicom.storage import StoreResult, store
-from proxy.errors import AssociationRejected, InstanceUnusable, NodeError
+from proxy.errors import InstanceUnusable, NodeError
 from proxy.ledger import InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
-from proxy.machines.failures import Remedy, classify_rejection
+from proxy.machines.failures import Remedy, classify_error
 from proxy.machines.node import OPEN
 from proxy.model import Instance
 from proxy.runner import Activity
@@ -40,6 +41,7 @@ class DeliveryActivities:
         self._site = site
         self._dispatch = dispatch
         self._at = at
+        self._tries: Counter[Instance] = Counter()
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -56,7 +58,9 @@ class DeliveryActivities:
         if to.run.state not in OPEN:
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
             return
-        self._at.turn = await to.slots.take(self._dispatch.order.priority.rank)
+        self._at.turn = await to.slots.take(
+            self._dispatch.order.priority.rank, self._dispatch.dispatch_id
+        )
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
             self._at.give_back_turn()
@@ -71,7 +75,7 @@ class DeliveryActivities:
             ending = await self._attempt(run)
         finally:
             self._at.give_back_turn()
-        run.tell(ending)
+        run.tell(policy.last_word(run.data, ending))
 
     async def settle(self, run: DeliveryRun) -> None:
         """The association is cut: do what the stop was for."""
@@ -81,6 +85,8 @@ class DeliveryActivities:
         """Send what the node has not answered for; say how that ended."""
         ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
         to_send = await ledger.to_send(dispatch_id, self._at.node.id)
+        # One at which an attempt ended goes last: it must not keep the others from the node.
+        to_send.sort(key=self._tries.__getitem__)
         for proposals in plan(to_send):
             offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
             part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
@@ -115,11 +121,13 @@ class DeliveryActivities:
     ) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
         self._note(instance, InstanceState.SENDING)
+        self._tries[instance] += 1
         try:
             result = await store(association, instance, self._site.pacs.path(instance))
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
             if association.established:
+                run.tell(delivery.InstanceRefused(str(error)))
                 return None  # deleted while it waited, or lost: the counts will tell
             return self._failed(run, str(error), retryable=True)
         except BaseException:
@@ -166,7 +174,9 @@ class DeliveryActivities:
         to = self._at.node
         log("delivery.attempt_failed", level="warning", node_id=to.id, error=error)
         to.run.tell(fault_of(self._site, to.run, str(error)))
-        return self._failed(run, str(error), retryable=is_retryable(error))
+        return self._failed(
+            run, str(error), retryable=classify_error(error).remedy is not Remedy.NEVER
+        )
 
     def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
@@ -183,12 +193,3 @@ class DeliveryActivities:
             retry_max=dicom.retry_max_seconds,
             chance=self._site.chance(),
         )
-
-
-def is_retryable(error: NodeError) -> bool:
-    """Whether a later attempt may succeed without anybody changing anything."""
-    match error:
-        case AssociationRejected(result=result, source=source, reason=reason):
-            return classify_rejection(result, source, reason).remedy is not Remedy.NEVER
-        case _:
-            return True

@@ -51,7 +51,7 @@ class DispatchActivities:
 
     async def wait_for_turn(self, run: DispatchRun) -> None:
         """Wait for a free download."""
-        turn = await self._site.downloads.take(self._at.order.priority.rank)
+        turn = await self._site.downloads.take(self._at.order.priority.rank, self._at.dispatch_id)
         self._at.turn = turn
         run.tell(dispatch.TurnGranted())
         if run.state is not DispatchState.FETCHING:
@@ -60,7 +60,8 @@ class DispatchActivities:
     async def fetch(self, run: DispatchRun) -> None:
         """Bring the entity into the local PACS, plan each delivery, and say how it went."""
         try:
-            if not self._at.is_planned:
+            is_held = await self._site.ledger.holding(self._at.order.entity) is not None
+            if not (self._at.is_planned and is_held):
                 await self._hold(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
@@ -73,6 +74,7 @@ class DispatchActivities:
                     attempts=FETCH_ATTEMPTS,
                     cap=self._site.settings.dicom.retry_max_seconds,
                     chance=self._site.chance(),
+                    retry_after=error.retry_after or 0.0,
                 )
             )
         finally:
@@ -112,7 +114,8 @@ class DispatchActivities:
             await site.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
-                got.etag,
+                # What was damaged is to come again, not to be taken for all there is.
+                None if self._at.damaged else got.etag,
                 dispatch_id=self._at.dispatch_id,
             )
 

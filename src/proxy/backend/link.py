@@ -104,6 +104,7 @@ class Link:
             stable_seconds=self._ith.stable_seconds,
             refused_seconds=self._ith.refused_seconds,
             evicted_seconds=self._ith.evicted_seconds,
+            timeout_retry_max_seconds=self._ith.backoff_max_seconds,
         )
         return Run(connection.CONNECTION, data, {"keep_link": self.keep_link}, self._emit)
 
@@ -119,9 +120,9 @@ class Link:
         """Connect, shake hands, exchange frames; end when the link does, and say why."""
         ending: BaseException | None = None
         try:
-            async with open_websocket(self._ith, self._key, self._context) as websocket:
+            async with open_websocket(self._ith, self._key, self._context) as (websocket, local):
                 run.tell(connection.LinkOpened())
-                talk = Conversation(self._ith, run, websocket)
+                talk = Conversation(self._ith, run, websocket, local)
                 await talk.hold(self._inbox, self._vitals, self._outbox)
         except* Exception as endings:  # noqa: BLE001 - whatever ends a link, it is tried again
             ending = _first(endings)
@@ -155,11 +156,13 @@ class Conversation:
     """What is said over one open WebSocket."""
 
     def __init__(
-        self, ith: IthSettings, run: ConnectionRun, websocket: WebSocketConnection
+        self, ith: IthSettings, run: ConnectionRun, websocket: WebSocketConnection, local: str
     ) -> None:
         self._ith = ith
         self._run = run
         self._websocket = websocket
+        self._local = local
+        self._reading = trio.CancelScope()
         self._heard = trio.Event()
         self._written = trio.Event()
         self._frames, self._to_write = trio.open_memory_channel[str | Parcel](CHANNEL)
@@ -174,12 +177,9 @@ class Conversation:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, inbox)
             nursery.start_soon(self._write, outbox)
+            nursery.start_soon(self._prove_alive, outbox)
             async with trio.open_nursery() as talkers:
-                talkers.start_soon(self._greet, vitals)
-                talkers.start_soon(self._carry_reports, outbox)
-                talkers.start_soon(self._prove_alive, outbox)
-                talkers.start_soon(self._say_health, vitals)
-                talkers.start_soon(self._say_heartbeat, vitals)
+                talkers.start_soon(self._talk, vitals, outbox)
                 await self._run.until(ConnectionState.CLOSING)
                 talkers.cancel_scope.cancel("the link is closing")
             await self._say_goodbye(vitals, outbox)
@@ -192,24 +192,28 @@ class Conversation:
         self._frames.close()
         await self._written.wait()
         await self._round_trip(outbox)
+        self._reading.cancel("nothing more is wanted of ITH")
         await self._websocket.aclose(1000, "the proxy stops")
 
     async def _read(self, inbox: Inbox) -> None:
-        while True:
-            message = decode(await self._websocket.get_message())
-            if not self._heard.is_set():
-                self._heard.set()
-                self._run.tell(connection.HandshakeDone())
-            match message:
-                case PingEvent():
-                    self._say(encode(PongEvent.create(correlation_id=message.correlation_id)))
-                case Connected():
-                    inbox.welcome(message.workspace_id, message.proxy_id)
-                case ConfigUpdateResponse() | HealthUpdateResponse():
-                    if not message.ok:
-                        log("link.response", level="warning", event_type=message.type)
-                case _:
-                    inbox.handle(message)
+        with self._reading:
+            while True:
+                self._take(decode(await self._websocket.get_message()), inbox)
+
+    def _take(self, message: Incoming, inbox: Inbox) -> None:
+        if not self._heard.is_set():
+            self._heard.set()
+            self._run.tell(connection.HandshakeDone())
+        match message:
+            case PingEvent():
+                self._say(encode(PongEvent.create(correlation_id=message.correlation_id)))
+            case Connected():
+                inbox.welcome(message.workspace_id, message.proxy_id)
+            case ConfigUpdateResponse() | HealthUpdateResponse():
+                if not message.ok:
+                    log("link.response", level="warning", event_type=message.type)
+            case _:
+                inbox.handle(message)
 
     def _say(self, frame: str) -> None:
         """Put a pong into the channel; a full channel means that nobody reads."""
@@ -217,6 +221,8 @@ class Conversation:
             self._frames.send_nowait(frame)
         except trio.WouldBlock:
             log("link.pong_dropped", level="warning")
+        except trio.ClosedResourceError:
+            pass  # our last word is said
 
     async def _write(self, outbox: Outbox) -> None:
         async for item in self._to_write:
@@ -227,15 +233,22 @@ class Conversation:
                 outbox.sent(item)
         self._written.set()
 
+    async def _talk(self, vitals: SignsOfLife, outbox: Outbox) -> None:
+        """Say all we have to say by ourselves, where we are first."""
+        await self._greet(vitals)
+        await self._heard.wait()
+        async with trio.open_nursery() as talkers:
+            talkers.start_soon(self._carry_reports, outbox)
+            talkers.start_soon(self._say_health, vitals)
+            talkers.start_soon(self._say_heartbeat, vitals)
+
     async def _greet(self, vitals: SignsOfLife) -> None:
         """Say where we are, once ITH has spoken, or unasked to a server that speaks second."""
         with trio.move_on_after(min(GREET_UNASKED_SECONDS, self._ith.handshake_seconds / 2)):
             await self._heard.wait()
-        greeting = vitals.greeting(_local_address(self._websocket))
-        await self._frames.send(encode(greeting))
+        await self._frames.send(encode(vitals.greeting(self._local)))
 
     async def _carry_reports(self, outbox: Outbox) -> None:
-        await self._heard.wait()
         while True:
             await self._frames.send(await outbox.take())
 
@@ -253,24 +266,13 @@ class Conversation:
         outbox.confirm(mark)
 
     async def _say_health(self, vitals: SignsOfLife) -> None:
-        await self._heard.wait()
         while self._ith.health_update:
             await self._frames.send(encode(vitals.health(online=True)))
             await trio.sleep(self._ith.health_seconds)
 
     async def _say_heartbeat(self, vitals: SignsOfLife) -> None:
-        await self._heard.wait()
         while self._ith.heartbeat:
             heartbeat = vitals.heartbeat()
             if heartbeat is not None:
                 await self._frames.send(encode(heartbeat))
             await trio.sleep(self._ith.heartbeat_seconds)
-
-
-def _local_address(websocket: WebSocketConnection) -> str:
-    """Our own IP address on the link."""
-    try:
-        endpoint = websocket.local
-    except (OSError, RuntimeError):
-        return ""
-    return str(getattr(endpoint, "address", ""))

@@ -7,18 +7,20 @@ Called by ``link`` alone. The proxy key goes into the query, percent-encoded, an
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 from urllib.parse import SplitResult, quote, urlsplit
 
 import trio
 from trio_websocket import (
     ConnectionClosed,
-    ConnectionRejected,
     WebSocketConnection,
     wrap_client_stream,
 )
 
+from proxy.backend.answer import Answer, Connection, UpgradeRejected
+from proxy.backend.trust import system_trust
 from proxy.errors import LinkEvicted, LinkLost, LinkRefused, ProxyError
 from proxy.settings import IthSettings, Secret
 
@@ -32,35 +34,38 @@ ASK_FOR_KEY = (
 ONE_PER_KEY = "Stop the other program, or have ITH make a key of its own for each."
 
 
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
 @asynccontextmanager
 async def open_websocket(
     ith: IthSettings, key: Secret, context: ssl.SSLContext | None
-) -> AsyncIterator[WebSocketConnection]:
+) -> AsyncIterator[tuple[WebSocketConnection, str]]:
     """Connect to ITH, upgrade, and drop the connection at the end of the block.
 
-    Raises :class:`LinkLost` where there is no connection. A refused upgrade is trio-websocket's
-    ``ConnectionRejected``, in a group because its reader task finds out: see :func:`explain`.
+    Gives the WebSocket and our own IP address towards ITH. Raises :class:`LinkLost` where there
+    is no connection; a refused upgrade comes in a group, because a reading task finds out: see
+    :func:`explain`.
     """
     base = urlsplit(ith.url)
     path = base.path.rstrip("/") + ith.websocket_path
-    async with _connection(base, context) as stream, trio.open_nursery() as nursery:
-        yield await wrap_client_stream(
+    async with _connection(base, context) as (stream, local), trio.open_nursery() as nursery:
+        answer = Answer(stream)
+        websocket = await wrap_client_stream(
             nursery,
-            stream,
+            cast("trio.SocketStream", answer),  # any stream will do; the annotation asks too much
             base.netloc.rpartition("@")[2],
             f"{path}?proxy_key={quote(key.reveal(), safe='')}",
             extra_headers=[(b"X-Proxy-Key", key.reveal().encode("ascii"))],
             max_message_size=ith.max_frame_bytes,
             receive_buffer_size=65536,
         )
+        answer.is_open = True
+        yield websocket, local
         nursery.cancel_scope.cancel("the link is over")
 
 
 @asynccontextmanager
-async def _connection(base: SplitResult, context: ssl.SSLContext | None) -> AsyncIterator[Stream]:
+async def _connection(
+    base: SplitResult, context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[Connection, str]]:
     secure = base.scheme in {"https", "wss"}
     host = base.hostname or ""
     port = base.port or (443 if secure else 80)
@@ -71,13 +76,15 @@ async def _connection(base: SplitResult, context: ssl.SSLContext | None) -> Asyn
             f"no connection to {host} port {port}: {error.strerror or 'refused or unreachable'}",
             hint="Check ith.url, the name service and the firewall's outgoing rules.",
         ) from None
+    local = str(plain.socket.getsockname()[0])
     try:
-        if secure and context is not None:
-            secured = trio.SSLStream(plain, context, server_hostname=host, https_compatible=True)
+        if secure:
+            trust = context or system_trust()
+            secured = trio.SSLStream(plain, trust, server_hostname=host, https_compatible=True)
             await _shake_hands(secured, host)
-            yield secured
+            yield secured, local
         else:
-            yield plain
+            yield plain, local
     finally:
         await trio.aclose_forcefully(plain)
 
@@ -104,31 +111,19 @@ def _tls_reason(error: trio.BrokenResourceError) -> str:
 def explain(error: BaseException) -> tuple[ProxyError, float]:
     """Turn what ended a link into our error and the least seconds to wait (Retry-After)."""
     match error:
+        case UpgradeRejected(status=status) if status in REFUSALS:
+            sentence = f"ITH refused the proxy key (HTTP {status})"
+            return LinkRefused(sentence, hint=ASK_FOR_KEY), 0.0
+        case UpgradeRejected(retry_after=seconds):
+            return error, seconds
         case ProxyError():
             return error, 0.0
-        case ConnectionRejected():
-            return _rejected(error)
         case ConnectionClosed():
             return _closed(error), 0.0
         case trio.TooSlowError():
             return LinkLost("ITH did not answer a ping in time"), 0.0
         case _:
             return LinkLost(f"the link broke ({type(error).__name__})"), 0.0
-
-
-def _rejected(error: ConnectionRejected) -> tuple[ProxyError, float]:
-    status = error.status_code
-    if status in REFUSALS:
-        sentence = f"ITH refused the proxy key (HTTP {status})"
-        return LinkRefused(sentence, hint=ASK_FOR_KEY), 0.0
-    hint = "Check ith.url and ith.websocket_path." if status in {301, 302, 307, 308, 404} else ""
-    headers = {name.lower(): value for name, value in error.headers}
-    return LinkLost(f"ITH answered the upgrade with HTTP {status}", hint=hint), _wait(headers)
-
-
-def _wait(headers: Mapping[bytes, bytes]) -> float:
-    value = headers.get(b"retry-after", b"").strip()
-    return min(float(value), 3600.0) if value.isdigit() else 0.0
 
 
 def _closed(error: ConnectionClosed) -> ProxyError:
@@ -139,6 +134,8 @@ def _closed(error: ConnectionClosed) -> ProxyError:
         return LinkEvicted("another program connected to ITH with our key", hint=ONE_PER_KEY)
     if code == 1006:
         return LinkLost("the link to ITH broke")
+    if code in {1002, 1007}:
+        return LinkLost(f"the WebSocket protocol was broken (close code {code})")
     if code == 1009:
         return LinkLost(
             "a message was too big for the link (close code 1009)",

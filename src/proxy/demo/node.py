@@ -37,6 +37,7 @@ from proxy.demo.node_script import SUCCESS, VERIFICATION, Arrival, Script, Tally
 
 PROCESSING_FAILURE = 0x0110
 POLL_S = 0.02
+NEGOTIATION_S = 5
 
 EVERY_STORAGE_CLASS = tuple(str(cx.abstract_syntax) for cx in AllStoragePresentationContexts)
 EVERY_TRANSFER_SYNTAX = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
@@ -81,6 +82,7 @@ class DemoNode:
         self._entity.require_calling_aet = [*require_calling]
         self._entity.maximum_associations = 100
         self._entity.maximum_pdu_size = maximum_pdu_size
+        self._entity.acse_timeout = NEGOTIATION_S
         self._lock = threading.Lock()
         self._ordinals = itertools.count(1)
         self._stopping = threading.Event()
@@ -136,6 +138,9 @@ class DemoNode:
         server.server_close()
         thread.join()
         for association in server.active_associations:
+            # One that is being negotiated has nothing to abort: its thread would die of it.
+            while association.is_alive() and not association.is_established:
+                association.join(POLL_S)
             association.abort()
             association.join()
         self._server = self._thread = None

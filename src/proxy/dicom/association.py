@@ -28,6 +28,8 @@ _BLOCK_BYTES = 1 << 20
 _BLOCK_FRAGMENTS = 500
 """With the two buffers of each fragment's PDU, a block is less than one sendmsg takes."""
 _MEGABYTE = 1_000_000
+_LOOK_SECONDS = 1.0
+"""How often the kernel is asked what it still has to deliver."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -107,23 +109,26 @@ class Association(Provider):
     async def response(self, sent_bytes: int) -> Response:
         """Wait for the response to a message of ``sent_bytes``.
 
-        The wait begins anew while the kernel still delivers what it has taken from us: on a slow
-        line that alone may take minutes.
+        The time for it begins when the node's host has the last byte: on a slow line the kernel
+        may deliver for minutes what it took from us, and then the limit of a stall is the one.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         patience = self._clocks.response
         patience += self._clocks.response_per_megabyte * sent_bytes / _MEGABYTE
+        moved_at, queued = trio.current_time(), self._connected.queued()
         while True:
-            before = self._connected.queued()
-            with trio.move_on_after(patience):
+            until = moved_at + (self._clocks.stall if queued else patience)
+            with trio.move_on_at(min(until, trio.current_time() + _LOOK_SECONDS)):
                 while not self._responses and self._error is None:
                     await self._listen()
             if self._responses:
                 return self._responses.popleft()
             self._check()
-            if self._connected.queued() >= before:
-                raise self.give_up("timeout")
+            if (left := self._connected.queued()) < queued:
+                moved_at, queued = trio.current_time(), left
+            elif trio.current_time() >= until:
+                raise self.give_up("stalled" if queued else "timeout")
 
     def _agree(self, answer: pdu.Accept) -> None:
         """Take what the node accepted; its longest PDU binds us, fragments have even length."""

@@ -16,6 +16,9 @@ from proxy.model import Instance
 MAX_CONTEXTS = 128
 """Context ids are the odd numbers of one byte."""
 
+CLASS_REFUSED, SYNTAX_REFUSED = 3, 4
+"""Results of a presentation context (PS3.8 Table 9-18)."""
+
 ECHO = Proposal(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 
 
@@ -53,5 +56,12 @@ class Contexts:
         return self._accepted.get((sop_class_uid, transfer_syntax_uid))
 
     def refusal(self, sop_class_uid: str, transfer_syntax_uid: str) -> int | None:
-        """Return the result (PS3.8 Table 9-18) by which such an instance was refused, if any."""
-        return self._refused.get((sop_class_uid, transfer_syntax_uid))
+        """Return the result (PS3.8 Table 9-18) by which such an instance was refused, if any.
+
+        Some nodes give the SOP class as the reason where it is the syntax: not where they took
+        the class in another one.
+        """
+        result = self._refused.get((sop_class_uid, transfer_syntax_uid))
+        if result == CLASS_REFUSED and any(taken == sop_class_uid for taken, _ in self._accepted):
+            return SYNTAX_REFUSED
+        return result

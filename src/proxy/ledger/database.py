@@ -145,8 +145,10 @@ def _prepare(connection: apsw.Connection, *, was_unclean: bool) -> None:
     version = _check_origin(connection)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
-    if was_unclean and connection.pragma("integrity_check", 1) != "ok":
-        raise LedgerError(str(DAMAGED), hint=DAMAGED.hint)
+    if was_unclean:
+        if connection.pragma("integrity_check", 1) != "ok":
+            raise LedgerError(str(DAMAGED), hint=DAMAGED.hint)
+        empty_log(connection)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         sql = resources.files("proxy.ledger").joinpath(script).read_text(encoding="utf-8")
         with transaction(connection):
@@ -172,6 +174,14 @@ def _check_origin(connection: apsw.Connection) -> int:
             "with another --state-dir.",
         )
     return int(version)
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Fold the log into the file and cut it to nothing.
+
+    ``secure_delete`` overwrites deleted rows in the file; the log still holds pages from before.
+    """
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def close_database(connection: apsw.Connection) -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 import apsw
 
 from proxy.ledger.records import Accepted, Counts, Delivery, Outcome, Unfinished
-from proxy.ledger.sending import TALLY, fold_dispatch
+from proxy.ledger.sending import TALLY, drop_tombstones, fold_dispatch
 from proxy.model import Entity, EntityType, Order, Priority
 
 _DELIVERIES = f"""
@@ -137,10 +137,7 @@ def dispatch_over(
         (outcome, error, now, dispatch_id),
     )
     fold_dispatch(connection, dispatch_id)
-    connection.execute(
-        "DELETE FROM tombstone WHERE NOT EXISTS (SELECT 1 FROM dispatch"
-        " WHERE outcome IS NULL AND id <= tombstone.last_dispatch_id)"
-    )
+    drop_tombstones(connection)
 
 
 def forget_over(connection: apsw.Connection, before: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import apsw
 
 from proxy.ledger.records import Deleted, Holding
-from proxy.ledger.sending import TOMBSTONE_OF_INSTANCE, drop_chosen
+from proxy.ledger.sending import TOMBSTONE_OF_INSTANCE, drop_chosen, drop_tombstones
 from proxy.ledger.sql import choose, column
 from proxy.model import Entity, EntityType, Instance
 
@@ -148,6 +148,7 @@ def delete(  # noqa: PLR0917 - posted by position
             "DELETE FROM instance WHERE id IN (SELECT id FROM chosen) RETURNING sha256"
         )
     )
+    drop_tombstones(connection)
     return Deleted(len(hashes), _orphans(connection, hashes))
 
 

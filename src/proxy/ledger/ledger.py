@@ -111,6 +111,10 @@ class Ledger:
         """
         return await self._writer.call(dispatches.accept, order, self._now())
 
+    def post_order(self, order: Order) -> None:
+        """Keep an order for the next start."""
+        self._writer.post(dispatches.accept, order, self._now())
+
     async def unfinished(self) -> list[Unfinished]:
         """Return the dispatches that are not over, in the order they were accepted."""
         return await self._writer.call(dispatches.unfinished)
@@ -218,7 +222,7 @@ class Ledger:
         self, session_id: str | None, study_instance_uid: str | None
     ) -> Deleted:
         """Delete a session: what is held under its id, and every instance of the study."""
-        return await self._writer.call(
+        return await self._writer.delete(
             holdings.delete, EntityType.SESSION, session_id, study_instance_uid, None, None
         )
 
@@ -234,7 +238,7 @@ class Ledger:
         ITH names no series UID, and a number may occur twice in a study: both go, since what
         was deleted must not stay, and what was not can be fetched again.
         """
-        return await self._writer.call(
+        return await self._writer.delete(
             holdings.delete, EntityType.SCAN, scan_id, study_instance_uid, series_number, None
         )
 
@@ -242,13 +246,25 @@ class Ledger:
         self, subject_id: str | None, subject_identifier: str | None
     ) -> Deleted:
         """Delete a subject: what is held under its id, and every instance of that PatientID."""
-        return await self._writer.call(
+        return await self._writer.delete(
             holdings.delete, EntityType.SUBJECT, subject_id, None, None, subject_identifier
         )
 
+    def post_deletion(
+        self,
+        type: EntityType,
+        id: str | None,
+        *,
+        study_instance_uid: str | None = None,
+        series_number: int | None = None,
+        patient_id: str | None = None,
+    ) -> None:
+        """Delete an entity whose objects are removed by the janitor of the next start."""
+        self._writer.post(holdings.delete, type, id, study_instance_uid, series_number, patient_id)
+
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances nothing needs; return the objects without a row then."""
-        return await self._writer.call(holdings.release_unused)
+        return await self._writer.delete(holdings.release_unused)
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return how many entities are held no more."""

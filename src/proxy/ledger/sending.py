@@ -157,3 +157,11 @@ def fold_dispatch(connection: apsw.Connection, dispatch_id: int) -> None:
         " (SELECT id FROM delivery WHERE dispatch_id = :dispatch_id)",
         named,
     )
+
+
+def drop_tombstones(connection: apsw.Connection) -> None:
+    """Drop the tombstones no unfinished dispatch needs: they name what is to be forgotten."""
+    connection.execute(
+        "DELETE FROM tombstone WHERE NOT EXISTS (SELECT 1 FROM dispatch"
+        " WHERE outcome IS NULL AND id <= tombstone.last_dispatch_id)"
+    )

@@ -12,13 +12,14 @@ them: an answer never tells what a crash could take back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar, TypeVarTuple, cast
 
 import apsw
 import trio
 
 from proxy.errors import LedgerError
-from proxy.ledger.database import grave, transaction, translated
+from proxy.ledger.database import empty_log, grave, transaction, translated
 from proxy.offload import Offload
 
 T = TypeVar("T")
@@ -51,14 +52,17 @@ class _Posted:
             self.done.set()
 
 
-def _commit(connection: apsw.Connection, batch: Sequence[_Posted]) -> None:
-    """Perform a batch in one transaction. Blocks."""
-    with translated(), transaction(connection):
-        for posted in batch:
-            if posted.done is None:
-                posted.function(connection, *posted.args)
-            else:
-                _perform_alone(connection, posted)
+def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: bool) -> None:
+    """Perform a batch in one transaction; then ``scrub`` what it deleted. Blocks."""
+    with translated():
+        with transaction(connection):
+            for posted in batch:
+                if posted.done is None:
+                    posted.function(connection, *posted.args)
+                else:
+                    _perform_alone(connection, posted)
+        if scrub:
+            empty_log(connection)
 
 
 def _perform_alone(connection: apsw.Connection, posted: _Posted) -> None:
@@ -85,6 +89,7 @@ class Writer:
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._scope = trio.CancelScope(shield=True)
+        self._scrub = False
         self._closing = False
         self._ended = False
         self._failure: LedgerError | None = None
@@ -110,6 +115,11 @@ class Writer:
         if posted.error:
             raise posted.error
         return cast("T", posted.result)
+
+    async def delete(self, function: Callable[[apsw.Connection, *Args], T], *args: *Args) -> T:
+        """As :meth:`call`; on return, no copy of what was deleted is left in the file's log."""
+        self._scrub = True
+        return await self.call(function, *args)
 
     async def settled(self) -> None:
         """Wait until everything posted so far is durable."""
@@ -153,7 +163,8 @@ class Writer:
         self._batch, self._queue = self._queue, []
         if not self._closing:
             self._wake, self._hurry = trio.Event(), trio.Event()
-        await self._offload(_commit, self._connection, self._batch)
+        scrub, self._scrub = self._scrub, False
+        await self._offload(partial(_commit, self._connection, self._batch, scrub=scrub))
         batch, self._batch = self._batch, []
         for posted in batch:
             if posted.done is not None:

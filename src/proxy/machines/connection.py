@@ -116,6 +116,7 @@ class Link(msgspec.Struct, frozen=True):
     handshake_seconds: float = 10.0
     stable_seconds: float = 60.0
     timeout_retry_seconds: float = 5.0
+    timeout_retry_max_seconds: float = 300.0
     refused_seconds: float = 300.0
     evicted_seconds: float = 300.0
     close_seconds: float = 2.0
@@ -177,7 +178,9 @@ def fail_inside(link: Link, event: ActivityFailed) -> Result:
 def _wait_longer(link: Link, error: str) -> Link:
     """Count an attempt of which nobody said how long to wait: twice as long as the last time."""
     attempts = link.attempts + 1
-    wait = min(link.timeout_retry_seconds * 2.0 ** min(attempts, 32), link.refused_seconds)
+    wait = min(
+        link.timeout_retry_seconds * 2.0 ** min(attempts, 32), link.timeout_retry_max_seconds
+    )
     return replace(link, attempts=attempts, error=error, retry_in=wait)
 
 

@@ -51,12 +51,23 @@ def after_attempt(
 
 
 def after_fetch(
-    work: dispatch.Work, error: str, *, permanent: bool, attempts: int, cap: float, chance: float
+    work: dispatch.Work,
+    error: str,
+    *,
+    permanent: bool,
+    attempts: int,
+    cap: float,
+    chance: float,
+    retry_after: float = 0.0,
 ) -> dispatch.FetchFailed | dispatch.FetchExhausted:
-    """What a failed download means: another attempt later, or the end."""
+    """What a failed download means: another attempt later, or the end.
+
+    ``retry_after`` is how many seconds ITH asked for; it is kept up to ``cap``.
+    """
     if permanent or work.attempts + 1 >= attempts:
         return dispatch.FetchExhausted(error)
-    return dispatch.FetchFailed(error, full_jitter(work.attempts + 1, 5.0, cap, chance))
+    wait = full_jitter(work.attempts + 1, 5.0, cap, chance)
+    return dispatch.FetchFailed(error, max(wait, min(retry_after, cap)))
 
 
 def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
@@ -65,22 +76,26 @@ def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
         return delivery.SomeRefused("nothing was left to send: it was deleted")
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
-    missing = progress.files_total - progress.files_stored
-    why = progress.refusal or "the node refused them"
-    return delivery.SomeRefused(f"{missing} of {progress.files_total} instances refused: {why}")
+    refused, total = progress.files_refused, progress.files_total
+    unusable = total - progress.files_stored - refused
+    sentences = []
+    if refused:
+        why = progress.refusal or "the node refused them"
+        sentences.append(f"{refused} of {total} instances refused: {why}")
+    if unusable > 0:
+        sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
+    return delivery.SomeRefused("; ".join(sentences))
 
 
 def stopped(
     progress: Progress,
 ) -> delivery.StoppedToGoOn | delivery.StoppedToHold | delivery.StoppedToCancel:
     """What follows once the association of a stopped delivery is gone."""
-    match progress.stop:
-        case Purpose.CANCEL:
-            return delivery.StoppedToCancel()
-        case Purpose.HOLD:
-            return delivery.StoppedToHold()
-        case Purpose.RESTART | None:
-            return delivery.StoppedToGoOn()
+    if progress.stop is Purpose.CANCEL:
+        return delivery.StoppedToCancel()
+    if progress.stop is Purpose.HOLD:
+        return delivery.StoppedToHold()
+    return delivery.StoppedToGoOn()
 
 
 def last_word(progress: Progress, ending: Ending) -> Ending:
@@ -88,13 +103,10 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
 
     Only what the node said of every instance is stronger than a stop.
     """
-    match ending:
-        case delivery.AllStored() | delivery.SomeRefused():
-            return ending
-        case delivery.AttemptFailed() | delivery.AttemptsExhausted():
-            return stopped(progress) if progress.stop else ending
-        case delivery.StoppedToGoOn() | delivery.StoppedToHold() | delivery.StoppedToCancel():
-            return stopped(progress)
+    if isinstance(ending, delivery.AllStored | delivery.SomeRefused):
+        return ending
+    failed = isinstance(ending, delivery.AttemptFailed | delivery.AttemptsExhausted)
+    return ending if failed and progress.stop is None else stopped(progress)
 
 
 def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested | None:

@@ -1,0 +1,134 @@
+"""Nodes that cannot take everything: what they refuse is told, and holds up nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from proxy.demo.encoding import SampleInstance
+from proxy.demo.node import DemoNode
+from proxy.demo.node_script import Arrival, Script
+from tests.end_to_end.orthanc_rest import held_by
+from tests.end_to_end.sessions import (
+    UNCOMPRESSED,
+    ct_session,
+    data_set_bytes,
+    hashes_in,
+    hashes_of,
+    sha256,
+)
+from tests.end_to_end.site import Site, assert_tells_the_truth
+from tests.support.peers import orthanc, storescp
+
+TRUNCATED = Path(str(get_testdata_file("rtplan_truncated.dcm"))).read_bytes()
+
+
+@pytest.mark.needs("orthanc", "storescp")
+async def test_real_nodes_that_take_no_compression(
+    site: Site, tmp_path: Path, small_session: list[SampleInstance]
+) -> None:
+    takes = {"AcceptedTransferSyntaxes": [*UNCOMPRESSED]}
+    plain = [each for each in small_session if each.transfer_syntax_uid in UNCOMPRESSED]
+    total, missing = len(small_session), len(small_session) - len(plain)
+    assert missing == 4
+    with storescp(tmp_path, "+B") as disk, orthanc(tmp_path, takes) as archive:
+        site.has(disk=disk, archive=archive)
+        site.offer("sess-1", small_session)
+        await site.start()
+
+        ordered = await site.dispatch("sess-1", "disk", "archive")
+        closing = await site.closing(ordered)
+
+        assert closing["status"] == "failed"
+        assert closing["files_sent"] == 2 * len(plain)
+        for node_id in ("disk", "archive"):
+            ending = await site.ending(ordered, node_id)
+            assert (ending["status"], ending["files_sent"]) == ("failed", len(plain))
+            assert f"{missing} of {total}" in ending["error"]
+            assert "transfer syntax" in ending["error"]
+            assert_tells_the_truth(site.backend.statuses[ordered, node_id], node_id, total)
+        assert hashes_in(disk.stored) == hashes_of(plain)
+        assert (await held_by(archive)).keys() == hashes_of(plain).keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "stores", "says"),
+    [
+        (0xB000, True, ""),
+        (0x0111, True, ""),
+        (0xC000, False, "1 of 8 instances refused: The node cannot understand the object"),
+        (0xA900, False, "1 of 8 instances refused: The node finds that the object does not match"),
+        (0xA700, False, "out of resources"),
+        (0x0110, False, "failed while it processed the object"),
+    ],
+)
+async def test_one_instance_answered_otherwise(
+    site: Site, status: int, stores: bool, says: str
+) -> None:
+    session = ct_session(seed=21, slices=8)
+    odd_one = session[2].sop_instance_uid
+
+    def answer(arrival: Arrival) -> int:
+        return status if arrival.sop_instance_uid == odd_one else 0
+
+    async with DemoNode(script=Script(answer=answer)).running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session)
+        await site.start(dicom__retry_count=2)
+
+        ordered = await site.dispatch("sess-1", "node")
+        ending = await site.ending(ordered, "node")
+
+        assert ending["status"] == ("completed" if stores else "failed")
+        assert (ending["files_sent"], ending["files_total"]) == (8 if stores else 7, 8)
+        assert says in ending.get("error", "")
+        others = [each for each in session if each.sop_instance_uid != odd_one]
+        assert node.holds.items() >= hashes_of(others).items()
+        assert_tells_the_truth(site.backend.statuses[ordered, "node"], "node", 8)
+
+
+@pytest.mark.needs("storescp")
+async def test_a_file_that_makes_the_node_abort_keeps_back_no_other(
+    site: Site, tmp_path: Path
+) -> None:
+    session = ct_session(seed=22, slices=12)
+    with storescp(tmp_path, "+B", "+xa") as disk:
+        site.has(disk=disk)
+        site.offer("sess-1", session, TRUNCATED)
+        await site.start()
+
+        ending = await site.ending(await site.dispatch("sess-1", "disk"), "disk")
+
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 12, 13)
+        stored = {sha256(data_set_bytes(path.read_bytes())) for path in disk.stored}
+        assert stored >= {*hashes_of(session).values()}
+
+
+async def test_a_damaged_file_of_ith_is_no_fault_of_the_node(site: Site) -> None:
+    session = ct_session(seed=23, slices=4)
+    half = session[0].content[:200]
+    async with DemoNode().running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session, half)
+        await site.start()
+
+        ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
+
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
+        assert ending["error"].startswith("1 of 5 instances came damaged from ITH")
+        assert node.holds == hashes_of(session)
+
+
+async def test_a_node_that_rejects_us_for_good_is_not_asked_again_and_again(site: Site) -> None:
+    async with DemoNode(require_calling=["SOMEBODYELSE"]).running() as node:
+        site.has(node=node)
+        site.offer("sess-1", ct_session(seed=24, slices=2))
+        await site.start()
+
+        ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
+
+        assert ending["status"] == "failed"
+        assert "calling AE title" in ending["error"]
+        assert node.tally.rejections <= 3

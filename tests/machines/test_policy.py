@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from proxy.machines import delivery, dispatch, node, policy
+from proxy.machines.delivery import DELIVERY, ENDING, DeliveryState, Outcome, Progress, Purpose
+from tests.machines.walk import UNHURRIED
+
+DONE, FAILED, CANCELLED = Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED
+
+chances = st.floats(0, 1, exclude_max=True)
+seconds = st.floats(0.001, 10_000)
+counts = st.integers(0, 1000)
+stops = st.sampled_from([None, *Purpose])
+progresses = st.builds(Progress, counts, counts, counts, attempts=counts, stop=stops)
+
+
+@UNHURRIED
+@given(st.integers(1, 10**9), seconds, seconds, chances)
+def test_a_wait_is_never_too_short_nor_above_the_cap(
+    attempt: int, base: float, cap: float, chance: float
+) -> None:
+    wait = policy.full_jitter(attempt, base, cap, chance)
+    first = min(base, cap)
+    assert first * 0.0999 <= wait <= cap
+    if attempt < 30:
+        assert wait <= base * 2**attempt / 2
+
+
+@UNHURRIED
+@given(st.integers(1, 10**6), seconds, seconds, chances, chances)
+def test_a_wait_grows_with_the_attempts_and_with_chance(
+    attempt: int, base: float, cap: float, one: float, other: float
+) -> None:
+    low, high = sorted([one, other])
+    wait = policy.full_jitter(attempt, base, cap, low)
+    assert wait <= policy.full_jitter(attempt + 1, base, cap, low)
+    assert wait <= policy.full_jitter(attempt, base, cap, high)
+
+
+def test_waits_by_hand() -> None:
+    waits = [policy.full_jitter(attempt, 5, 60, 0.5) for attempt in range(1, 7)]
+    assert waits == pytest.approx([2.75, 5.5, 11, 22, 33, 33])
+    assert policy.full_jitter(1, 5, 60, 0) == 0.5
+
+
+def attempt(
+    failed: int, allowed: int, *, retryable: bool = True
+) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
+    return policy.after_attempt(
+        Progress(attempts=failed),
+        "reset",
+        retryable=retryable,
+        retry_count=allowed,
+        retry_delay=10,
+        retry_max=60,
+        chance=0.5,
+    )
+
+
+def test_a_retry_count_is_of_tries_after_the_first() -> None:
+    waits = [attempt(failed, 3) for failed in range(4)]
+    assert waits == [
+        delivery.AttemptFailed("reset", 5.5),
+        delivery.AttemptFailed("reset", 11.0),
+        delivery.AttemptFailed("reset", 22.0),
+        delivery.AttemptsExhausted("reset"),
+    ]
+    assert attempt(0, 0) == delivery.AttemptsExhausted("reset")
+
+
+@UNHURRIED
+@given(counts, counts)
+def test_what_cannot_be_repeated_is_not(failed: int, allowed: int) -> None:
+    assert attempt(failed, allowed, retryable=False) == delivery.AttemptsExhausted("reset")
+
+
+def fetch(
+    failed: int, *, permanent: bool = False, retry_after: float = 0.0
+) -> dispatch.FetchFailed | dispatch.FetchExhausted:
+    return policy.after_fetch(
+        dispatch.Work(attempts=failed),
+        "timeout",
+        permanent=permanent,
+        attempts=3,
+        cap=60,
+        chance=0.5,
+        retry_after=retry_after,
+    )
+
+
+def test_a_download_is_tried_so_many_times_in_all() -> None:
+    assert [fetch(failed) for failed in range(3)] == [
+        dispatch.FetchFailed("timeout", 2.75),
+        dispatch.FetchFailed("timeout", 5.5),
+        dispatch.FetchExhausted("timeout"),
+    ]
+    assert fetch(0, permanent=True) == dispatch.FetchExhausted("timeout")
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(0, 2.75), (2, 2.75), (30, 30), (90, 60)])
+def test_ith_may_ask_for_a_longer_wait_up_to_the_cap(asked: float, wait: float) -> None:
+    assert fetch(0, retry_after=asked) == dispatch.FetchFailed("timeout", wait)
+
+
+@UNHURRIED
+@given(progresses)
+def test_all_stored_means_that_something_was_and_nothing_is_missing(progress: Progress) -> None:
+    settled = policy.settled(progress) == delivery.AllStored()
+    assert settled == (0 < progress.files_total <= progress.files_stored)
+
+
+def test_what_was_refused_is_told_with_the_node_s_reason_and_no_other() -> None:
+    progress = Progress(5, 3, 2, error="paused by ITH", refusal="out of resources")
+    assert policy.settled(progress) == delivery.SomeRefused(
+        "2 of 5 instances refused: out of resources"
+    )
+    assert policy.settled(replace(progress, refusal=None)) == delivery.SomeRefused(
+        "2 of 5 instances refused: the node refused them"
+    )
+
+
+def test_nothing_to_send_is_no_success() -> None:
+    assert policy.settled(Progress()) == delivery.SomeRefused(
+        "nothing was left to send: it was deleted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop", "event"),
+    [
+        (None, delivery.StoppedToGoOn()),
+        (Purpose.RESTART, delivery.StoppedToGoOn()),
+        (Purpose.HOLD, delivery.StoppedToHold()),
+        (Purpose.CANCEL, delivery.StoppedToCancel()),
+    ],
+)
+def test_a_stop_leads_to_what_it_is_for(stop: Purpose | None, event: object) -> None:
+    assert policy.stopped(Progress(stop=stop)) == event
+
+
+@UNHURRIED
+@given(st.sampled_from(DeliveryState), progresses)
+def test_a_resume_is_told_only_where_it_weakens_no_more_than_a_hold(
+    state: DeliveryState, progress: Progress
+) -> None:
+    told = policy.resume(state, progress) is not None
+    assert told == (state not in ENDING or progress.stop is Purpose.HOLD)
+
+
+@UNHURRIED
+@given(st.sampled_from(ENDING), progresses)
+def test_a_resume_never_weakens_a_cancel(state: DeliveryState, progress: Progress) -> None:
+    cancelled = replace(progress, stop=Purpose.CANCEL)
+    assert policy.resume(state, cancelled) is None
+    event = policy.resume(state, progress)
+    if event:
+        assert DELIVERY.step(state, progress, event).data.stop is Purpose.RESTART
+
+
+ENDINGS: list[policy.Ending] = [
+    delivery.AllStored(),
+    delivery.SomeRefused("refused"),
+    delivery.AttemptFailed("reset", 1),
+    delivery.AttemptsExhausted("rejected"),
+    delivery.StoppedToGoOn(),
+    delivery.StoppedToHold(),
+    delivery.StoppedToCancel(),
+]
+
+
+@pytest.mark.parametrize(("stop", "ending"), list(product([None, *Purpose], ENDINGS)))
+def test_the_last_word_is_the_node_s_then_the_stop_s_then_the_attempt_s(
+    stop: Purpose | None, ending: policy.Ending
+) -> None:
+    progress = Progress(stop=stop)
+    word = policy.last_word(progress, ending)
+    node_spoke = isinstance(ending, delivery.AllStored | delivery.SomeRefused)
+    attempt_failed = isinstance(ending, delivery.AttemptFailed | delivery.AttemptsExhausted)
+    if node_spoke or (attempt_failed and stop is None):
+        assert word is ending
+    else:
+        assert word == policy.stopped(progress)
+
+
+TRUTH = {
+    (DONE, DONE): dispatch.AllDelivered,
+    (DONE, FAILED): dispatch.SomeFailed,
+    (DONE, CANCELLED): dispatch.AllCancelled,
+    (FAILED, DONE): dispatch.SomeFailed,
+    (FAILED, FAILED): dispatch.SomeFailed,
+    (FAILED, CANCELLED): dispatch.SomeFailed,
+    (CANCELLED, DONE): dispatch.AllCancelled,
+    (CANCELLED, FAILED): dispatch.SomeFailed,
+    (CANCELLED, CANCELLED): dispatch.AllCancelled,
+}
+
+
+@pytest.mark.parametrize("outcomes", TRUTH)
+def test_a_dispatch_is_completed_only_if_every_node_has_everything(
+    outcomes: tuple[Outcome, Outcome],
+) -> None:
+    endings = [(outcome, None) for outcome in outcomes]
+    assert type(policy.dispatch_over(endings)) is TRUTH[outcomes]
+
+
+@UNHURRIED
+@given(st.lists(st.tuples(st.sampled_from(Outcome), st.text(min_size=1)), max_size=6))
+def test_a_dispatch_over_says_the_first_error_and_how_many_nodes_lack_instances(
+    endings: list[tuple[Outcome, str]],
+) -> None:
+    event = policy.dispatch_over(iter(endings))
+    lacking = [ending for ending in endings if ending[0] is not DONE]
+    failed = [error for outcome, error in endings if outcome is FAILED]
+    if failed:
+        error = f"{len(lacking)} of {len(endings)} nodes lack instances: {failed[0]}"
+        assert event == dispatch.SomeFailed(error)
+    elif lacking:
+        assert event == dispatch.AllCancelled(lacking[0][1])
+    else:
+        assert event == dispatch.AllDelivered()
+
+
+def test_an_end_without_an_error_still_has_words() -> None:
+    assert policy.dispatch_over([(FAILED, None)]) == dispatch.SomeFailed(
+        "1 of 1 nodes lack instances: failed"
+    )
+    assert policy.dispatch_over([(CANCELLED, None)]) == dispatch.AllCancelled("cancelled")
+
+
+@UNHURRIED
+@given(counts, st.integers(1, 10), chances)
+def test_the_breaker_trips_at_the_threshold(failures: int, threshold: int, chance: float) -> None:
+    event = policy.node_failed(
+        node.Health(failures), "reset", threshold=threshold, interval=10, cap=60, chance=chance
+    )
+    if failures + 1 < threshold:
+        assert event == node.NodeFailed("reset")
+    else:
+        assert isinstance(event, node.BreakerTripped)
+        assert 1 <= event.probe_in <= 60
+
+
+def test_probes_grow_rarer() -> None:
+    waits = [
+        policy.node_failed(
+            node.Health(failures), "reset", threshold=3, interval=10, cap=60, chance=0.5
+        )
+        for failures in range(2, 7)
+    ]
+    found = [event.probe_in for event in waits if isinstance(event, node.BreakerTripped)]
+    assert found == pytest.approx([5.5, 11, 22, 33, 33])

@@ -1,0 +1,271 @@
+"""One site without the link: real ledger, local PACS, HTTP to the embedded backend, real nodes.
+
+    async with a_house(directory, backend, nodes) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.over(order)
+
+What ITH says is told to the supervisor as the frame it would be; what ITH would hear is taken
+from the outbox, as the link does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from proxy.backend.archive import ArchiveLimits
+from proxy.backend.fetch import FetchLimits
+from proxy.backend.rest import Backend, RestSettings
+from proxy.demo import frames
+from proxy.demo.archives import zip_session
+from proxy.demo.backend import DemoBackend
+from proxy.demo.encoding import SampleInstance
+from proxy.demo.frames import Json
+from proxy.demo.node import DemoNode
+from proxy.demo.sample import Study, ct_series
+from proxy.events.codec import decode
+from proxy.ledger import Ledger
+from proxy.machines.delivery import DeliveryState
+from proxy.machines.dispatch import DispatchState
+from proxy.offload import Inline, Threads
+from proxy.outbox import Outbox
+from proxy.pacs.local import LocalPacs
+from proxy.pacs.objects import Objects
+from proxy.reports import Detail, Reports
+from proxy.settings import (
+    DicomSettings,
+    DispatchSettings,
+    LimitSettings,
+    Secret,
+    ServiceSettings,
+    Settings,
+)
+from proxy.slots import Slots
+from proxy.supervisor import Supervisor
+from proxy.vitals import Vitals
+from proxy.wire import Network, TcpNetwork
+from proxy.work import DeliveryAtWork, DispatchAtWork, Site
+
+PATIENCE_S = 15.0
+FINAL = ("completed", "failed")
+
+QUICK = DicomSettings(
+    connect_seconds=2.0,
+    answer_seconds=2.0,
+    stall_seconds=5.0,
+    response_seconds=10.0,
+    release_seconds=1.0,
+    cancel_seconds=1.0,
+    retry_delay_seconds=0.1,
+    retry_max_seconds=0.5,
+    echo_interval_seconds=1.0,
+    echo_seconds=2.0,
+)
+
+
+class House:
+    """The parts of one running site."""
+
+    def __init__(
+        self, site: Site, supervisor: Supervisor, outbox: Outbox, backend: DemoBackend
+    ) -> None:
+        self.site = site
+        self.supervisor = supervisor
+        self.outbox = outbox
+        self.backend = backend
+        self.vitals = Vitals(site, lambda: site.pacs.usage_gb)
+        self.heard: list[Json] = []
+
+    def tell(self, frame: Json | str) -> str:
+        """Say a frame to the proxy as ITH would; returns its correlation id."""
+        text = frame if isinstance(frame, str) else json.dumps(frame)
+        self.supervisor.handle(decode(text))
+        return str(frame["correlation_id"]) if isinstance(frame, dict) else ""
+
+    async def listen(self) -> None:
+        """Take the reports as a link does, each proven at once."""
+        while True:
+            parcel = await self.outbox.take()
+            self.outbox.sent(parcel)
+            self.outbox.confirm(self.outbox.mark())
+            self.heard.append(json.loads(parcel.frame))
+
+    # Waiting ------------------------------------------------------------------------------
+
+    async def until(self, happened: Callable[[], object], within: float = PATIENCE_S) -> None:
+        """Wait until something is so, wherever it happens."""
+        with trio.fail_after(within):
+            while not happened():  # noqa: ASYNC110 - some of it happens in threads
+                await trio.sleep(0.003)
+
+    async def configured(self) -> None:
+        """Have the configuration fetched, and wait until it is applied."""
+        self.supervisor.came_online()
+        await self.until(lambda: self.site.configuration is not None)
+
+    async def over(self, correlation_id: str, node_id: str | None = None) -> Json:
+        """Wait for a final report, of a node or of the whole, and return its payload."""
+        ended = lambda: self.final(correlation_id, node_id)  # noqa: E731
+        await self.until(lambda: ended() is not None)
+        payload = ended()
+        assert payload is not None
+        return payload
+
+    async def idle(self) -> None:
+        """Wait until no dispatch is at work, and check that nothing was left taken."""
+        await self.until(lambda: not self.site.dispatches)
+        assert self.turns_taken() == 0
+
+    # Looking ------------------------------------------------------------------------------
+
+    def statuses(self, correlation_id: str) -> list[Json]:
+        """The payloads of what was told of a dispatch."""
+        return [
+            frame["payload"]
+            for frame in self.heard
+            if frame["event_type"] == "dispatch.status" and frame["correlation_id"] == correlation_id
+        ]
+
+    def stream(self, correlation_id: str, node_id: str | None = None) -> list[Json]:
+        """The payloads of one node's stream, or of the whole dispatch's."""
+        return [p for p in self.statuses(correlation_id) if p.get("node_id") == node_id]
+
+    def final(self, correlation_id: str, node_id: str | None = None) -> Json | None:
+        """The payload that says completed or failed, None while there is none."""
+        payloads = self.stream(correlation_id, node_id)
+        return next((p for p in payloads if p["status"] in FINAL), None)
+
+    def turns_taken(self) -> int:
+        """How many turns are in use, of downloads and associations."""
+        nodes = self.site.nodes.values()
+        return self.site.downloads.taken + sum(node.slots.taken for node in nodes)
+
+    def dispatch(self, correlation_id: str) -> DispatchAtWork:
+        """A dispatch at work."""
+        return next(
+            at for at in self.site.dispatches if at.order.correlation_id == correlation_id
+        )
+
+    def delivery(self, correlation_id: str, node_id: str) -> DeliveryAtWork:
+        """A delivery of a dispatch at work."""
+        return self.dispatch(correlation_id).deliveries[node_id]
+
+    def dispatch_state(self, correlation_id: str) -> DispatchState | None:
+        """Where a dispatch is; None where it is not at work."""
+        for at in self.site.dispatches:
+            if at.order.correlation_id == correlation_id:
+                return at.run.state
+        return None
+
+    def state(self, correlation_id: str, node_id: str) -> DeliveryState | None:
+        """Where a delivery is; None where it is not at work."""
+        for at in self.site.dispatches:
+            if at.order.correlation_id == correlation_id and node_id in at.deliveries:
+                return at.deliveries[node_id].run.state
+        return None
+
+
+@asynccontextmanager
+async def a_house(
+    directory: Path,
+    backend: DemoBackend,
+    *,
+    detail: Detail = "both",
+    dicom: Mapping[str, object] = {},
+    downloads: int = 3,
+    drain_seconds: float = 5.0,
+    network: Network | None = None,
+    ledger_offload: Inline | Threads | None = None,
+) -> AsyncIterator[House]:
+    """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
+    settings = Settings(
+        dicom=msgspec.structs.replace(QUICK, **dicom),
+        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1),
+        limits=LimitSettings(downloads=downloads, reserve_gb=0.0),
+        service=ServiceSettings(drain_seconds=drain_seconds, flush_seconds=1.0),
+        state_dir=directory,
+        token=Secret(backend.key),
+    )
+    rest = RestSettings(
+        url=backend.url,
+        fetch=FetchLimits(first_byte_seconds=10.0, stall_seconds=5.0, backoff_seconds=0.05),
+        reserve_bytes=0,
+    )
+    offload = Threads(4)
+    async with (
+        Ledger.open(directory / "ledger.db", ledger_offload or Inline()) as ledger,
+        Backend(rest, backend.key, offload) as client,
+        trio.open_nursery() as services,
+    ):
+        pacs = LocalPacs(ledger, Objects(directory), offload)
+        await pacs.janitor()
+        outbox = Outbox(ledger, progress_interval=0.02)
+        await outbox.load()
+        site = Site(
+            settings=settings,
+            ledger=ledger,
+            pacs=pacs,
+            backend=client,
+            network=network or TcpNetwork(),
+            offload=offload,
+            archive_limits=ArchiveLimits(reserve_bytes=0),
+            downloads=Slots(downloads),
+        )
+        async with trio.open_nursery() as work:
+            supervisor = Supervisor(site, Reports(outbox, detail), work)
+            services.start_soon(site.operation.run)
+            await supervisor.load()
+            house = House(site, supervisor, outbox, backend)
+            services.start_soon(house.listen)
+            yield house
+            work.cancel_scope.cancel("the test is over")
+        services.cancel_scope.cancel("the test is over")
+
+
+@asynccontextmanager
+async def some_nodes(*node_ids: str) -> AsyncIterator[list[DemoNode]]:
+    """Run nodes of these ids."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                DemoNode(node_id.upper(), node_id=node_id).running()
+            )
+            for node_id in node_ids
+        ]
+
+
+def configure(backend: DemoBackend, nodes: Sequence[DemoNode | Json], **more: object) -> None:
+    """Let ITH's configuration have these nodes."""
+    backend.rest.configuration = frames.configuration(
+        [described(node) if isinstance(node, DemoNode) else node for node in nodes], **more
+    )
+
+
+def described(node: DemoNode, **more: object) -> Json:
+    """A node as ITH's configuration has it."""
+    return frames.rest_node(node.node_id, node.ae_title, node.host, node.port, **more)
+
+
+def in_event(node: DemoNode, **more: object) -> Json:
+    """A node as ``proxy.nodes_changed`` has it."""
+    return frames.event_node(node.node_id, node.ae_title, node.host, node.port, **more)
+
+
+def offer(
+    backend: DemoBackend, session_id: str = "sess-1", *, slices: int = 4, seed: int = 1
+) -> list[SampleInstance]:
+    """Let ITH have a session of a few small slices."""
+    instances = ct_series(Study(seed), slices=slices, size=16)
+    backend.rest.offer("session", session_id, zip_session(instances))
+    return instances
+
+
+def uids(instances: Sequence[SampleInstance]) -> set[str]:
+    """What a node that has them all holds."""
+    return {instance.sop_instance_uid for instance in instances}

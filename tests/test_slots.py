@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
+
+from proxy.slots import Slots, Turn
+from tests.machines.walk import UNHURRIED
+from tests.support.schedules import cancelled_at_every_step, in_every_order
+
+
+async def test_a_free_slot_is_taken_at_once() -> None:
+    slots = Slots(2)
+    await slots.take(0)
+    await slots.take(3)
+    assert (slots.taken, slots.waiting) == (2, 0)
+
+
+async def test_a_turn_is_given_back_once() -> None:
+    slots = Slots(2)
+    first, _second = await slots.take(0), await slots.take(0)
+    first.give_back()
+    first.give_back()
+    assert slots.taken == 1
+
+
+async def test_to_take_is_a_checkpoint_even_if_a_slot_is_free() -> None:
+    slots = Slots(1)
+    with assert_checkpoints():
+        await slots.take(0)
+
+
+async def test_who_is_cancelled_takes_nothing() -> None:
+    slots = Slots(1)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await slots.take(0)
+    assert scope.cancelled_caught
+    assert (slots.taken, slots.waiting) == (0, 0)
+
+
+async def queue(slots: Slots, ranks: list[int], nursery: trio.Nursery) -> list[tuple[int, int]]:
+    """Let takers queue in this order; the returned list grows as they are served."""
+    served: list[tuple[int, int]] = []
+
+    async def taker(rank: int, arrival: int) -> None:
+        turn = await slots.take(rank)
+        served.append((rank, arrival))
+        await trio.sleep(1)
+        turn.give_back()
+
+    for arrival, rank in enumerate(ranks):
+        nursery.start_soon(taker, rank, arrival)
+        await wait_all_tasks_blocked()
+    return served
+
+
+async def test_the_most_urgent_is_next_then_the_first_to_come(autojump_clock: MockClock) -> None:
+    slots = Slots(1)
+    turn = await slots.take(0)
+    async with trio.open_nursery() as nursery:
+        served = await queue(slots, [2, 1, 0, 1, 0, 3], nursery)
+        assert (slots.taken, slots.waiting) == (1, 6)
+        turn.give_back()
+    assert served == [(0, 2), (0, 4), (1, 1), (1, 3), (2, 0), (3, 5)]
+    assert (slots.taken, slots.waiting) == (0, 0)
+
+
+async def test_nobody_jumps_the_queue(autojump_clock: MockClock) -> None:
+    slots = Slots(1)
+    turn = await slots.take(0)
+    async with trio.open_nursery() as nursery:
+        served = await queue(slots, [3], nursery)
+        turn.give_back()  # handed to the one who waits, whom nobody has run yet
+        await slots.take(0)
+        assert served == [(3, 0)]
+
+
+async def test_who_is_cancelled_leaves_the_queue(autojump_clock: MockClock) -> None:
+    slots = Slots(1)
+    turn = await slots.take(0)
+    async with trio.open_nursery() as nursery:
+        served = await queue(slots, [1, 1], nursery)
+        with trio.move_on_after(1):
+            await slots.take(0)
+        assert slots.waiting == 2
+        turn.give_back()
+    assert served == [(1, 0), (1, 1)]
+    assert slots.taken == 0
+
+
+def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next() -> None:
+    async def scenario() -> tuple[int, int, int]:
+        slots = Slots(1)
+        turn = await slots.take(0)
+        got: list[Turn] = []
+
+        async def take(scope: trio.CancelScope) -> None:
+            with scope:
+                got.append(await slots.take(0))
+
+        async def at_one(act: Callable[[], None]) -> None:
+            await trio.sleep(1)
+            act()
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, scope)
+            nursery.start_soon(at_one, turn.give_back)
+            nursery.start_soon(at_one, scope.cancel)
+            await trio.sleep(2)
+            with trio.move_on_after(1):
+                next_one = await slots.take(0)
+                next_one.give_back()
+        return len(got), slots.taken, slots.waiting
+
+    # the turn was had, and is still; or it was not, and is free
+    assert in_every_order(scenario).keys() == {(1, 1, 0), (0, 0, 0)}
+
+
+def test_wherever_the_takers_are_cancelled_every_slot_is_free_again() -> None:
+    slots = Slots(2)
+    most = 0
+
+    async def taker(rank: int) -> None:
+        nonlocal most
+        turn = await slots.take(rank)
+        try:
+            most = max(most, slots.taken)
+            await trio.sleep(1)
+        finally:
+            turn.give_back()
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            for rank in (0, 1, 0, 2, 1):
+                nursery.start_soon(taker, rank)
+
+    def check() -> None:
+        assert (slots.taken, slots.waiting) == (0, 0)
+
+    assert cancelled_at_every_step(scenario, check) > 10
+    assert most == 2
+
+
+@settings(UNHURRIED, max_examples=50)
+@given(
+    limit=st.integers(1, 4),
+    takers=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(1, 5), st.integers(0, 9)),
+        max_size=12,
+    ),
+    order=st.random_module(),
+)
+def test_never_more_than_the_limit_and_none_lost(
+    limit: int, takers: list[tuple[int, int, int, int]], order: object
+) -> None:
+    slots = Slots(limit)
+    holding = 0
+
+    async def taker(rank: int, come: int, stay: int, patience: int) -> None:
+        nonlocal holding
+        await trio.sleep(come)
+        with trio.move_on_after(patience):
+            turn = await slots.take(rank)
+            holding += 1
+            assert holding <= limit
+            assert holding <= slots.taken <= limit
+            try:
+                await trio.sleep(stay)
+            finally:
+                holding -= 1
+                turn.give_back()
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            for each in takers:
+                nursery.start_soon(taker, *each)
+
+    trio.run(scenario, clock=MockClock(autojump_threshold=0))
+    assert (slots.taken, slots.waiting, holding) == (0, 0, 0)

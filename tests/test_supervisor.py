@@ -1,0 +1,756 @@
+"""What each event of ITH leads to, on real parts: ledger, local PACS, HTTP, DICOM nodes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from proxy import runner
+from proxy.demo import frames
+from proxy.demo.archives import zip_session
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.demo.rest import Fault
+from proxy.demo.sample import Study, ct_series
+from proxy.machines.delivery import DeliveryState
+from proxy.machines.dispatch import DispatchState
+from proxy.machines.node import NodeState
+from proxy.machines.operation import OperationState
+from tests.ledger.make import fast_directory
+from tests.support.site import (
+    House,
+    a_house,
+    configure,
+    described,
+    in_event,
+    offer,
+    some_nodes,
+    uids,
+)
+
+HELD, STORING, WAITING, BACKING_OFF = (
+    DeliveryState.HELD,
+    DeliveryState.STORING,
+    DeliveryState.WAITING,
+    DeliveryState.BACKING_OFF,
+)
+DELETED = "session deleted in ITH"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[DemoBackend]:
+    async with DemoBackend().running() as backend:
+        yield backend
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[list[DemoNode]]:
+    async with some_nodes("a", "b") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def directory() -> AsyncIterator[Path]:
+    with fast_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+async def house(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> AsyncIterator[House]:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        yield house
+
+
+# Dispatch -------------------------------------------------------------------------------------
+
+
+async def test_a_session_goes_to_both_nodes(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    instances = offer(backend)
+    order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+    closing = await house.over(order)
+    assert closing == {
+        "status": "completed",
+        "progress": 100,
+        "files_sent": 8,
+        "files_total": 8,
+    }
+    assert all(node.holds.keys() == uids(instances) for node in nodes)
+    await house.idle()
+    assert len(backend.rest.downloads) == 1
+
+
+async def test_nodes_of_others_and_repeated_ones_are_passed_over(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    order = house.tell(frames.session_dispatch("sess-1", ["elsewhere", "a", "a", "a"]))
+    await house.over(order)
+    await house.idle()
+    assert {p.get("node_id") for p in house.statuses(order)} == {"a", None}
+    assert (len(nodes[0].arrivals), len(nodes[1].arrivals)) == (4, 0)
+
+
+async def test_none_of_ours_named_is_silence(house: House, backend: DemoBackend) -> None:
+    offer(backend)
+    order = house.tell(frames.session_dispatch("sess-1", ["elsewhere"]))
+    await trio.sleep(0.1)
+    assert (house.statuses(order), house.site.dispatches) == ([], [])
+    assert backend.rest.downloads == []
+
+
+async def test_the_same_order_again_is_done_once(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    event = frames.session_dispatch("sess-1", ["a"])
+    order = house.tell(event)
+    house.tell(event)
+    await house.over(order)
+    house.tell(event)
+    await house.idle()
+    assert len(nodes[0].arrivals) == 4
+    assert [p["status"] for p in house.stream(order)] == ["completed"]
+
+
+async def test_the_same_order_for_one_node_more_is_done_for_that_node(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    event = frames.session_dispatch("sess-1", ["a"])
+    order = house.tell(event)
+    event["payload"]["nodes"] = ["a", "b"]
+    house.tell(event)
+    await house.over(order, "a")
+    await house.over(order, "b")
+    await house.idle()
+    assert [len(node.arrivals) for node in nodes] == [4, 4]
+
+
+async def test_an_order_before_the_first_configuration_waits_for_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    offer(backend)
+    async with a_house(directory, backend) as house:
+        order = house.tell(frames.session_dispatch("sess-1", ["a", "elsewhere"]))
+        scan = house.tell(frames.new_scan_available("scan-1"))
+        await trio.sleep(0.05)
+        assert house.statuses(order) == []
+        await house.configured()
+        assert (await house.over(order))["status"] == "completed"
+        assert house.statuses(scan) == []  # no node was known to be online
+        assert house.supervisor.counts["session.dispatch"] == 1
+
+
+async def test_another_workspace_s_event_is_not_for_us(house: House, backend: DemoBackend) -> None:
+    offer(backend)
+    house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
+    house.tell(frames.status_changed(is_active=False, workspace_id="ws-other"))
+    assert house.site.dispatches == []
+    assert house.site.operation.state is OperationState.ACTIVE
+    assert house.supervisor.counts["foreign"] == 2
+
+
+async def test_a_new_scan_goes_to_the_nodes_that_read_and_answer(
+    directory: Path, backend: DemoBackend
+) -> None:
+    instances = ct_series(Study(1), slices=2, size=16)
+    async with some_nodes("reads", "writes", "both", "dead") as nodes:
+        permissions = ("READ_ONLY", "write", "read_write", "read")
+        configure(
+            backend,
+            [described(n, permission=p) for n, p in zip(nodes, permissions, strict=True)],
+        )
+        await trio.to_thread.run_sync(nodes[3].stop)
+        backend.rest.offer("scan", "scan-1", zip_session(instances))
+        async with a_house(directory, backend) as house:
+            await house.configured()
+            await house.until(lambda: house.vitals.health(online=True).nodes[2].is_reachable)
+            await house.until(
+                lambda: sum(n.run.state is NodeState.ONLINE for n in house.site.nodes.values()) == 3
+            )
+            order = house.tell(frames.new_scan_available("scan-1"))
+            assert (await house.over(order))["status"] == "completed"
+            assert {p.get("node_id") for p in house.statuses(order)} == {"reads", "both", None}
+            other = frames.new_scan_available("scan-1")
+            other["payload"]["action"] = "look"
+            assert house.statuses(house.tell(other)) == []
+            await house.idle()
+
+
+async def test_damaged_files_are_never_counted_as_sent(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    instances = ct_series(Study(1), slices=3, size=16)
+    import io
+    import zipfile
+
+    buffer = io.BytesIO(zip_session(instances))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("broken.dcm", instances[0].content[:200])
+    backend.rest.offer("session", "sess-1", buffer.getvalue())
+    for _ in range(2):  # the second time, what is held could be taken for all there is
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        closing = await house.over(order)
+        assert (closing["status"], closing["files_sent"], closing["files_total"]) == (
+            "failed",
+            3,
+            4,
+        )
+    await house.idle()
+
+
+async def test_what_ith_cannot_give_fails_and_says_so(house: House, backend: DemoBackend) -> None:
+    order = house.tell(frames.session_dispatch("sess-none", ["a", "b"]))
+    closing = await house.over(order)
+    assert closing["status"] == "failed"
+    for node_id in ("a", "b"):
+        assert (await house.over(order, node_id))["error"] == closing["error"]
+    await house.idle()
+
+
+# One event's fault ----------------------------------------------------------------------------
+
+
+async def test_no_event_harms_another(house: House, backend: DemoBackend) -> None:
+    offer(backend)
+    for broken in ("", "{", '{"event_type":"moon.rises"}', "[]", '{"event_type":"scan.dispatch"}'):
+        house.tell(broken)
+    counts = house.supervisor.counts
+    assert counts["unknown"] + counts["broken"] == 5
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    assert (await house.over(order))["status"] == "completed"
+
+
+async def test_a_defect_in_acting_on_one_event_is_counted(
+    house: House, backend: DemoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CANARY")
+
+    offer(backend)
+    monkeypatch.setattr(house.supervisor._reconciler, "change_config", fail)
+    house.tell(frames.config_changed({"retry_count": 1}))
+    assert house.supervisor.counts["failed"] == 1
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    assert (await house.over(order))["status"] == "completed"
+
+
+# Deletion -------------------------------------------------------------------------------------
+
+
+def slow(nodes: list[DemoNode], seconds: float = 0.15) -> None:
+    for node in nodes:
+        node.script.delay_s = seconds
+
+
+async def test_a_deleted_session_stops_what_is_under_way(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    instances = offer(backend, slices=8)
+    slow(nodes)
+    order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+    await house.until(lambda: all(len(node.holds) >= 2 for node in nodes))
+    uid = instances[0].study_instance_uid
+    house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+    closing = await house.over(order)
+    assert (closing["status"], closing["error"]) == ("failed", DELETED)
+    for node in nodes:
+        ending = await house.over(order, node.node_id)
+        assert (ending["error"], ending["files_sent"]) == (DELETED, len(node.holds))
+    await house.idle()
+    await house.until(lambda: house.site.pacs.usage_gb == 0)
+    again = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    assert (await house.over(again))["status"] == "completed"
+    assert len(backend.rest.downloads) == 2
+
+
+@pytest.mark.parametrize("moment", ["recording", "downloading", "unpacking"])
+async def test_a_deletion_before_anything_is_sent(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], moment: str
+) -> None:
+    configure(backend, nodes)
+    instances = offer(backend)
+    if moment == "downloading":
+        backend.rest.download_faults.append(Fault(delay_s=0.3))
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+        if moment == "downloading":
+            await house.until(lambda: house.dispatch_state(order) is DispatchState.FETCHING)
+        if moment == "unpacking":
+            await house.until(lambda: backend.rest.downloads and backend.rest.downloads[0].sent)
+        uid = instances[0].study_instance_uid
+        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        closing = await house.over(order)
+        assert (closing["status"], closing["error"]) == ("failed", DELETED)
+        await house.idle()
+        await house.until(lambda: house.site.pacs.usage_gb == 0)
+        assert not [p for p in (directory / "objects").rglob("*") if p.is_file()]
+
+
+async def test_a_deleted_scan_leaves_the_rest_of_its_session(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    study = Study(1)
+    keep = ct_series(study, slices=4, size=16, series=1)
+    gone = ct_series(study, slices=4, size=16, series=2)
+    backend.rest.offer("session", "sess-1", zip_session([*keep, *gone]))
+    slow(nodes)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(nodes[0].holds) >= 2)
+    uid = keep[0].study_instance_uid
+    house.tell(frames.scan_deleted("scan-2", study_instance_uid=uid, scan_number=2))
+    closing = await house.over(order)
+    assert (closing["status"], closing["files_sent"], closing["files_total"]) == ("completed", 4, 4)
+    assert nodes[0].holds.keys() == uids(keep)
+
+
+async def test_a_deleted_subject_takes_its_sessions_along(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend, slices=8)
+    slow(nodes)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"], subject_id="subj-1"))
+    await house.until(lambda: len(nodes[0].holds) >= 1)
+    house.tell(frames.subject_deleted("subj-1", subject_identifier="DEMO-0001"))
+    assert (await house.over(order))["error"] == "subject deleted in ITH"
+    await house.until(lambda: house.site.pacs.usage_gb == 0)
+
+
+async def test_another_entity_s_deletion_leaves_the_numbers_alone(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """Each deletion counts anew what every delivery has; none may seem to have less."""
+    offer(backend, slices=30)
+    slow(nodes, 0.004)
+    order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+    numbers: dict[str, list[int]] = {"a": [], "b": []}
+
+    def note(run: object, step: object) -> None:
+        for node_id, seen in numbers.items():
+            if house.state(order, node_id) is STORING:
+                seen.append(house.delivery(order, node_id).run.data.files_stored)
+
+    runner.OBSERVERS.append(note)
+    try:
+        for number in itertools.count():
+            if house.final(order):
+                break
+            house.tell(
+                frames.session_deleted(f"other-{number}", study_instance_uid=f"1.2.{number}")
+            )
+            await trio.sleep(0.001)
+    finally:
+        runner.OBSERVERS.remove(note)
+    assert (await house.over(order))["status"] == "completed"
+    for seen in numbers.values():
+        assert len(seen) > 10
+        assert seen == sorted(seen)
+
+
+async def test_a_deletion_that_cannot_remove_files_stops_nothing_else(
+    house: House, backend: DemoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "CANARY")
+
+    instances = offer(backend)
+    await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+    await house.idle()
+    monkeypatch.setattr(house.site.pacs._objects, "remove", fail)
+    uid = instances[0].study_instance_uid
+    house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+    await trio.sleep(0.1)
+    order = house.tell(frames.session_dispatch("sess-1", ["b"]))
+    assert (await house.over(order))["status"] == "completed"
+
+
+# Nodes and configuration ----------------------------------------------------------------------
+
+
+async def test_a_removed_node_s_deliveries_end_and_no_other(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend, slices=8)
+    slow(nodes)
+    order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+    await house.until(lambda: all(len(node.holds) >= 1 for node in nodes))
+    configure(backend, nodes[1:])
+    house.tell(frames.nodes_changed([in_event(nodes[0])], "removed"))
+    ending = await house.over(order, "a")
+    assert ending["error"] == "node removed from configuration"
+    assert ending["files_sent"] == len(nodes[0].holds) < 8
+    assert (await house.over(order, "b"))["status"] == "completed"
+    closing = await house.over(order)
+    assert closing["status"] == "failed"
+    await house.idle()
+    assert house.vitals.heartbeat().payload.nodes_total == 1  # type: ignore[union-attr]
+
+
+async def test_a_node_that_moved_gets_the_rest_at_its_new_address(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    instances = offer(backend, slices=8)
+    slow(nodes[:1])
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(nodes[0].holds) >= 2)
+    moved = described(nodes[1], id="a")
+    configure(backend, [moved])
+    house.tell(
+        frames.nodes_changed([frames.event_node("a", "B", nodes[1].host, nodes[1].port)], "updated")
+    )
+    assert (await house.over(order, "a"))["status"] == "completed"
+    assert nodes[0].holds.keys() | nodes[1].holds.keys() == uids(instances)
+    assert not nodes[0].holds.keys() & nodes[1].holds.keys()
+    await house.idle()
+
+
+async def test_added_and_replaced_nodes_are_at_work_at_once(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes[:1])
+    offer(backend)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        configure(backend, nodes)
+        house.tell(frames.nodes_changed([in_event(nodes[1])], "added"))
+        assert house.site.nodes.keys() == {"a", "b"}
+        order = house.tell(frames.session_dispatch("sess-1", ["b"]))
+        assert (await house.over(order))["status"] == "completed"
+        configure(backend, nodes[1:])
+        house.tell(frames.nodes_changed([in_event(nodes[1])], "replaced"))
+        assert house.site.nodes.keys() == {"b"}
+
+
+@pytest.mark.parametrize("first", ["pause", "node"])
+@pytest.mark.parametrize("ends_first", ["pause", "node"])
+async def test_a_pause_and_an_inactive_node_hold_until_both_are_over(
+    house: House, backend: DemoBackend, nodes: list[DemoNode], first: str, ends_first: str
+) -> None:
+    instances = offer(backend, slices=6)
+    slow(nodes, 0.1)
+
+    def hold(which: str, *, active: bool) -> None:
+        if which == "pause":
+            backend.rest.configuration["is_active"] = active
+            house.tell(frames.status_changed(is_active=active))
+        else:
+            configure(backend, [described(nodes[0], is_active=active), nodes[1]])
+            backend.rest.configuration["is_active"] = (
+                house.site.operation.state is OperationState.ACTIVE
+            )
+            house.tell(frames.nodes_changed([in_event(nodes[0], is_active=active)], "updated"))
+
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(nodes[0].holds) >= 1)
+    hold(first, active=False)
+    second = "node" if first == "pause" else "pause"
+    hold(second, active=False)
+    await house.until(lambda: house.state(order, "a") is HELD)
+    assert house.turns_taken() == 0
+    held = len(nodes[0].arrivals)
+    hold(ends_first, active=True)
+    await trio.sleep(0.15)
+    assert (house.state(order, "a"), len(nodes[0].arrivals)) == (HELD, held)
+    hold("node" if ends_first == "pause" else "pause", active=True)
+    assert (await house.over(order))["status"] == "completed"
+    assert nodes[0].holds.keys() == uids(instances)
+    assert len(nodes[0].arrivals) == 6
+    await house.idle()
+
+
+async def test_orders_while_paused_are_kept_and_done_afterwards(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    backend.rest.configuration["is_active"] = False
+    house.tell(frames.status_changed(is_active=False))
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: house.dispatch_state(order) is DispatchState.HELD)
+    assert house.vitals.heartbeat().payload.status == "inactive"  # type: ignore[union-attr]
+    assert (house.statuses(order), backend.rest.downloads) == ([], [])
+    backend.rest.configuration["is_active"] = True
+    house.tell(frames.status_changed(is_active=True))
+    assert (await house.over(order))["status"] == "completed"
+
+
+async def test_the_flag_of_the_configuration_pauses_and_resumes(
+    house: House, backend: DemoBackend
+) -> None:
+    for active in (False, True):
+        backend.rest.configuration["is_active"] = active
+        house.supervisor.came_online()
+        wanted = OperationState.ACTIVE if active else OperationState.PAUSED
+        await house.until(lambda wanted=wanted: house.site.operation.state is wanted)  # type: ignore[misc]
+
+
+async def test_a_hold_in_the_instant_a_download_s_turn_is_granted_keeps_no_turn(
+    house: House, backend: DemoBackend
+) -> None:
+    house.site.downloads.limit = 1
+    offer(backend)
+    for _ in range(30):
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        at = house.dispatch(order)
+        await at.run.until(DispatchState.FETCHING)
+        house.site.operation.tell  # noqa: B018 - the next line must be the very next step
+        house.supervisor._dispatches.hold("the test pauses")
+        await trio.sleep(0.001)
+        await house.until(lambda: house.site.downloads.taken == 0, within=2)
+        house.supervisor._dispatches.resume()
+        await house.over(order)
+        await house.idle()
+
+
+async def test_a_cancel_while_the_last_word_is_spoken_is_not_lost(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """Held, and deleted before the association is released: it ends, it is not held for ever."""
+    instances = offer(backend, slices=6)
+    slow(nodes, 0.1)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(nodes[0].holds) >= 1)
+    released = trio.Event()
+
+    async def delete_late() -> None:
+        await house.until(lambda: house.state(order, "a") is DeliveryState.STOPPING)
+        uid = instances[0].study_instance_uid
+        arrived = len(nodes[0].holds)
+        await house.until(lambda: len(nodes[0].holds) > arrived)
+        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        released.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(delete_late)
+        house.tell(frames.status_changed(is_active=False))
+    await released.wait()
+    assert (await house.over(order))["error"] == DELETED
+    await house.idle()
+
+
+# Restart --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["accepted", "fetching", "half", "one node over"])
+async def test_a_restart_goes_on_where_it_was(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], stage: str
+) -> None:
+    configure(backend, nodes)
+    instances = offer(backend, slices=8)
+    slow(nodes, 0.05)
+    if stage == "one node over":
+        nodes[0].script.delay_s = 0.0
+    if stage == "accepted":
+        backend.rest.configuration["is_active"] = False
+    if stage == "fetching":
+        backend.rest.archives["session", "sess-1"].bytes_per_s = 50_000
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+        match stage:
+            case "accepted":
+                await house.until(lambda: house.dispatch_state(order) is DispatchState.HELD)
+            case "fetching":
+                await house.until(lambda: house.dispatch_state(order) is DispatchState.FETCHING)
+            case "half":
+                await house.until(lambda: all(len(node.holds) >= 3 for node in nodes))
+            case _:
+                await house.over(order, "a")
+        before = house.heard
+    backend.rest.configuration["is_active"] = True
+    backend.rest.archives["session", "sess-1"].bytes_per_s = None
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=True))
+        closing = await house.over(order)
+        assert (closing["status"], closing["files_sent"], closing["files_total"]) == (
+            "completed",
+            16,
+            16,
+        )
+        await house.idle()
+        house.heard = [*before, *house.heard]
+        for node in nodes:
+            assert node.holds.keys() == uids(instances)
+            assert len(node.arrivals) <= 9  # at most the one in flight is sent again
+            stream = house.stream(order, node.node_id)
+            assert [p["progress"] for p in stream] == sorted(p["progress"] for p in stream)
+            assert [p["status"] for p in stream].count("completed") == 1
+        assert len(backend.rest.downloads) == (2 if stage == "fetching" else 1)
+
+
+async def test_a_restart_cancels_what_was_deleted_meanwhile_or_is_for_nobody(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    first, second = offer(backend, "sess-1"), offer(backend, "sess-2", seed=2)
+    assert first[0].study_instance_uid != second[0].study_instance_uid
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=False))
+        deleted = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        orphaned = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
+        await house.until(lambda: house.dispatch_state(orphaned) is DispatchState.HELD)
+        await house.site.ledger.delete_session("sess-1", first[0].study_instance_uid)
+        configure(backend, nodes[1:])
+        house.supervisor.came_online()
+        await house.until(lambda: "a" not in house.site.nodes or house.final(orphaned, "a"))
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=True))
+        await house.until(lambda: not house.site.dispatches)
+        reports = await house.site.ledger.reports()
+        assert reports == []
+        assert (await house.over(orphaned, "b"))["status"] == "completed"
+        assert [len(node.arrivals) for node in nodes] == [0, 4]
+        assert house.final(deleted) is None or house.final(deleted)["status"] == "failed"  # type: ignore[index]
+
+
+async def test_a_restart_fetches_again_what_the_disk_lost(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    instances = offer(backend, slices=6)
+    slow(nodes, 0.05)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(nodes[0].holds) >= 2)
+        dispatch_id = house.dispatch(order).dispatch_id
+        left = await house.site.ledger.to_send(dispatch_id, "a")
+        house.tell(frames.status_changed(is_active=False))
+        await house.until(lambda: house.state(order, "a") is HELD)
+        lost = house.site.pacs.path(left[-1])
+    lost.unlink()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=True))
+        closing = await house.over(order)
+        assert (closing["status"], closing["files_sent"]) == ("completed", 6)
+        assert nodes[0].holds.keys() == uids(instances)
+        assert len(backend.rest.downloads) == 2
+
+
+async def test_a_file_that_is_gone_is_not_blamed_on_the_node(
+    house: House, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend, slices=6)
+    slow(nodes, 0.05)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(nodes[0].holds) >= 1)
+    left = await house.site.ledger.to_send(house.dispatch(order).dispatch_id, "a")
+    house.site.pacs.path(left[-1]).unlink()
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 5, 6)
+    assert "node refused" not in ending["error"]
+
+
+# Draining -------------------------------------------------------------------------------------
+
+
+async def test_draining_lets_the_one_in_flight_end_and_keeps_the_rest(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    instances = offer(backend, slices=8)
+    slow(nodes, 0.1)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(nodes[0].arrivals) >= 3)
+        house.supervisor.drain("the test stops")
+        late = house.tell(frames.session_dispatch("sess-1", ["b"]))
+        with trio.fail_after(5):
+            await house.site.operation.until(OperationState.STOPPED)
+        assert len(nodes[0].arrivals) == len(nodes[0].holds)
+        assert house.final(order) is None
+    slow(nodes, 0.0)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        assert (await house.over(order))["status"] == "completed"
+        assert (await house.over(late))["status"] == "completed"
+        assert len(nodes[0].arrivals) == 8
+        assert nodes[0].holds.keys() == uids(instances)
+
+
+async def test_a_drain_that_takes_too_long_is_cut(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    offer(backend)
+    nodes[0].script.stall_at = 2
+    async with a_house(
+        directory, backend, drain_seconds=0.3, dicom={"cancel_seconds": 30.0}
+    ) as house:
+        await house.configured()
+        house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(nodes[0].arrivals) == 2)
+        began = trio.current_time()
+        house.supervisor.drain("the test stops")
+        await house.site.operation.until(OperationState.STOPPED)
+        assert 0.2 < trio.current_time() - began < 2
+
+
+async def test_stopping_more_than_twice_is_no_fault(house: House) -> None:
+    for _ in range(4):
+        house.supervisor.drain("the test stops")
+        await trio.sleep(0.01)
+    assert house.site.operation.state is OperationState.STOPPED
+
+
+async def test_an_order_or_a_deletion_after_the_work_has_stopped_is_not_lost(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """The link outlives the work: what it still brings is for the next start."""
+    configure(backend, nodes)
+    gone, instances = offer(backend, "sess-1"), offer(backend, "sess-2", seed=2)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+        await house.idle()
+        house.supervisor.drain("the test stops")
+        await house.site.operation.until(OperationState.STOPPED)
+        await trio.sleep(0.01)
+        order = house.tell(frames.session_dispatch("sess-2", ["b"]))
+        uid = gone[0].study_instance_uid
+        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        assert house.supervisor.counts["failed"] == 0
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        assert (await house.over(order))["status"] == "completed"
+        assert nodes[1].holds.keys() == uids(instances)
+        files = [path for path in (directory / "objects").rglob("*") if path.is_file()]
+        assert len(files) == len(instances)
+
+
+async def test_a_deletion_just_before_a_stop_is_done(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    gone = offer(backend)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+        await house.idle()
+        async with house.site.pacs._lock:  # something else is being taken in
+            uid = gone[0].study_instance_uid
+            house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+            house.supervisor.drain("the test stops")
+            await trio.sleep(0.05)
+        await house.site.operation.until(OperationState.STOPPED)
+    async with a_house(directory, backend):
+        files = [path for path in (directory / "objects").rglob("*") if path.is_file()]
+        assert files == []
+
+
