@@ -67,10 +67,10 @@ class Roster:
     def _on_node(self, each: NodeAtWork, output: NodeOutput) -> None:
         match output:
             case node.GateOpened():
-                log("node.online", node_id=each.id)
+                log("node.admitted", node_id=each.id)
                 self._dispatches.wake_node(each.id)
             case node.GateClosed(error):
-                log("node.offline", level="warning", node_id=each.id, problem=error)
+                log("node.given_up", level="warning", node_id=each.id, problem=error)
             case node.HoldDeliveries():
                 self._dispatches.hold_node(each.id, "the node is set inactive")
             case node.ResumeDeliveries():

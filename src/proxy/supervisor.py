@@ -8,13 +8,13 @@ deletion, a look at ITH's configuration) is a task of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TypeAlias, assert_never
 
 import msgspec
 import trio
 
+from proxy.deletions import DeletionEvent, Deletions
 from proxy.dispatches import Dispatches
 from proxy.events.incoming import (
     BrokenFrame,
@@ -35,7 +35,7 @@ from proxy.events.incoming import (
     SubjectDispatchEvent,
     UnknownEvent,
 )
-from proxy.ledger import Deleted, Unfinished
+from proxy.ledger import Unfinished
 from proxy.logs import log
 from proxy.machines import operation, policy
 from proxy.machines.delivery import WIRED, DeliveryState
@@ -51,7 +51,6 @@ from proxy.work import Identity, Site
 LOCKS_DOCUMENT = "locks"
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
-DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent
 ActionEvent: TypeAlias = (
     DispatchEvent
     | NewScanAvailableEvent
@@ -71,6 +70,7 @@ class Supervisor:
         locks = Locks(drain_seconds=site.settings.service.drain_seconds)
         site.operation = Run(OPERATION, locks, {}, self._on_operation)
         self._dispatches = Dispatches(site, reports, nursery)
+        self._deletions = Deletions(site, self._dispatches, nursery)
         self._reconciler = Reconciler(
             site,
             Roster(site, self._dispatches, nursery),
@@ -155,7 +155,7 @@ class Supervisor:
             case NewScanAvailableEvent():
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
-                self._delete(event)
+                self._deletions.delete(event)
             case ProxyNodesChangedEvent():
                 self._reconciler.change_nodes(event)
             case ProxyConfigChangedEvent():
@@ -216,58 +216,6 @@ class Supervisor:
     def _knows(self, node_id: str) -> bool:
         return node_id in self._site.nodes
 
-    # -- Deletion -----------------------------------------------------------------------------
-
-    def _delete(self, event: DeletionEvent) -> None:
-        """Stop what is under way for the entity, then remove it from the local PACS."""
-        if self._site.operation.over:
-            self._keep_deletion(event)
-            return
-        entity_id = event.entity_id
-        reason = f"{event.entity_type or 'entity'} deleted in ITH"
-        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
-        pacs = self._site.pacs
-        match event:
-            case SessionDeletedEvent():
-                removal = partial(pacs.delete_session, entity_id, event.payload.study_instance_uid)
-            case ScanDeletedEvent():
-                removal = partial(
-                    pacs.delete_scan,
-                    event.payload.study_instance_uid,
-                    event.payload.scan_number,
-                    scan_id=entity_id,
-                )
-            case SubjectDeletedEvent():
-                removal = partial(pacs.delete_subject, entity_id, event.payload.subject_identifier)
-        self._nursery.start_soon(self._remove, removal, event)
-
-    async def _remove(
-        self, removal: Callable[[], Awaitable[Deleted]], event: DeletionEvent
-    ) -> None:
-        try:
-            deleted = await removal()
-        except trio.Cancelled:
-            self._keep_deletion(event)
-            raise
-        except OSError as error:  # the rows are gone; the next start looks for the files again
-            log("pacs.not_deleted", level="error", event_type=event.event_type, error=error)
-        else:
-            log("pacs.deleted", event_type=event.event_type, entries=deleted.instances)
-        await self._dispatches.recount()
-
-    def _keep_deletion(self, event: DeletionEvent) -> None:
-        """Delete the rows, now that the program stops; the files go with the next start."""
-        post, entity_id = self._site.ledger.post_deletion, event.entity_id
-        match event:
-            case SessionDeletedEvent(payload=session):
-                uid = session.study_instance_uid
-                post(EntityType.SESSION, entity_id, study_instance_uid=uid)
-            case ScanDeletedEvent(payload=scan):
-                uid, number = scan.study_instance_uid, scan.scan_number
-                post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
-            case SubjectDeletedEvent(payload=subject):
-                post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
-
     # -- Operation ----------------------------------------------------------------------------
 
     def _set_active(self, is_active: bool, reason: str = "paused by ITH") -> None:
@@ -318,18 +266,3 @@ def entity_of(event: DispatchEvent | NewScanAvailableEvent) -> Entity:
             return Entity(EntityType.SESSION, event.entity_id, session.subject_id)
         case ScanDispatchEvent(payload=scan) | NewScanAvailableEvent(payload=scan):
             return Entity(EntityType.SCAN, event.entity_id, scan.subject_id, scan.session_id)
-
-
-def is_within(entity: Entity, event: DeletionEvent) -> bool:
-    """Whether a dispatched entity is the deleted one, or a part of it by ITH's ids."""
-    if not event.entity_id:
-        return False
-    match event:
-        case ScanDeletedEvent():
-            return entity.type is EntityType.SCAN and entity.id == event.entity_id
-        case SessionDeletedEvent():
-            own = entity.id if entity.type is EntityType.SESSION else entity.session_id
-            return own == event.entity_id
-        case SubjectDeletedEvent():
-            own = entity.id if entity.type is EntityType.SUBJECT else entity.subject_id
-            return own == event.entity_id

@@ -265,13 +265,17 @@ class Probed:
         self.echoes = 0
         self.most = 0
         self.outputs: list[NodeOutput] = []
-        activities = {"probe_regularly": self.regularly, "probe_once": self.ask}
+        activities = {
+            "probe_first": self.ask,
+            "probe_regularly": self.regularly,
+            "probe_once": self.ask,
+        }
         self.run = Run(NODE, WELL, activities, self.outputs.append)
 
     async def regularly(self, run: Run[NodeState, Health, NodeOutput]) -> None:
         while True:
-            await self.ask(run)
             await trio.sleep(10)
+            await self.ask(run)
 
     async def ask(self, run: Run[NodeState, Health, NodeOutput]) -> None:
         self.echoes += 1

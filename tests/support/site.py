@@ -111,9 +111,8 @@ class House:
 
     async def over(self, correlation_id: str, node_id: str | None = None) -> Json:
         """Wait for a final report, of a node or of the whole, and return its payload."""
-        ended = lambda: self.final(correlation_id, node_id)  # noqa: E731
-        await self.until(lambda: ended() is not None)
-        payload = ended()
+        await self.until(lambda: self.final(correlation_id, node_id) is not None)
+        payload = self.final(correlation_id, node_id)
         assert payload is not None
         return payload
 
@@ -129,7 +128,8 @@ class House:
         return [
             frame["payload"]
             for frame in self.heard
-            if frame["event_type"] == "dispatch.status" and frame["correlation_id"] == correlation_id
+            if frame["event_type"] == "dispatch.status"
+            and frame["correlation_id"] == correlation_id
         ]
 
     def stream(self, correlation_id: str, node_id: str | None = None) -> list[Json]:
@@ -148,9 +148,7 @@ class House:
 
     def dispatch(self, correlation_id: str) -> DispatchAtWork:
         """A dispatch at work."""
-        return next(
-            at for at in self.site.dispatches if at.order.correlation_id == correlation_id
-        )
+        return next(at for at in self.site.dispatches if at.order.correlation_id == correlation_id)
 
     def delivery(self, correlation_id: str, node_id: str) -> DeliveryAtWork:
         """A delivery of a dispatch at work."""
@@ -217,15 +215,27 @@ async def a_house(
             archive_limits=ArchiveLimits(reserve_bytes=0),
             downloads=Slots(downloads),
         )
-        async with trio.open_nursery() as work:
-            supervisor = Supervisor(site, Reports(outbox, detail), work)
-            services.start_soon(site.operation.run)
-            await supervisor.load()
-            house = House(site, supervisor, outbox, backend)
-            services.start_soon(house.listen)
-            yield house
-            work.cancel_scope.cancel("the test is over")
+        house: House = await services.start(_work, site, outbox, detail, backend)
+        services.start_soon(house.listen)
+        yield house
         services.cancel_scope.cancel("the test is over")
+
+
+async def _work(
+    site: Site,
+    outbox: Outbox,
+    detail: Detail,
+    backend: DemoBackend,
+    *,
+    task_status: trio.TaskStatus[House],
+) -> None:
+    """Let the supervisor work in a nursery that it may cancel when it stops."""
+    async with trio.open_nursery() as work:
+        supervisor = Supervisor(site, Reports(outbox, detail), work)
+        work.start_soon(site.operation.run)
+        await supervisor.load()
+        task_status.started(House(site, supervisor, outbox, backend))
+        await trio.sleep_forever()
 
 
 @asynccontextmanager
@@ -233,17 +243,15 @@ async def some_nodes(*node_ids: str) -> AsyncIterator[list[DemoNode]]:
     """Run nodes of these ids."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(
-                DemoNode(node_id.upper(), node_id=node_id).running()
-            )
+            await stack.enter_async_context(DemoNode(node_id.upper(), node_id=node_id).running())
             for node_id in node_ids
         ]
 
 
-def configure(backend: DemoBackend, nodes: Sequence[DemoNode | Json], **more: object) -> None:
+def configure(backend: DemoBackend, nodes: Sequence[DemoNode | Json]) -> None:
     """Let ITH's configuration have these nodes."""
     backend.rest.configuration = frames.configuration(
-        [described(node) if isinstance(node, DemoNode) else node for node in nodes], **more
+        [described(node) if isinstance(node, DemoNode) else node for node in nodes]
     )
 
 

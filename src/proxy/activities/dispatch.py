@@ -51,6 +51,7 @@ class DispatchActivities:
 
     async def wait_for_turn(self, run: DispatchRun) -> None:
         """Wait for a free download."""
+        self._at.give_back_turn()  # one that was granted in the instant of a hold
         turn = await self._site.downloads.take(self._at.order.priority.rank, self._at.dispatch_id)
         self._at.turn = turn
         run.tell(dispatch.TurnGranted())

@@ -26,34 +26,47 @@ class NodeActivities:
 
     def all(self) -> dict[str, Activity[NodeState, Health, NodeOutput]]:
         """The activities by the names the machine gives them."""
-        return {"probe_regularly": self.probe_regularly, "probe_once": self.probe_once}
+        return {
+            "probe_first": self.probe_first,
+            "probe_regularly": self.probe_regularly,
+            "probe_once": self.probe_once,
+        }
+
+    async def probe_first(self, run: NodeRun) -> None:
+        """Ask at once; where the node's address changes meanwhile, ask there."""
+        while not await self._ask(run):
+            pass
 
     async def probe_regularly(self, run: NodeRun) -> None:
-        """Ask at once, then at intervals, unless a delivery is talking to the node anyway."""
+        """Ask at intervals, unless a delivery is talking to the node anyway."""
         interval = self._site.settings.dicom.echo_interval_seconds
         while True:
+            await trio.sleep(interval * (0.9 + 0.2 * self._site.chance()))
             if not self._at.slots.taken:
                 await self._ask(run)
-            await trio.sleep(interval * (0.9 + 0.2 * self._site.chance()))
 
     async def probe_once(self, run: NodeRun) -> None:
         """Ask once."""
         await self._ask(run)
 
-    async def _ask(self, run: NodeRun) -> None:
+    async def _ask(self, run: NodeRun) -> bool:
+        """Tell the run what C-ECHO found out; return whether it was asked at the right address."""
+        dicom, asked = self._site.settings.dicom, self._at.node
+        error: NodeError | None = None
         try:
-            with trio.fail_after(self._site.settings.dicom.echo_seconds):
-                await verify(
-                    self._site.network,
-                    target_for(self._site.settings.dicom, self._at.node),
-                    clocks_for(self._site.settings.dicom, self._at.node),
-                )
-        except NodeError as error:
-            self._failed(run, error)
+            with trio.fail_after(dicom.echo_seconds):
+                await verify(self._site.network, target_for(dicom, asked), clocks_for(dicom, asked))
+        except NodeError as failure:
+            error = failure
         except trio.TooSlowError:
-            self._failed(run, NodeUnreachable("timeout", "no answer to C-ECHO in time"))
-        else:
+            error = NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
+        if asked.address != self._at.node.address:
+            return False
+        if error is None:
             run.tell(node.NodeAnswered())
+        else:
+            self._failed(run, error)
+        return True
 
     def _failed(self, run: NodeRun, error: NodeError) -> None:
         log("node.unreachable", level="debug", node_id=self._at.id, problem=str(error))

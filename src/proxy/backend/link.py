@@ -101,6 +101,7 @@ class Link:
         """Make the run of the connection machine that keeps this link."""
         data = LinkData(
             handshake_seconds=self._ith.handshake_seconds,
+            timeout_retry_seconds=5.0 * (0.5 + self._chance()),
             stable_seconds=self._ith.stable_seconds,
             refused_seconds=self._ith.refused_seconds,
             evicted_seconds=self._ith.evicted_seconds,

@@ -1,5 +1,7 @@
 """The connection to ITH: one WebSocket, kept for as long as the program runs."""
 
+# Longer than other modules: one machine is one file, read from top to bottom.
+
 from __future__ import annotations
 
 import math
@@ -238,7 +240,9 @@ CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
         stay(
             BACKING_OFF,
             limit=limit(
-                lambda link: link.retry_in, RetryDue, "full jitter up to ith.backoff_max_seconds"
+                lambda link: link.retry_in,
+                RetryDue,
+                "full jitter up to ith.backoff_max_seconds; from 5 s after a time limit",
             ),
         ),
         stay(

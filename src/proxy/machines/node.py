@@ -173,7 +173,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
     initial=UNKNOWN,
     final=frozenset({REMOVED}),
     stays=(
-        stay(UNKNOWN, does="probe_regularly", unlimited="the C-ECHO has its own clocks"),
+        stay(UNKNOWN, does="probe_first", unlimited="the C-ECHO has its own clocks"),
         stay(ONLINE, does="probe_regularly", unlimited="this is the normal state"),
         stay(SUSPECT, does="probe_regularly", unlimited="the next C-ECHO decides"),
         stay(

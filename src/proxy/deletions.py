@@ -1,0 +1,96 @@
+"""What ITH deleted: its dispatches are stopped, then it leaves the local PACS.
+
+Owned by the supervisor. A deletion that the end of the program overtakes is posted to the ledger,
+and the next start removes the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
+
+import trio
+
+from proxy.dispatches import Dispatches
+from proxy.events.incoming import ScanDeletedEvent, SessionDeletedEvent, SubjectDeletedEvent
+from proxy.ledger import Deleted
+from proxy.logs import log
+from proxy.model import Entity, EntityType
+from proxy.work import Site
+
+DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent
+
+
+class Deletions:
+    """Carries out deletions, each in a task of its own."""
+
+    def __init__(self, site: Site, dispatches: Dispatches, nursery: trio.Nursery) -> None:
+        self._site = site
+        self._dispatches = dispatches
+        self._nursery = nursery
+
+    def delete(self, event: DeletionEvent) -> None:
+        """Stop what is under way for the entity, then remove it from the local PACS."""
+        if self._site.operation.over:
+            self._keep(event)
+            return
+        entity_id = event.entity_id
+        reason = f"{event.entity_type or 'entity'} deleted in ITH"
+        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
+        pacs = self._site.pacs
+        match event:
+            case SessionDeletedEvent():
+                removal = partial(pacs.delete_session, entity_id, event.payload.study_instance_uid)
+            case ScanDeletedEvent():
+                removal = partial(
+                    pacs.delete_scan,
+                    event.payload.study_instance_uid,
+                    event.payload.scan_number,
+                    scan_id=entity_id,
+                )
+            case SubjectDeletedEvent():
+                removal = partial(pacs.delete_subject, entity_id, event.payload.subject_identifier)
+        self._nursery.start_soon(self._remove, removal, event)
+
+    async def _remove(
+        self, removal: Callable[[], Awaitable[Deleted]], event: DeletionEvent
+    ) -> None:
+        try:
+            deleted = await removal()
+        except trio.Cancelled:
+            self._keep(event)
+            raise
+        except OSError as error:  # the rows are gone; the next start looks for the files again
+            log("pacs.not_deleted", level="error", event_type=event.event_type, error=error)
+        else:
+            log("pacs.deleted", event_type=event.event_type, entries=deleted.instances)
+        await self._dispatches.recount()
+
+    def _keep(self, event: DeletionEvent) -> None:
+        """Delete the rows, now that the program stops; the files go with the next start."""
+        post, entity_id = self._site.ledger.post_deletion, event.entity_id
+        match event:
+            case SessionDeletedEvent(payload=session):
+                uid = session.study_instance_uid
+                post(EntityType.SESSION, entity_id, study_instance_uid=uid)
+            case ScanDeletedEvent(payload=scan):
+                uid, number = scan.study_instance_uid, scan.scan_number
+                post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
+            case SubjectDeletedEvent(payload=subject):
+                post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
+
+
+def is_within(entity: Entity, event: DeletionEvent) -> bool:
+    """Whether a dispatched entity is the deleted one, or a part of it by ITH's ids."""
+    if not event.entity_id:
+        return False
+    match event:
+        case ScanDeletedEvent():
+            return entity.type is EntityType.SCAN and entity.id == event.entity_id
+        case SessionDeletedEvent():
+            own = entity.id if entity.type is EntityType.SESSION else entity.session_id
+            return own == event.entity_id
+        case SubjectDeletedEvent():
+            own = entity.id if entity.type is EntityType.SUBJECT else entity.subject_id
+            return own == event.entity_id
