@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,16 +80,10 @@ async def serve(
     The supervisor is the started value: whoever holds it can call ``drain``. Raises
     :class:`proxy.errors.ProxyError` where the proxy cannot work: state directory, ledger, key.
     """
-    with _steps_logged():
-        await _serve(settings, signals=signals, task_status=task_status)
-
-
-async def _serve(
-    settings: Settings, *, signals: bool, task_status: trio.TaskStatus[Supervisor]
-) -> None:
     context = system_trust(Path(settings.ith.ca_file) if settings.ith.ca_file else None)
     offload = Threads(WORKER_THREADS)
     async with (
+        _steps_logged(),
         Ledger.open(settings.state_dir / "ledger.db", Threads(1)) as ledger,
         _backend(settings, offload, context) as backend,
         trio.open_nursery() as services,
@@ -140,8 +134,8 @@ async def _forget(ledger: Ledger) -> None:
         await trio.sleep(DAY_SECONDS)
 
 
-@contextmanager
-def _steps_logged() -> Iterator[None]:
+@asynccontextmanager
+async def _steps_logged() -> AsyncIterator[None]:
     """Log every step of every machine at level debug."""
 
     def log_step(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
