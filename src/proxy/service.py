@@ -99,7 +99,7 @@ async def serve(
             supervisor = Supervisor(site, reports, work)
             services.start_soon(site.operation.run)
             await supervisor.load()
-            vitals = Vitals(site, lambda: pacs.usage_gb)
+            vitals = Vitals(site, partial(_disk_usage_gb, settings.state_dir, pacs))
             link = Link(
                 settings.ith,
                 settings.token,
@@ -124,6 +124,12 @@ async def serve(
         await connection.until(ConnectionState.CLOSED)
         services.cancel_scope.cancel("the service is stopped")
     log("service.stopped", queued=outbox.queued)
+
+
+def _disk_usage_gb(state_dir: Path, pacs: LocalPacs) -> float:
+    """What the state directory takes, in units of 1024³ bytes: the objects and the ledger."""
+    ledger = sum(file.stat().st_size for file in state_dir.glob("ledger.db*"))
+    return pacs.usage_gb + ledger / 1024**3
 
 
 async def _forget(ledger: Ledger) -> None:

@@ -94,7 +94,7 @@ class DispatchActivities:
                 partial(_tell_progress, run),
             )
             if isinstance(got, NotModified):
-                log("dispatch.held_already", correlation_id=order.correlation_id)
+                log("dispatch.held_already")
                 return
             unpacked = await site.offload(
                 unpack,
@@ -105,13 +105,11 @@ class DispatchActivities:
                 read_instance,
             )
             self._at.damaged = unpacked.damaged + unpacked.conflicting
-            log(
-                "dispatch.fetched",
-                correlation_id=order.correlation_id,
-                entries=len(unpacked.instances),
-                dropped=sum(unpacked.skipped.values()),
-                bytes=got.size,
-            )
+            log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
+            for reason, count in sorted(unpacked.skipped.items()):
+                log("archive.skipped", reason=reason, entries=count)
+            if self._at.damaged:
+                log("archive.damaged", level="warning", entries=self._at.damaged)
             await site.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
