@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import subprocess
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import CTImageStorage, RLELossless
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, RLELossless
 
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.phantom import Phantom
@@ -94,8 +93,16 @@ def test_dcmtk_reads_it_without_a_word(instance: SampleInstance, tmp_path: Path)
     assert dump.stderr == ""
 
 
-@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy is not installed")
-@pytest.mark.parametrize("instance", ALL[:-1], ids=lambda instance: instance.sop_instance_uid[-6:])
+FOR_DCIODVFY = [
+    each for each in ALL[:-1] if each.transfer_syntax_uid != DeflatedExplicitVRLittleEndian
+]
+"""It knows no private classes and cannot inflate."""
+
+
+@pytest.mark.needs("dciodvfy")
+@pytest.mark.parametrize(
+    "instance", FOR_DCIODVFY, ids=lambda instance: instance.sop_instance_uid[-6:]
+)
 def test_dciodvfy_finds_no_error(instance: SampleInstance, tmp_path: Path) -> None:
     path = tmp_path / "instance.dcm"
     path.write_bytes(instance.content)

@@ -77,6 +77,7 @@ class Study:
         ds.StudyInstanceUID = self.uid("study")
         ds.SeriesInstanceUID = self.uid("series", series)
         ds.StudyID = "1"
+        ds.BodyPartExamined = "HEAD"
         ds.SeriesNumber = series
         ds.InstanceNumber = number
         return ds
