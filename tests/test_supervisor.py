@@ -71,6 +71,7 @@ async def house(
     configure(backend, nodes)
     async with a_house(directory, backend) as house:
         await house.configured()
+        await house.online()
         yield house
 
 

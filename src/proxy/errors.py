@@ -17,6 +17,11 @@ class ProxyError(Exception):
         super().__init__(sentence)
         self.hint = hint
 
+    @property
+    def in_full(self) -> str:
+        """The sentence, and what to do."""
+        return f"{self}. {self.hint}" if self.hint else str(self)
+
 
 class ConfigError(ProxyError):
     """The settings cannot be used; the program does not start."""

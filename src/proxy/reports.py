@@ -108,8 +108,7 @@ class Reports:
             node_id=node_id,
             status=status,
             files_sent=progress.files_stored,
-            # The one in flight when ITH deleted it is stored, and counts no more.
-            files_total=max(progress.files_total, progress.files_stored),
+            files_total=progress.files_total,
             progress=percent,
             error=error,
         )
@@ -122,7 +121,7 @@ def _key(order: Order, node_id: str | None) -> str:
 
 
 def _sound(progress: Progress) -> Progress:
-    """Let the total include an instance that was deleted while it was sent."""
+    """Let the total include one that was deleted while it was sent: it counts no more."""
     answered = progress.files_stored + progress.files_refused
     return replace(progress, files_total=max(progress.files_total, answered))
 
@@ -130,7 +129,7 @@ def _sound(progress: Progress) -> Progress:
 def _percent(done: Progress) -> int:
     """Percent of a node's progress once the download is whole; 100 is for completed alone."""
     share = done.files_stored / done.files_total if done.files_total else 0
-    return DOWNLOAD_SHARE + int(min(share, 1) * (99 - DOWNLOAD_SHARE))
+    return DOWNLOAD_SHARE + int(share * (99 - DOWNLOAD_SHARE))
 
 
 def _total(every: Iterable[Progress]) -> Progress:

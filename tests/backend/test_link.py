@@ -468,9 +468,7 @@ async def test_a_lost_link_is_made_anew(
 async def test_the_back_off_is_drawn_from_the_whole_interval_and_reset_by_a_stable_link_only(
     backend: DemoBackend,
 ) -> None:
-    async with linked(
-        backend.url, chance=0.0, backoff_max_seconds=0.4, stable_seconds=0.5
-    ) as link:
+    async with linked(backend.url, chance=0.0, backoff_max_seconds=0.4, stable_seconds=0.5) as link:
         await link.reach(ONLINE)
         backend.drop()
         await link.reach(BACKING_OFF)

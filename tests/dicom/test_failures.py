@@ -104,7 +104,7 @@ def test_a_rejection_is_read_by_source_and_reason_first(
 
 @pytest.mark.parametrize(
     ("result", "remedy"),
-    [(3, Remedy.NEVER), (4, Remedy.OTHER_SYNTAX), (1, Remedy.RETRY_LATER), (None, Remedy.NEVER)],
+    [(3, Remedy.NEVER), (4, Remedy.OTHER_SYNTAX), (1, Remedy.NEVER), (None, Remedy.NEVER)],
 )
 def test_a_refused_context(result: int | None, remedy: Remedy) -> None:
     assert classify_context(result).remedy is remedy

@@ -188,6 +188,20 @@ async def test_a_deflated_stream_of_odd_length_is_padded(network: TcpNetwork) ->
     assert came == data_set(path) + b"\0"
 
 
+async def test_a_data_set_of_odd_length_is_not_sent(network: TcpNetwork, path: Path) -> None:
+    whole = write_ct(path)
+    odd = msgspec.structs.replace(whole, size=whole.size - 1)
+    (proposals,) = plan([whole])
+    async with (
+        scripted(answering(0)) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        refused = await store(association, odd, path)
+        stored = await store(association, whole, path)
+    assert (refused.status, refused.failure.codes) == (None, ("odd",))
+    assert stored.status == 0
+
+
 async def test_an_instance_whose_context_is_refused_is_not_sent(
     network: TcpNetwork, tmp_path: Path
 ) -> None:

@@ -82,9 +82,8 @@ class Site:
 
     # What ITH has ---------------------------------------------------------------------------
 
-    def has(self, *, is_active: bool = True, **nodes: Peer | Json) -> None:
+    def has(self, **nodes: Peer | Json) -> None:
         """Configure ITH with these nodes, by id, and no others."""
-        self.backend.rest.configuration["is_active"] = is_active
         self.backend.rest.configuration["nodes"] = [
             peer if isinstance(peer, dict) else node(node_id, peer)
             for node_id, peer in nodes.items()
@@ -96,7 +95,7 @@ class Site:
 
     # The proxy ------------------------------------------------------------------------------
 
-    async def start(self, **changes: object) -> Supervisor:
+    async def start(self, **changes: object) -> None:
         """Start the proxy and wait until ITH hears from it.
 
         A change of a setting is written ``dicom__retry_count=1``.
@@ -104,7 +103,6 @@ class Site:
         greetings = len(self.backend.frames_named("config_update"))
         self._running = await self._nursery.start(self._serve, self._settings(changes))
         await self.until(lambda: len(self.backend.frames_named("config_update")) > greetings)
-        return self._running.supervisor
 
     async def stop(self) -> None:
         """Stop the proxy as SIGTERM does."""
@@ -113,12 +111,6 @@ class Site:
         with trio.fail_after(PATIENCE_S):
             await self._running.ended.wait()
         self._running = None
-
-    @property
-    def supervisor(self) -> Supervisor:
-        """The supervisor of the proxy that runs."""
-        assert self._running is not None
-        return self._running.supervisor
 
     def _settings(self, changes: Mapping[str, object]) -> settings.Settings:
         named = {name.replace("__", "."): value for name, value in changes.items()}
@@ -208,8 +200,8 @@ class Site:
 
     @property
     def disk_bytes(self) -> int:
-        """What the local PACS takes."""
-        return sum(path.stat().st_size for path in self.objects)
+        """What the state directory takes."""
+        return sum(path.stat().st_size for path in self.state.rglob("*") if path.is_file())
 
 
 async def _serve(

@@ -10,7 +10,8 @@ from proxy.demo import frames
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Script
-from tests.end_to_end.sessions import ct_session, hashes_of
+from proxy.demo.sample import ct_series, mr_series
+from tests.end_to_end.sessions import canary_study, ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth, changed, node
 from tests.support.peers import free_port
 
@@ -193,5 +194,32 @@ async def test_a_deletion_stops_what_is_under_way(site: Site) -> None:
         ending = await site.ending(ordered, "slow", within=3)
         assert ending["status"] == "failed"
         assert "deleted in ITH" in ending["error"]
+        assert 5 <= ending["files_sent"] <= ending["files_total"]
         await site.until(lambda: site.objects == [])
         assert len(slow.arrivals) < 30
+
+
+async def test_a_deleted_scan_is_left_out_of_what_is_under_way(site: Site) -> None:
+    study = canary_study(50)
+    stays = ct_series(study, slices=20, size=32, series=1)
+    goes = mr_series(study, slices=10, series=2)
+    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+        site.has(slow=slow)
+        site.offer("sess-1", [*stays, *goes])
+        await site.start()
+        ordered = await site.dispatch("sess-1", "slow")
+        await slow.wait_for(lambda node: len(node.holds) >= 5)
+
+        study_instance_uid = study.uid("study")
+        await tell(
+            site,
+            frames.scan_deleted("s-2", study_instance_uid=study_instance_uid, scan_number=2),
+        )
+
+        ending = await site.ending(ordered, "slow")
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == (
+            "completed",
+            20,
+            20,
+        )
+        assert slow.holds == hashes_of(stays)

@@ -11,7 +11,6 @@ from tests.end_to_end.program import the_program
 from tests.end_to_end.sessions import ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth
 
-
 REPEATED_BY_A_KILL = 2
 """The instance in flight, and one whose answer waits for the ledger's group commit."""
 

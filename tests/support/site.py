@@ -33,6 +33,7 @@ from proxy.events.codec import decode
 from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
+from proxy.machines.node import NodeState
 from proxy.offload import Inline, Threads
 from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
@@ -108,6 +109,11 @@ class House:
         """Have the configuration fetched, and wait until it is applied."""
         self.supervisor.came_online()
         await self.until(lambda: self.site.configuration is not None)
+
+    async def online(self) -> None:
+        """Wait until every node has answered."""
+        nodes = self.site.nodes
+        await self.until(lambda: all(n.run.state is NodeState.ONLINE for n in nodes.values()))
 
     async def over(self, correlation_id: str, node_id: str | None = None) -> Json:
         """Wait for a final report, of a node or of the whole, and return its payload."""

@@ -138,7 +138,7 @@ class DeliveryActivities:
 
     def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
         """Note the node's answer in the ledger before the machine, hence ITH, hears of it."""
-        sentence = result.failure.sentence
+        sentence = result.failure.in_full
         match result.failure.remedy:
             case Remedy.STORED:
                 self._note(instance, InstanceState.STORED, result)
@@ -173,9 +173,9 @@ class DeliveryActivities:
         """What it means that the association could not be had, or was lost."""
         to = self._at.node
         log("delivery.attempt_failed", level="warning", node_id=to.id, error=error)
-        to.run.tell(fault_of(self._site, to.run, str(error)))
+        to.run.tell(fault_of(self._site, to.run, error.in_full))
         return self._failed(
-            run, str(error), retryable=classify_error(error).remedy is not Remedy.NEVER
+            run, error.in_full, retryable=classify_error(error).remedy is not Remedy.NEVER
         )
 
     def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:

@@ -70,7 +70,7 @@ class DispatchActivities:
             run.tell(
                 policy.after_fetch(
                     run.data,
-                    str(error),
+                    error.in_full,
                     permanent=error.permanent,
                     attempts=FETCH_ATTEMPTS,
                     cap=self._site.settings.dicom.retry_max_seconds,

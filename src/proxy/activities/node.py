@@ -70,7 +70,7 @@ class NodeActivities:
 
     def _failed(self, run: NodeRun, error: NodeError) -> None:
         log("node.unreachable", level="debug", node_id=self._at.id, problem=str(error))
-        run.tell(fault_of(self._site, run, str(error)))
+        run.tell(fault_of(self._site, run, error.in_full))
 
 
 def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.BreakerTripped:

@@ -36,7 +36,7 @@ class StoreResult(msgspec.Struct, frozen=True):
     """What became of one instance; ``failure`` is its row of the table, also for a success.
 
     ``status`` is None where the instance was not sent, because the node did not accept its
-    presentation context. ``comment`` is the node's free text and may hold patient data.
+    presentation context, or its data set is damaged. ``comment`` is the node's free text and may hold patient data.
     """
 
     failure: Failure
@@ -77,6 +77,8 @@ async def store(
     context_id = association.contexts.find(*uids)
     if context_id is None:
         return StoreResult(classify_context(association.contexts.refusal(*uids)))
+    if (instance.size - instance.offset) % 2 and instance.transfer_syntax_uid not in _DEFLATED:
+        return StoreResult(classify_local("odd"))  # no PDV may be odd (PS3.8 annex E)
     with _open(path, instance) as file:
         try:
             response = await _send(association, context_id, instance, file, priority)

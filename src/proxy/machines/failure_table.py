@@ -53,6 +53,11 @@ class Failure(msgspec.Struct, frozen=True):
     hint: str
     source: str
 
+    @property
+    def in_full(self) -> str:
+        """The sentence, and what to do."""
+        return f"{self.sentence}. {self.hint}" if self.hint else self.sentence
+
 
 def _transport(id: str, codes: str, remedy: Remedy, sentence: str, hint: str) -> Failure:
     return Failure(id, Layer.TRANSPORT, tuple(codes.split()), remedy, sentence, hint, "RFC 9293")
@@ -262,7 +267,7 @@ FAILURES: tuple[Failure, ...] = (
     _context(
         "FLR-40",
         "result 1,result 2",
-        Remedy.RETRY_LATER,
+        Remedy.NEVER,
         "The node did not accept the kind of object, and gives no reason",
         _ITS_LOG,
     ),
@@ -424,6 +429,13 @@ FAILURES: tuple[Failure, ...] = (
         Remedy.NEVER,
         "The local file of the object is shorter than it was",
         "Check this host's disk; the object is fetched again with the next dispatch.",
+    ),
+    _local(
+        "FLR-82",
+        "odd",
+        Remedy.NEVER,
+        "The object was not sent: its data set has an odd number of bytes, so it is damaged",
+        "Have the object's source write it anew. Some nodes break off the association over it.",
     ),
     _local(
         "FLR-89",

@@ -1,0 +1,125 @@
+"""Storing at a node that misbehaves: what is counted, what is tried again, and the turns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.machines.delivery import DeliveryState
+from tests.ledger.make import fast_directory
+from tests.support.site import House, a_house, configure, offer, some_nodes, uids
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[DemoNode]:
+    async with some_nodes("a") as (node,):
+        yield node
+
+
+@pytest.fixture
+async def house(node: DemoNode) -> AsyncIterator[House]:
+    async with DemoBackend().running() as backend:
+        configure(backend, [node])
+        with fast_directory() as directory:
+            async with a_house(directory, backend, dicom={"cancel_seconds": 0.3}) as house:
+                await house.configured()
+                yield house
+
+
+@pytest.mark.parametrize("fault", ["reject", "abort", "drop", "busy"])
+async def test_a_passing_fault_is_tried_again_without_what_is_stored(
+    house: House, node: DemoNode, fault: str
+) -> None:
+    instances = offer(house.backend, slices=6)
+    match fault:
+        case "reject":
+            node.script.reject_next = 1
+        case "abort":
+            node.script.abort_at = 3
+        case "drop":
+            node.script.drop_at = 3
+        case _:
+            node.script.answer = lambda arrival: 0xA700 if arrival.ordinal == 3 else 0
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"]) == ("completed", 6)
+    assert node.holds.keys() == uids(instances)
+    assert len(node.arrivals) == (6 if fault == "reject" else 7)
+    await house.idle()
+
+
+async def test_a_node_that_always_refuses_gets_its_tries_and_no_more(
+    house: House, node: DemoNode
+) -> None:
+    offer(house.backend)
+    node.script.reject_next = 1000
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"]) == ("failed", 0)
+    assert ending["progress"] < 100
+    await house.idle()
+
+
+async def test_an_instance_the_node_never_takes_leaves_the_others(
+    house: House, node: DemoNode
+) -> None:
+    offer(house.backend, slices=5)
+    node.script.answer = lambda arrival: 0xC000 if arrival.ordinal == 2 else 0xB000
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
+    assert len(node.holds) == 4
+    assert (await house.over(order))["files_sent"] == 4
+    await house.idle()
+
+
+async def test_a_stalled_instance_is_cut_after_the_grace_and_never_counted(
+    house: House, node: DemoNode
+) -> None:
+    instances = offer(house.backend, slices=5)
+    node.script.stall_at = 3
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(node.arrivals) == 3)
+    began = trio.current_time()
+    uid = instances[0].study_instance_uid
+    house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+    ending = await house.over(order, "a")
+    assert 0.2 < trio.current_time() - began < 2
+    assert (ending["status"], ending["files_sent"]) == ("failed", 2)
+    await house.idle()
+
+
+async def test_a_stalled_instance_that_is_held_is_sent_again(house: House, node: DemoNode) -> None:
+    instances = offer(house.backend, slices=5)
+    node.script.stall_at = 3
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(node.arrivals) == 3)
+    house.tell(frames.status_changed(is_active=False))
+    await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+    assert house.turns_taken() == 0
+    house.tell(frames.status_changed(is_active=True))
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"]) == ("completed", 5)
+    assert node.holds.keys() == uids(instances)
+    await house.idle()
+
+
+async def test_no_more_associations_than_turns(house: House, node: DemoNode) -> None:
+    node.script.delay_s = 0.02
+    orders = []
+    for number in range(6):
+        offer(house.backend, f"sess-{number}", slices=3, seed=number + 1)
+        orders.append(house.tell(frames.session_dispatch(f"sess-{number}", ["a"])))
+    most = 0
+    while not all(house.final(order) for order in orders):
+        most = max(most, house.site.nodes["a"].slots.taken)
+        await trio.sleep(0.002)
+    assert most == house.site.settings.dicom.associations_per_node == 2
+    for order in orders:
+        assert (await house.over(order))["status"] == "completed"
+    await house.idle()

@@ -1,0 +1,92 @@
+"""Asking a node with C-ECHO: when, how often, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.machines.node import NodeState
+from tests.ledger.make import fast_directory
+from tests.support.site import House, a_house, configure, described, offer, some_nodes
+
+ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPECT
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[DemoNode]:
+    async with some_nodes("a") as (node,):
+        yield node
+
+
+@pytest.fixture
+async def house(node: DemoNode) -> AsyncIterator[House]:
+    async with DemoBackend().running() as backend:
+        configure(backend, [node])
+        with fast_directory() as directory:
+            quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.2}
+            async with a_house(directory, backend, dicom=quick) as house:
+                await house.configured()
+                yield house
+
+
+def state(house: House) -> NodeState:
+    return house.site.nodes["a"].run.state
+
+
+async def test_a_node_is_asked_at_once_and_again_and_again(house: House, node: DemoNode) -> None:
+    await house.until(lambda: state(house) is ONLINE)
+    await house.until(lambda: node.tally.echoes >= 3)
+
+
+async def test_a_node_that_is_gone_is_given_up_and_found_again(
+    house: House, node: DemoNode
+) -> None:
+    await house.until(lambda: state(house) is ONLINE)
+    await trio.to_thread.run_sync(node.stop)
+    await house.until(lambda: state(house) is OFFLINE)
+    assert house.site.nodes["a"].run.data.failures >= 3
+    await trio.to_thread.run_sync(node.start)
+    await house.until(lambda: state(house) is ONLINE)
+    assert house.site.nodes["a"].run.data.failures == 0
+
+
+async def test_a_node_that_answers_the_echo_with_a_failure_is_not_online(
+    house: House, node: DemoNode
+) -> None:
+    node.script.echo_status = 0x0122
+    await house.until(lambda: state(house) is not ONLINE)
+    await house.until(lambda: house.site.nodes["a"].run.data.failures >= 1)
+
+
+async def test_a_node_at_work_is_not_asked_besides(house: House, node: DemoNode) -> None:
+    offer(house.backend, slices=6)
+    node.script.delay_s = 0.1
+    await house.until(lambda: state(house) is ONLINE)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: len(node.arrivals) >= 1)
+    before = node.tally.echoes
+    await house.until(lambda: len(node.arrivals) >= 5)
+    assert node.tally.echoes - before <= 1
+    await house.over(order)
+
+
+async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
+    house: House, node: DemoNode
+) -> None:
+    offer(house.backend)
+    configure(house.backend, [described(node, retry_count=100, retry_delay=60)])
+    await trio.to_thread.run_sync(node.stop)
+    house.supervisor.came_online()
+    await house.until(lambda: state(house) is OFFLINE)
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await trio.sleep(0.3)
+    assert house.final(order) is None
+    assert house.turns_taken() == 0
+    await trio.to_thread.run_sync(node.start)
+    assert (await house.over(order))["status"] == "completed"
+    await house.idle()

@@ -1,0 +1,321 @@
+"""The whole service in this process: how it starts, how it stops, and what stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from proxy import service
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.errors import ConfigError, LedgerError, ProxyError
+from proxy.ledger import dispatches
+from proxy.machines.operation import OperationState
+from proxy.settings import (
+    IthSettings,
+    LimitSettings,
+    Secret,
+    ServiceSettings,
+    Settings,
+)
+from proxy.supervisor import Supervisor
+from tests.ledger.make import fast_directory
+from tests.support.site import QUICK, configure, offer, some_nodes, uids
+
+NOBODY = "http://127.0.0.1:9"
+"""The discard port: nobody listens there."""
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[DemoBackend]:
+    async with DemoBackend().running() as backend:
+        yield backend
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[DemoNode]:
+    async with some_nodes("a") as (node,):
+        yield node
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with fast_directory() as directory:
+        yield directory
+
+
+def given(directory: Path, url: str = NOBODY, **stop: float) -> Settings:
+    return Settings(
+        ith=IthSettings(
+            url=url,
+            ping_seconds=0.5,
+            pong_seconds=1.0,
+            health_seconds=0.2,
+            heartbeat_seconds=0.2,
+            backoff_max_seconds=0.2,
+        ),
+        dicom=QUICK,
+        limits=LimitSettings(reserve_gb=0.0),
+        service=ServiceSettings(**{"drain_seconds": 5.0, "flush_seconds": 1.0} | stop),
+        state_dir=directory,
+        token=Secret("pk_demo/+="),
+    )
+
+
+class Running:
+    """The service, and when it had ended."""
+
+    def __init__(self, supervisor: Supervisor, ended: trio.Event) -> None:
+        self.supervisor = supervisor
+        self.ended = ended
+
+    async def stopped(self, within: float = 5.0) -> float:
+        """Wait for the end; returns the seconds it took."""
+        began = trio.current_time()
+        with trio.fail_after(within):
+            await self.ended.wait()
+        return trio.current_time() - began
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, signals: bool = False) -> AsyncIterator[Running]:
+    ended = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[Supervisor]) -> None:
+        try:
+            await service.serve(settings, signals=signals, task_status=task_status)
+        finally:
+            ended.set()
+
+    async with trio.open_nursery() as nursery:
+        yield Running(await nursery.start(serve), ended)
+        nursery.cancel_scope.cancel("the test is over")
+
+
+async def until(happened: Callable[[], object], within: float = 10.0) -> None:
+    with trio.fail_after(within):
+        while not happened():  # noqa: ASYNC110 - some of it happens in threads
+            await trio.sleep(0.005)
+
+
+# Starting -------------------------------------------------------------------------------------
+
+
+def refused(settings: Settings) -> ProxyError:
+    with pytest.raises(ProxyError) as caught:
+        service.main(settings)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_state_directory_that_is_none_is_refused(directory: Path) -> None:
+    (directory / "file").touch()
+    assert isinstance(refused(given(directory / "file")), ProxyError)
+
+
+def test_a_damaged_ledger_is_refused(directory: Path) -> None:
+    (directory / "ledger.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    assert isinstance(refused(given(directory)), LedgerError)
+
+
+def test_a_ledger_of_something_else_is_refused(directory: Path) -> None:
+    with sqlite3.connect(directory / "ledger.db") as other:
+        other.execute("CREATE TABLE t (x)")
+    other.close()
+    assert str(refused(given(directory))) == "the file named ledger.db is not a ledger of ith-proxy"
+
+
+def test_a_newer_ledger_is_refused_and_left_alone(directory: Path) -> None:
+    async def start_and_stop() -> None:
+        async with running(given(directory)) as proxy:
+            proxy.supervisor.drain("the test stops")
+            await proxy.stopped()
+
+    trio.run(start_and_stop)
+    with sqlite3.connect(directory / "ledger.db") as ledger:
+        ledger.execute("PRAGMA user_version = 999")
+    ledger.close()
+    before = (directory / "ledger.db").read_bytes()
+    assert "schema 999" in str(refused(given(directory)))
+    assert (directory / "ledger.db").read_bytes() == before
+
+
+def test_a_ledger_in_use_is_refused(directory: Path) -> None:
+    async def start_twice() -> None:
+        async with running(given(directory)):
+            with pytest.raises(LedgerError, match="in use by another process"):
+                await service.serve(given(directory), signals=False)
+
+    trio.run(start_twice)
+
+
+def test_a_ca_file_that_is_none_is_refused(directory: Path) -> None:
+    settings = given(directory)
+    (directory / "ca.pem").write_text("nothing")
+    ith = IthSettings(url=NOBODY, ca_file=str(directory / "ca.pem"))
+    wrong = Settings(ith=ith, state_dir=directory, token=settings.token)
+    assert isinstance(refused(wrong), ConfigError)
+
+
+# Stopping -------------------------------------------------------------------------------------
+
+
+async def test_it_stops_where_ith_was_never_reached(directory: Path) -> None:
+    async with running(given(directory)) as proxy:
+        await trio.sleep(0.05)
+        proxy.supervisor.drain("the test stops")
+        assert await proxy.stopped() < 2
+
+
+async def test_it_stops_in_order(directory: Path, backend: DemoBackend, node: DemoNode) -> None:
+    configure(backend, [node])
+    instances = offer(backend, slices=8)
+    node.script.delay_s = 0.1
+    async with running(given(directory, backend.url)) as proxy:
+        await until(lambda: backend.frames_named("config_update"))
+        await until(lambda: proxy.supervisor._site.nodes)
+        event = frames.session_dispatch("sess-1", ["a"])
+        await backend.send_event(event)
+        await until(lambda: len(node.holds) >= 2)
+        proxy.supervisor.drain("the test stops")
+        await proxy.stopped()
+        assert len(node.arrivals) == len(node.holds) < 8
+    await until(lambda: backend.close_codes)
+    assert backend.close_codes == [1000]
+    assert backend.heard[-1].frame["proxy_status"] == "offline"
+    assert backend.final_status(event["correlation_id"], "a") is None
+    node.script.delay_s = 0.0
+    async with running(given(directory, backend.url)):
+        await until(lambda: backend.final_status(event["correlation_id"]))
+    assert node.holds.keys() == uids(instances)
+    assert len(node.arrivals) == 8
+
+
+async def test_the_last_report_leaves_before_the_link_closes(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    configure(backend, [node])
+    offer(backend, slices=2)
+    node.script.delay_s = 0.1
+    async with running(given(directory, backend.url)) as proxy:
+        await until(lambda: proxy.supervisor._site.nodes)
+        event = frames.session_dispatch("sess-1", ["a"])
+        await backend.send_event(event)
+        await until(lambda: len(node.arrivals) == 2)
+        proxy.supervisor.drain("the test stops")
+        await proxy.stopped()
+    final = backend.final_status(event["correlation_id"])
+    assert final is not None
+    assert final["status"] == "completed"
+    assert backend.heard[-1].frame["proxy_status"] == "offline"
+
+
+async def test_reports_that_do_not_leave_in_time_are_kept(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    configure(backend, [node])
+    offer(backend, slices=3)
+    node.script.delay_s = 0.1
+    event = frames.session_dispatch("sess-1", ["a"])
+    async with running(given(directory, backend.url, flush_seconds=0.3)) as proxy:
+        await until(lambda: proxy.supervisor._site.nodes)
+        await backend.send_event(event)
+        await until(lambda: len(node.holds) == 1)
+        await backend.vanish()
+        await until(lambda: not proxy.supervisor._site.dispatches)
+        proxy.supervisor.drain("the test stops")
+        assert 0.2 < await proxy.stopped() < 2
+    await backend.listen()
+    async with running(given(directory, backend.url)):
+        await until(lambda: backend.final_status(event["correlation_id"]))
+    assert len(node.arrivals) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_it_and_a_second_one_at_once(
+    directory: Path, backend: DemoBackend, node: DemoNode, number: signal.Signals
+) -> None:
+    configure(backend, [node])
+    offer(backend)
+    node.script.stall_at = 2
+    settings = given(directory, backend.url, drain_seconds=60.0)
+    async with running(settings, signals=True) as proxy:
+        await until(lambda: proxy.supervisor._site.nodes)
+        await backend.send_event(frames.session_dispatch("sess-1", ["a"]))
+        await until(lambda: len(node.arrivals) == 2)
+        operation = proxy.supervisor._site.operation
+        os.kill(os.getpid(), number)
+        await until(lambda: operation.state is OperationState.DRAINING)
+        for _ in range(3):  # whoever is impatient enough for a third is not punished with a fault
+            os.kill(os.getpid(), number)
+            await trio.sleep(0.001)
+        assert await proxy.stopped() < 3
+
+
+async def test_a_signal_during_the_flush_is_no_fault(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    configure(backend, [node])
+    async with running(given(directory, backend.url)) as proxy:
+        await until(lambda: proxy.supervisor._site.nodes)
+        await backend.vanish()
+        await backend.listen()
+        backend.script.stall = True
+        offer(backend, "sess-1", slices=1)
+        proxy.supervisor._dispatches._reports._outbox.put("k", "{}", progress=100, final=True)
+        proxy.supervisor.drain("once")
+        await proxy.supervisor._site.operation.until(OperationState.STOPPED)
+        await trio.sleep(0.05)
+        proxy.supervisor.drain("twice")
+        await proxy.stopped()
+
+
+async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
+    directory: Path, backend: DemoBackend, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise apsw.FullError
+
+    configure(backend, [node])
+    offer(backend)
+    ended: list[BaseException] = []
+    event = frames.session_dispatch("sess-1", ["a"])
+
+    async def break_the_disk() -> None:
+        await until(lambda: backend.frames_named("config_update"))
+        await trio.sleep(0.2)
+        monkeypatch.setattr(dispatches, "accept", full)
+        await backend.send_event(event)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(break_the_disk)
+        try:
+            with trio.fail_after(10):
+                await service.serve(given(directory, backend.url), signals=False)
+        except* LedgerError as errors:
+            ended.append(service.first(errors))
+    assert isinstance(ended[0], LedgerError)
+    assert ended[0].hint
+    assert backend.statuses == {}  # nothing is claimed that is not durable
+
+
+def test_main_returns_0_after_a_signal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = service.serve
+
+    async def killed_soon(settings: Settings) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(genuine, settings))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(service, "serve", killed_soon)
+    assert service.main(given(directory)) == 0
