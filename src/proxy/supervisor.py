@@ -87,12 +87,20 @@ class Supervisor:
         ledger = self._site.ledger
         locks = await ledger.document(LOCKS_DOCUMENT)
         if locks:
-            kept = msgspec.json.decode(locks, type=Locks)
-            for lock in kept.held:
-                self._site.operation.tell(operation.PauseRequested(lock, kept.reason))
+            self._take_up(locks)
         self._unfinished = await ledger.unfinished()
         await self._reconciler.load()
         self._nursery.start_soon(self._reconciler.follow)
+
+    def _take_up(self, document: bytes) -> None:
+        try:
+            kept = msgspec.json.decode(document, type=Locks)
+        except msgspec.MsgspecError:
+            hint = "Pause the proxy again if it is meant to be paused."
+            log("operation.locks_unreadable", level="error", hint=hint)
+            return
+        for lock in kept.held:
+            self._site.operation.tell(operation.PauseRequested(lock, kept.reason))
 
     def _begin(self) -> None:
         """Begin to dispatch: it is known now which nodes are ours."""

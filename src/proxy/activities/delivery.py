@@ -18,20 +18,10 @@ from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
 from proxy.machines.failures import Remedy, classify_error
 from proxy.machines.node import OPEN
+from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
 from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
-
-Ending = (
-    delivery.AllStored
-    | delivery.SomeRefused
-    | delivery.AttemptFailed
-    | delivery.AttemptsExhausted
-    | delivery.StoppedToGoOn
-    | delivery.StoppedToHold
-    | delivery.StoppedToCancel
-)
-"""How an attempt to store can end."""
 
 
 class DeliveryActivities:

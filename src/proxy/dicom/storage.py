@@ -36,7 +36,8 @@ class StoreResult(msgspec.Struct, frozen=True):
     """What became of one instance; ``failure`` is its row of the table, also for a success.
 
     ``status`` is None where the instance was not sent, because the node did not accept its
-    presentation context, or its data set is damaged. ``comment`` is the node's free text and may hold patient data.
+    presentation context or its data set is damaged. ``comment`` is the node's free text and may
+    hold patient data.
     """
 
     failure: Failure

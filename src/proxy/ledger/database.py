@@ -188,3 +188,9 @@ def close_database(connection: apsw.Connection) -> None:
     """Fold the log into the file and close it."""
     with translated():
         connection.close()
+
+
+def last_written_at(path: Path) -> float:
+    """When the file or its log was written last, in UTC seconds; ask before it is opened."""
+    beside = (path, path.with_name(path.name + "-wal"))
+    return max((file.stat().st_mtime for file in beside if file.exists()), default=0.0)

@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from proxy.ledger import dispatches, holdings, papers, sending
-from proxy.ledger.database import close_database, open_database
+from proxy.ledger.database import close_database, last_written_at, open_database
 from proxy.ledger.records import (
     Accepted,
     Counts,
@@ -66,7 +66,7 @@ class Ledger:
         At the end, cancelled or not, everything posted is committed. As from a nursery, errors
         come out in an exception group.
         """
-        last_written = await offload(_last_written, path)
+        last_written = await offload(last_written_at, path)
         connection, was_unclean = await offload(open_database, path)
         try:
             writer = Writer(connection, offload)
@@ -294,9 +294,3 @@ class Ledger:
     def post_forget(self, report_ids: Iterable[int]) -> None:
         """Drop frames that were proven delivered."""
         self._writer.post(papers.forget_reports, tuple(report_ids))
-
-
-def _last_written(path: Path) -> float:
-    """When the file or its log was written last; must be asked before it is opened."""
-    beside = (path, path.with_name(path.name + "-wal"))
-    return max((file.stat().st_mtime for file in beside if file.exists()), default=0.0)
