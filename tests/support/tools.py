@@ -33,6 +33,7 @@ PACKAGES = {
     "findscu": "dcmtk",
     "getscu": "dcmtk",
     "movescu": "dcmtk",
+    "npm": "npm",
 }
 """The Debian package that each comes with."""
 
