@@ -88,6 +88,11 @@ class Association(Provider):
         self._responses: deque[Response] = deque()
         self._message_id = 0
 
+    def close(self) -> None:
+        """Close the socket, and free the buffer now: a cycle of objects waits long for that."""
+        super().close()
+        self.buffer = memoryview(b"")
+
     def begin(self) -> int:
         """Begin a message and return its id.
 
