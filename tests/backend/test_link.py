@@ -783,6 +783,7 @@ async def test_the_key_is_in_no_line_of_any_log(
     backend: DemoBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="proxy.logs")
     faults = Counter[str]()
     async with linked(backend.url) as link:
         await link.reach(ONLINE)

@@ -70,6 +70,8 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # Where the tests run in the background, they ignore SIGINT, and so would it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert demo.stdout
     while "downloading" not in demo.stdout.readline():
