@@ -50,9 +50,9 @@ async def test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance(
             async with a_house(directory, backend, dicom=dicom) as house:
                 await house.configured()
                 node.script.delay_s = 0.03
-                running = []
+                running, long = [], []
                 for number in range(associations):
-                    offer(backend, f"long-{number}", slices=200, seed=number + 1)
+                    long.append(offer(backend, f"long-{number}", slices=200, seed=number + 1))
                     running.append(house.tell(frames.session_dispatch(f"long-{number}", ["a"])))
                 late = offer(backend, "late", slices=20, seed=9)
                 await house.until(lambda: len(node.arrivals) >= 20)
@@ -62,7 +62,11 @@ async def test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance(
                 before = len(node.arrivals)
                 await completed(house, urgent, 20)
                 at = places(node, late)
-                assert at[0] <= before + associations
+                # one of them made room after the instance in flight; the other had no reason to
+                meanwhile = [
+                    sum(before <= place < at[0] for place in places(node, each)) for each in long
+                ]
+                assert min(meanwhile) <= 1
                 if associations == 1:
                     assert at == list(range(at[0], at[0] + 20))
                 node.script.delay_s = 0.0
@@ -86,7 +90,8 @@ async def test_equal_dispatches_share_a_node() -> None:
                 order = house.tell(frames.session_dispatch("short", ["a"]))
                 await completed(house, order, 10)
                 at = places(node, short)
-                assert at == list(range(TURN_INSTANCES, TURN_INSTANCES + 10))
+                assert at == list(range(at[0], at[0] + 10))
+                assert TURN_INSTANCES <= at[0] <= 2 * TURN_INSTANCES
                 node.script.delay_s = 0.0
                 await completed(house, long, 200)
                 assert len(node.arrivals) == 210
@@ -99,7 +104,7 @@ async def test_a_low_one_is_not_starved_by_an_urgent_one() -> None:
         with fast_directory() as directory:
             async with a_house(directory, backend, dicom=ONE_AT_A_TIME) as house:
                 await house.configured()
-                node.script.delay_s = 0.01
+                node.script.delay_s = 0.02
                 offer(backend, "long", slices=260, seed=1)
                 few = offer(backend, "few", slices=3, seed=2)
                 urgent = house.tell(frames.session_dispatch("long", ["a"], priority="urgent"))
@@ -108,7 +113,7 @@ async def test_a_low_one_is_not_starved_by_an_urgent_one() -> None:
                 await completed(house, low, 3)
                 await completed(house, urgent, 260)
                 first, second, third = places(node, few)
-                assert first <= PATIENT_INSTANCES + 30
+                assert PATIENT_INSTANCES < first <= PATIENT_INSTANCES + 50
                 assert second - first == PATIENT_INSTANCES + 2
                 assert third > second + 1
                 await house.idle()
