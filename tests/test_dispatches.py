@@ -13,7 +13,8 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.dispatches import same_order
 from proxy.machines.operation import OperationState
-from proxy.model import Entity, EntityType, Order
+from proxy.model import Entity, EntityType, Order, Priority
+from proxy.roster import TURN_INSTANCES
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, described, offer, some_nodes, uids
 
@@ -109,8 +110,13 @@ class Trouble:
         self.tell_nodes()
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_whatever_happens_every_order_ends_once_and_true(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "instances_per_turn"), [(0, TURN_INSTANCES), (1, TURN_INSTANCES), (2, 1), (3, 1)]
+)
+async def test_whatever_happens_every_order_ends_once_and_true(
+    seed: int, instances_per_turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.roster.TURN_INSTANCES", instances_per_turn)
     chance = random.Random(seed)
     async with DemoBackend().running() as backend, some_nodes("a", "b") as nodes:
         with fast_directory() as directory:
@@ -127,7 +133,9 @@ async def test_whatever_happens_every_order_ends_once_and_true(seed: int) -> Non
                 await house.configured()
                 orders = {}
                 for name in SESSIONS:
-                    orders[name] = house.tell(frames.session_dispatch(name, ["a", "b"]))
+                    priority = chance.choice([*Priority]).value
+                    event = frames.session_dispatch(name, ["a", "b"], priority=priority)
+                    orders[name] = house.tell(event)
                     for _ in range(chance.randrange(6)):
                         trouble.make()
                         await trio.sleep(chance.random() * 0.05)

@@ -146,6 +146,60 @@ def test_wherever_the_takers_are_cancelled_every_slot_is_free_again() -> None:
     assert most == 2
 
 
+def test_wherever_those_who_yield_are_cancelled_every_slot_is_free_again() -> None:
+    slots = Slots(2, quantum=2, patience=3)
+    holding = most = yielded = 0
+
+    async def taker(rank: int, services: int) -> None:
+        nonlocal holding, most, yielded
+        while services:
+            turn = await slots.take(rank, party=rank)
+            holding += 1
+            most = max(most, holding)
+            try:
+                while services:
+                    await trio.sleep(1)
+                    services -= 1
+                    if services and not turn.goes_on():
+                        yielded += 1
+                        break
+            finally:
+                holding -= 1
+                turn.give_back()
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            for rank in (2, 1, 2, 3):
+                nursery.start_soon(taker, rank, 4)
+            await trio.sleep(1.5)
+            nursery.start_soon(taker, 0, 3)
+
+    def check() -> None:
+        assert (slots.taken, slots.waiting, holding) == (0, 0, 0)
+
+    assert cancelled_at_every_step(scenario, check) > 30
+    assert most == 2
+    assert yielded > 10
+
+
+async def test_a_slot_more_is_used_at_once(autojump_clock: MockClock) -> None:
+    slots = Slots(1)
+    await slots.take(0)
+    async with trio.open_nursery() as nursery:
+        served = await queue(slots, [1, 2], nursery)
+        slots.limit = 2
+        await wait_all_tasks_blocked()
+        assert served == [(1, 0)]
+
+
+async def test_a_turn_given_back_does_not_go_on() -> None:
+    slots = Slots(1)
+    turn = await slots.take(0)
+    assert turn.goes_on()
+    turn.give_back()
+    assert not turn.goes_on()
+
+
 @settings(UNHURRIED, max_examples=50)
 @given(
     limit=st.integers(1, 4),

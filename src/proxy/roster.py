@@ -20,6 +20,11 @@ from proxy.runner import Run
 from proxy.slots import Slots
 from proxy.work import NodeAtWork, Site, log_fault
 
+TURN_INSTANCES = 50
+"""So many a delivery may send in its turn while another of the same priority waits."""
+PATIENT_INSTANCES = 100
+"""After so many the delivery that has waited longest is served one, whatever its priority."""
+
 
 class Roster:
     """Owns the runs of the nodes."""
@@ -50,7 +55,12 @@ class Roster:
 
     def _add(self, configured: Node) -> None:
         site = self._site
-        each = NodeAtWork(configured, Slots(site.settings.dicom.associations_per_node))
+        slots = Slots(
+            site.settings.dicom.associations_per_node,
+            quantum=TURN_INSTANCES,
+            patience=PATIENT_INSTANCES,
+        )
+        each = NodeAtWork(configured, slots)
         activities = NodeActivities(site, each)
         each.run = Run(
             NODE, Health(), activities.all(), partial(self._on_node, each), on_fault=log_fault

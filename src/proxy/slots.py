@@ -1,4 +1,4 @@
-"""Turns: a bounded number of takers at a time, the most urgent first.
+"""Turns: a bounded number of takers at a time, in the order the scheduler says.
 
 Used for downloads and for the associations of each node. A turn is taken in one activity and
 given back in the next, so it is an object that knows whether it was given back.
@@ -6,73 +6,77 @@ given back in the next, so it is an object that knows whether it was given back.
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
+from collections.abc import Hashable
 
 import trio
+
+from proxy.scheduler import Claim, Scheduler
 
 
 class Turn:
     """The right to use one of the slots, until it is given back."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots: Slots | None = slots
+    def __init__(self, slots: Slots, claim: Claim) -> None:
+        self._slots = slots
+        self._claim = claim
+
+    def goes_on(self) -> bool:
+        """Whether one more service may begin in this turn; if not, it is to be given back soon."""
+        return self._slots._scheduler.goes_on(self._claim)  # noqa: SLF001 - they are one thing
 
     def give_back(self) -> None:
         """Let the next taker have it; further calls do nothing."""
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots._release()  # noqa: SLF001 - a turn and its slots are one thing
+        self._slots._leave(self._claim)  # noqa: SLF001 - a turn and its slots are one thing
 
 
 class Slots:
-    """``limit`` turns; who waits is served by rank (0 first), then by order, then of arrival."""
+    """``limit`` turns; see :mod:`proxy.scheduler` for the order in which takers are served.
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
-        self._arrivals = count()
-        self._queue: list[tuple[int, int, int, _Waiter]] = []
+    The defaults are for turns that are one service each.
+    """
+
+    def __init__(self, limit: int, *, quantum: int = 1, patience: int = 8) -> None:
+        self._scheduler = Scheduler(limit, quantum=quantum, patience=patience)
+        self._bells: dict[Claim, trio.Event] = {}
+
+    @property
+    def limit(self) -> int:
+        """How many turns there are."""
+        return self._scheduler.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._scheduler.limit = limit
+        self._serve()
+
+    @property
+    def taken(self) -> int:
+        """How many turns are in use."""
+        return len(self._scheduler.served)
 
     @property
     def waiting(self) -> int:
         """How many takers wait."""
-        return len(self._queue)
+        return len(self._scheduler.waiting)
 
-    async def take(self, rank: int, order: int = 0) -> Turn:
-        """Wait for a turn. A taker that is cancelled leaves the queue, and its turn to others.
-
-        ``order`` puts takers of the same rank in a row whose arrival is a matter of chance.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self.taken < self.limit:
-            self.taken += 1
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return Turn(self)
-        waiter = _Waiter()
-        entry = (rank, order, next(self._arrivals), waiter)
-        heapq.heappush(self._queue, entry)
+    async def take(self, rank: int, order: int = 0, party: Hashable = None) -> Turn:
+        """Wait for a turn. A taker that is cancelled leaves the line, and its turn to others."""
+        claim = self._scheduler.claim(rank, order, party)
+        bell = self._bells[claim] = trio.Event()
         try:
-            await waiter.served.wait()
+            self._serve()
+            await bell.wait()
         except trio.Cancelled:
-            if waiter.served.is_set():
-                self._release()
-            else:
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
+            self._leave(claim)
             raise
-        return Turn(self)
+        finally:
+            del self._bells[claim]
+        return Turn(self, claim)
 
-    def _release(self) -> None:
-        if self._queue:
-            _, _, _, waiter = heapq.heappop(self._queue)
-            waiter.served.set()
-        else:
-            self.taken -= 1
+    def _leave(self, claim: Claim) -> None:
+        self._scheduler.leave(claim)
+        self._serve()
 
-
-class _Waiter:
-    """One who waits; compared by nothing but its place in the queue."""
-
-    def __init__(self) -> None:
-        self.served = trio.Event()
+    def _serve(self) -> None:
+        for claim in self._scheduler.serve():
+            self._bells[claim].set()

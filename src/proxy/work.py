@@ -65,6 +65,10 @@ class DeliveryAtWork:
     run: DeliveryRun = field(init=False)
     turn: Turn | None = None
 
+    def goes_on(self) -> bool:
+        """Whether another instance may be sent in the present turn."""
+        return self.turn is not None and self.turn.goes_on()
+
     def give_back_turn(self) -> None:
         """Let another delivery have the association's slot."""
         if self.turn is not None:

@@ -135,6 +135,33 @@ async def test_the_urgent_one_overtakes(site: Site) -> None:
         assert fetched[2:] == [f"sess-{number}" for number in range(1, 6)]
 
 
+async def test_the_urgent_one_overtakes_at_a_slow_node_within_an_instance(site: Site) -> None:
+    slow = Script(delay_s=0.02)
+    async with DemoNode(script=slow).running() as node:
+        site.has(node=node)
+        long, late = ct_session(70, 200), ct_session(71, 10)
+        site.offer("long", long)
+        site.offer("late", late)
+        await site.start(dicom__associations_per_node=1)
+
+        normal = await site.dispatch("long", "node")
+        await site.until(lambda: len(node.arrivals) >= 10)
+        urgent = await site.dispatch("late", "node", priority="urgent")
+        await site.closing(urgent)
+        slow.delay_s = 0.0
+        await site.closing(normal)
+
+        sent = [each.sop_instance_uid for each in node.arrivals]
+        first = sent.index(late[0].sop_instance_uid)
+        assert {*sent[first : first + 10]} == {each.sop_instance_uid for each in late}
+        assert len(sent) == 210
+        assert first < 150
+        assert node.holds == {**hashes_of(long), **hashes_of(late)}
+        for order, total in ((normal, 200), (urgent, 10)):
+            assert_tells_the_truth(site.backend.statuses[order, "node"], "node", total)
+            assert (await site.closing(order))["status"] == "completed"
+
+
 async def test_scans_and_subjects_are_dispatched_too(
     site: Site, small_session: list[SampleInstance]
 ) -> None:

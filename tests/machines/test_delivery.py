@@ -49,6 +49,7 @@ from proxy.machines.delivery import (
     StoppedToGoOn,
     StoppedToHold,
     TurnGranted,
+    TurnYielded,
 )
 from proxy.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
@@ -80,6 +81,7 @@ LEGAL = {
     "StoppedToGoOn": ON_THE_WIRE,
     "StoppedToHold": ON_THE_WIRE,
     "StoppedToCancel": ON_THE_WIRE,
+    "TurnYielded": ON_THE_WIRE,
     "ActivityFailed": names("WAITING") | ON_THE_WIRE,
     "RetryDue": names("BACKING_OFF"),
     "StopTimedOut": names("STOPPING"),
@@ -112,7 +114,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 19
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 20
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -153,6 +155,24 @@ async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> N
         assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
         taken = replace(kept, attempts=0, files_stored=2)
         assert told(bench, InstanceStored()) == (STORING, taken, [Advanced(taken)])
+
+
+async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(DELIVERY, SOME, STORING) as bench:
+        bench.run.data = kept = replace(SOME, attempts=1, error="connection refused")
+        assert told(bench, TurnYielded()) == (WAITING, kept, [])
+        await trio.sleep(80_000)
+        assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
+
+
+@pytest.mark.parametrize("state", ENDING)
+async def test_a_stop_is_stronger_than_a_yield(
+    state: DeliveryState, autojump_clock: MockClock
+) -> None:
+    async with running(DELIVERY, SOME, state) as bench:
+        assert untouched(bench, TurnYielded())
 
 
 async def test_a_node_that_is_down_costs_attempts_until_none_is_left(
@@ -395,6 +415,8 @@ class DeliveryWalk(Walk):
             return policy.stopped(self.data)
         if isinstance(event, AllStored | SomeRefused):
             return policy.settled(self.data)
+        if isinstance(event, TurnYielded):
+            return policy.last_word(self.data, event)
         return event
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
@@ -421,6 +443,8 @@ class DeliveryWalk(Walk):
             assert 0 < step.data.files_total <= step.data.files_stored
         if step.after is STORING:
             assert self.state is WAITING
+        if isinstance(event, TurnYielded):
+            assert (self.state, step.after, step.data) == (STORING, WAITING, self.data)
         if step.after is HELD:
             assert isinstance(event, HoldRequested) or self.data.stop is Purpose.HOLD
         if self.state is HELD:
@@ -494,7 +518,7 @@ class Node:
             if isinstance(fault, ContentReady):
                 await trio.sleep_forever()
             await trio.sleep(1)
-            if isinstance(fault, AttemptFailed):
+            if isinstance(fault, AttemptFailed | TurnYielded):
                 return fault
             self.holds += 1
             run.tell(InstanceStored())
@@ -545,6 +569,29 @@ async def test_stored_over_two_associations(autojump_clock: MockClock) -> None:
         *(Advanced, Advanced, AttemptKept),
         *(Advanced, Advanced, Advanced, DeliveryOver),
     ]
+
+
+async def test_stored_in_two_turns(autojump_clock: MockClock) -> None:
+    node = Node(faults={2: TurnYielded()})
+    await node.live()
+    node.check()
+    assert (node.run.state, node.holds, node.requests) == (COMPLETED, 3, 4)
+    assert node.run.data.attempts == 0
+
+
+@pytest.mark.parametrize("instant", [2, 2.5, 3, 3.5, 4, 4.5])
+@pytest.mark.parametrize("request_", [hold, restart, cancel])
+def test_a_stop_in_the_instant_of_a_yield_is_not_lost(
+    request_: HoldRequested | RestartRequested | CancelRequested, instant: float
+) -> None:
+    async def scenario() -> DeliveryState:
+        node = Node(faults={2: TurnYielded()})
+        await node.live((instant, request_), (instant + 50, node.resume))
+        node.check()
+        return node.run.state
+
+    expected = CANCELLED if request_ is cancel else COMPLETED
+    assert in_every_order(scenario, schedules=20).keys() == {expected}
 
 
 async def test_stopped_at_a_node_that_does_not_answer(autojump_clock: MockClock) -> None:

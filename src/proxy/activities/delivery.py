@@ -48,18 +48,20 @@ class DeliveryActivities:
         if to.run.state not in OPEN:
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
             return
+        dispatch_id = self._dispatch.dispatch_id
         self._at.turn = await to.slots.take(
-            self._dispatch.order.priority.rank, self._dispatch.dispatch_id
+            self._dispatch.order.priority.rank, dispatch_id, party=dispatch_id
         )
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
             self._at.give_back_turn()
 
     async def store_instances(self, run: DeliveryRun) -> None:
-        """Store the instances one by one for as long as the delivery is STORING.
+        """Store the instances one by one for as long as the delivery is STORING and has its turn.
 
-        Told to stop, it ends after the one in flight: C-STORE has no cancel, and half an object
-        would leave the node guessing.
+        Told to stop or to yield, it ends after the one in flight: C-STORE has no cancel, and half
+        an object would leave the node guessing. The turn is given back once the association is
+        gone, so that no node has more of them than allowed.
         """
         try:
             ending = await self._attempt(run)
@@ -77,7 +79,9 @@ class DeliveryActivities:
         to_send = await ledger.to_send(dispatch_id, self._at.node.id)
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
-        for proposals in plan(to_send):
+        for number, proposals in enumerate(plan(to_send)):
+            if number and not self._at.goes_on():
+                return delivery.TurnYielded()
             offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
             part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
             try:
@@ -98,9 +102,11 @@ class DeliveryActivities:
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
         async with associate(self._site.network, target, proposals, clocks) as association:
             to.run.tell(node.NodeAnswered())
-            for instance in part:
+            for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
+                if number and not self._at.goes_on():
+                    return delivery.TurnYielded()
                 ending = await self._store(run, association, instance)
                 if ending is not None:
                     return ending

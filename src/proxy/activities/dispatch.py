@@ -52,8 +52,10 @@ class DispatchActivities:
     async def wait_for_turn(self, run: DispatchRun) -> None:
         """Wait for a free download."""
         self._at.give_back_turn()  # one that was granted in the instant of a hold
-        turn = await self._site.downloads.take(self._at.order.priority.rank, self._at.dispatch_id)
-        self._at.turn = turn
+        order = self._at.order
+        self._at.turn = await self._site.downloads.take(
+            order.priority.rank, self._at.dispatch_id, party=frozenset(order.node_ids)
+        )
         run.tell(dispatch.TurnGranted())
         if run.state is not DispatchState.FETCHING:
             self._at.give_back_turn()

@@ -15,7 +15,7 @@ from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row
 class DeliveryState(Enum):
     """Where a delivery is."""
 
-    WAITING = "Accepted. Waiting for the content, for the node and for a free association."
+    WAITING = "Waiting for the content, for the node and for its turn to have an association."
     STORING = "C-STORE requests are being sent to the node."
     BACKING_OFF = "The node failed. Waiting before the next attempt."
     HELD = "Nothing is sent until the hold ends. What the node has is kept in the ledger."
@@ -58,6 +58,10 @@ class ContentReady(Event, frozen=True):
 
 class TurnGranted(Event, frozen=True):
     """The content is there, the node takes work and an association is free."""
+
+
+class TurnYielded(Event, frozen=True):
+    """The association is gone: between two instances, another delivery's turn came."""
 
 
 class InstanceStored(Event, frozen=True):
@@ -398,6 +402,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             report_fault,
             doc="A defect ends one delivery and no other.",
         ),
+        row("DLV-28", STORING, TurnYielded, WAITING, doc="It goes on when its turn comes again."),
     ),
     ignores=(
         ignore("DLV-81", OVER, ContentReady, doc="Over."),
@@ -424,6 +429,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-92", OVER, CancelRequested, doc="Over."),
         ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
+        ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
     ),
     notes=(
         "In the ledger: each instance's state at the node, the failed attempts, the outcome. "
@@ -431,5 +437,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         "A stop is in two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
         "cancel; ABORTING cuts the association. An instance is counted only when the node "
         "answered.",
+        "A turn lasts until the delivery ends, unless another one at the same node is more urgent, "
+        "or as urgent and waits while many instances are sent. Who yields counts no attempt.",
     ),
 )

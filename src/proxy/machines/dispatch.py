@@ -41,7 +41,7 @@ class AlreadyKnown(Event, frozen=True):
 
 
 class TurnGranted(Event, frozen=True):
-    """A download is free and no more urgent dispatch waits."""
+    """A download is free and it is this dispatch's turn."""
 
 
 class FetchAdvanced(Event, frozen=True):
@@ -234,7 +234,7 @@ DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
     final=frozenset(OVER),
     stays=(
         stay(ACCEPTED, does="record", unlimited="a commit takes milliseconds; a dead disk ends us"),
-        stay(QUEUED, does="wait_for_turn", unlimited="as long as more urgent downloads take"),
+        stay(QUEUED, does="wait_for_turn", unlimited="as long as the downloads before it take"),
         stay(FETCHING, does="fetch", unlimited="the download has its own clocks and attempts"),
         stay(
             BACKING_OFF,

@@ -16,6 +16,7 @@ Ending: TypeAlias = (
     | delivery.SomeRefused
     | delivery.AttemptFailed
     | delivery.AttemptsExhausted
+    | delivery.TurnYielded
     | delivery.StoppedToGoOn
     | delivery.StoppedToHold
     | delivery.StoppedToCancel
@@ -105,8 +106,8 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
     """
     if isinstance(ending, delivery.AllStored | delivery.SomeRefused):
         return ending
-    failed = isinstance(ending, delivery.AttemptFailed | delivery.AttemptsExhausted)
-    return ending if failed and progress.stop is None else stopped(progress)
+    own = delivery.AttemptFailed | delivery.AttemptsExhausted | delivery.TurnYielded
+    return ending if isinstance(ending, own) and progress.stop is None else stopped(progress)
 
 
 def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested | None:

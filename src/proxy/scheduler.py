@@ -1,0 +1,139 @@
+"""Who is served next, and who makes room between two services. It decides; it does not wait.
+
+A service is one instance sent, or one download. A claim waits, is served until it leaves, and may
+be told between two services to make room. ``proxy.slots`` asks for each node's associations and for
+the downloads, each a pool of its own, so that no node is ever in another one's line. Order of
+service in a pool:
+
+* The most urgent first. It waits for no more than the service under way.
+* Those of one priority in rounds, one turn for each party in a round. A turn lasts ``quantum``
+  services if an equal one waits. At a node a dispatch is a party. For downloads the dispatches to
+  the same set of nodes are one: many orders for one node keep those for another waiting a round.
+* After ``patience`` services in a row that were not for whoever has waited longest, the next one
+  is, whatever its priority, so that nobody waits for ever. An urgent claim lets at most one less
+  urgent service pass, the one under way when it came included, if who makes room leaves at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import count
+
+URGENT = 0
+"""The rank that aging does not overtake twice."""
+
+
+@dataclass(eq=False, slots=True)
+class Claim:
+    """One who wants to be served; ``used`` counts the services of the present turn.
+
+    ``round`` is the one it is to be served in: the one after that in which it came, or in which its
+    party was served last. ``overtaken`` says of an urgent claim that a less urgent service passed.
+    """
+
+    rank: int
+    order: int
+    arrival: int
+    party: Hashable
+    round: int
+    used: int = 0
+    overtaken: bool = False
+    makes_room: bool = False
+
+
+class Scheduler:
+    """The claims on one pool of ``limit`` slots; a slot serves one claim at a time."""
+
+    def __init__(self, limit: int, *, quantum: int, patience: int) -> None:
+        self.limit = limit
+        self.waiting: list[Claim] = []
+        self.served: list[Claim] = []
+        self._quantum = quantum
+        self._patience = patience
+        self._arrivals = count()
+        self._round = 0
+        self._impatience = 0
+
+    def claim(self, rank: int, order: int = 0, party: Hashable = None) -> Claim:
+        """Put a claim in the line. ``rank`` 0 is the most urgent one.
+
+        ``order`` puts claims of one rank and round in a row whose arrival is a matter of chance.
+        """
+        claim = Claim(rank, order, next(self._arrivals), party, self._round + 1)
+        claim.overtaken = any(each.rank > URGENT for each in self.served)
+        self.waiting.append(claim)
+        return claim
+
+    def leave(self, claim: Claim) -> None:
+        """Take a claim out of the line, or its slot from it; further calls do nothing."""
+        for claims in (self.waiting, self.served):
+            if claim in claims:
+                claims.remove(claim)
+
+    def serve(self) -> list[Claim]:
+        """Give the free slots to those whose turn it is; returns them."""
+        begun = []
+        while self.waiting and len(self.served) < self.limit:
+            claim = self._line()[0]
+            if claim is self._oldest():
+                self._impatience = -1
+            self.waiting.remove(claim)
+            self.served.append(claim)
+            self._close_round(claim)
+            self._count(claim)
+            begun.append(claim)
+        return begun
+
+    def goes_on(self, claim: Claim) -> bool:
+        """Whether who is served may begin another service; if not, it is to leave.
+
+        Each one that leaves makes room for one who waits: two do not leave for the same.
+        """
+        if claim not in self.served:
+            return False
+        leaving = sum(each.makes_room for each in self.served if each is not claim)
+        line = self._line()
+        if leaving < len(line) and self._gives_way(claim, line[leaving], is_first=not leaving):
+            claim.makes_room = True
+            return False
+        self._count(claim)
+        return True
+
+    def _gives_way(self, claim: Claim, other: Claim, *, is_first: bool) -> bool:
+        if other.rank == claim.rank:
+            return claim.used >= self._quantum
+        return other.rank < claim.rank or (is_first and self._favours_oldest())
+
+    def _line(self) -> list[Claim]:
+        """Those who wait, in the order of service."""
+        line = sorted(
+            self.waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival)
+        )
+        if line and self._favours_oldest():
+            oldest = self._oldest()
+            line.remove(oldest)
+            line.insert(0, oldest)
+        return line
+
+    def _oldest(self) -> Claim:
+        return min(self.waiting, key=lambda each: each.arrival)
+
+    def _favours_oldest(self) -> bool:
+        spent = any(each.rank == URGENT and each.overtaken for each in self.waiting)
+        return self._impatience >= self._patience and not spent
+
+    def _close_round(self, claim: Claim) -> None:
+        """The party of a claim has had its turn in this round."""
+        self._round = max(self._round, claim.round)
+        for each in self.waiting:
+            if (each.rank, each.party) == (claim.rank, claim.party):
+                each.round = max(each.round, claim.round + 1)
+
+    def _count(self, claim: Claim) -> None:
+        """One more service begins."""
+        claim.used += 1
+        self._impatience = self._impatience + 1 if self.waiting else 0
+        if claim.rank > URGENT:
+            for each in self.waiting:
+                each.overtaken = True
