@@ -42,17 +42,15 @@ class Slots:
     async def take(self, rank: int, order: int = 0) -> Turn:
         """Wait for a turn. A taker that is cancelled leaves the queue, and its turn to others.
 
-        ``order`` puts takers of the same rank in a row whose arrival is a matter of chance.
+        ``order`` puts takers of the same rank in a row whose arrival is a matter of chance: those
+        that come in the same instant, as all do when a pause ends, are served by rank as well.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self.taken < self.limit:
-            self.taken += 1
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return Turn(self)
         waiter = _Waiter()
         entry = (rank, order, next(self._arrivals), waiter)
         heapq.heappush(self._queue, entry)
         try:
+            await trio.lowlevel.checkpoint()
+            self._serve()
             await waiter.served.wait()
         except trio.Cancelled:
             if waiter.served.is_set():
@@ -64,11 +62,14 @@ class Slots:
         return Turn(self)
 
     def _release(self) -> None:
-        if self._queue:
+        self.taken -= 1
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._queue and self.taken < self.limit:
             _, _, _, waiter = heapq.heappop(self._queue)
+            self.taken += 1
             waiter.served.set()
-        else:
-            self.taken -= 1
 
 
 class _Waiter:
