@@ -233,6 +233,23 @@ async def test_only_the_owner_may_open_it_and_it_is_gone_in_the_end(directory: P
     assert not path.exists()
 
 
+async def test_who_may_not_open_it_is_told_as_whom_to_try(directory: Path) -> None:
+    os.chmod(directory, 0o755)  # noqa: PTH101, S103 - in memory, and before anything runs
+    is_root = os.geteuid() == 0
+    async with listening(directory):
+        if is_root:
+            os.seteuid(65534)
+        else:
+            (directory / "control.sock").chmod(0)
+        try:
+            with pytest.raises(StateDirectoryError, match="not for this user") as caught:
+                ask(directory, Request("status"))
+        finally:
+            if is_root:
+                os.seteuid(0)
+    assert "as root" in caught.value.hint
+
+
 async def test_the_socket_of_a_killed_proxy_is_replaced(directory: Path) -> None:
     path = directory / "control.sock"
     with socket.socket(socket.AF_UNIX) as killed:

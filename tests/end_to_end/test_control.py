@@ -60,9 +60,10 @@ async def status(site: Site) -> frames.Json:
 
 async def until(site: Site, happened: Callable[[frames.Json], bool]) -> frames.Json:
     with trio.fail_after(15):
-        while not happened(now := await status(site)):
-            await trio.lowlevel.checkpoint()
-    return now
+        while True:
+            now = await status(site)
+            if happened(now):
+                return now
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("pause",), ("resume",)])

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import click
 
+from proxy.control.attention import GIVEN_UP
 from proxy.control.messages import DeliveryStatus, DispatchStatus, NodeStatus, Status
 
 SHOWN = 8
@@ -85,7 +86,9 @@ def _nodes(status: Status, width: int) -> Iterator[str]:
 def _node_line(node: NodeStatus, title: int, state: int, width: int) -> str:
     begin = f"  {clean(node.ae_title):<{title}}  {_state(node.state, state)}  "
     room = width - len(click.unstyle(begin))
-    return begin.rstrip() if not node.error else begin + _fit(clean(node.error), room)
+    if not node.error or node.state in GIVEN_UP:  # what is wrong with those was said above
+        return begin.rstrip()
+    return begin + _fit(clean(node.error), room)
 
 
 def _dispatches(status: Status, width: int) -> Iterator[str]:
