@@ -236,3 +236,25 @@ def test_never_more_than_the_limit_and_none_lost(
 
     trio.run(scenario, clock=MockClock(autojump_threshold=0))
     assert (slots.taken, slots.waiting, holding) == (0, 0, 0)
+
+
+def test_who_comes_in_the_same_instant_is_served_by_rank_and_order() -> None:
+    async def scenario() -> tuple[tuple[int, int], ...]:
+        slots, start = Slots(1), trio.Event()
+        served: list[tuple[int, int]] = []
+
+        async def taker(rank: int, order: int) -> None:
+            await start.wait()
+            turn = await slots.take(rank, order)
+            served.append((rank, order))
+            turn.give_back()
+
+        async with trio.open_nursery() as nursery:
+            for rank, order in ((3, 1), (0, 4), (2, 2), (2, 3)):
+                nursery.start_soon(taker, rank, order)
+            await wait_all_tasks_blocked()
+            start.set()
+        assert (slots.taken, slots.waiting) == (0, 0)
+        return tuple(served)
+
+    assert in_every_order(scenario).keys() == {((0, 4), (2, 2), (2, 3), (3, 1))}

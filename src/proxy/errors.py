@@ -35,6 +35,14 @@ class StateDirectoryError(ProxyError):
     """The directory that holds all state cannot be made, read or written."""
 
 
+class ControlFailed(ProxyError):
+    """The running proxy did not do what a command asked of it."""
+
+
+class NotRunning(ControlFailed):
+    """No proxy runs that a command could ask."""
+
+
 class LedgerError(ProxyError):
     """The ledger cannot be opened, read or written."""
 

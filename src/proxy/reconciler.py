@@ -50,12 +50,15 @@ class Reconciler:
         self._on_active = on_active
         self._stale = trio.Event()
 
-    async def load(self) -> None:
-        """Take up the last good configuration."""
+    async def load(self, *, locks_known: bool = False) -> None:
+        """Take up the last good configuration; its flag counts only where no locks were kept.
+
+        An event may have given ITH's lock back after this configuration was fetched.
+        """
         copy = await self._site.ledger.document(DOCUMENT)
         if copy:
             try:
-                self._adopt(decode_configuration(copy))
+                self._adopt(decode_configuration(copy), flag_counts=not locks_known)
             except ConfigurationInvalid as error:
                 log("configuration.problem", level="warning", error=error)
 
@@ -108,7 +111,7 @@ class Reconciler:
                 _log(read.problems)
                 self._adopt(read.configuration)
 
-    def _adopt(self, configuration: Configuration) -> None:
+    def _adopt(self, configuration: Configuration, *, flag_counts: bool = True) -> None:
         """Work by this configuration from now on, and after a restart."""
         present = self._site.configuration
         if configuration == present:
@@ -119,7 +122,8 @@ class Reconciler:
         self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
         self._roster.apply(configuration.effective_nodes)
         # A change of the flag counts, not the flag: an event may have told a newer one.
-        if configuration.is_active != (present is None or present.is_active):
+        was_active = present is None or present.is_active
+        if flag_counts and configuration.is_active != was_active:
             self._on_active(configuration.is_active)
         if present is None:
             self._on_first()

@@ -8,6 +8,7 @@ a step, and an old activity has ended, clean-up included, before the next one be
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -45,6 +46,8 @@ class Run(Generic[S, D, O]):
             raise ValueError(f"{machine.name}: activities {given} given, {wanted} wanted")
         self.machine = machine
         self.state = machine.initial
+        self.since = time.time()
+        """When it came into its state, in UTC seconds: for people to read."""
         self.data = data
         self._activities = activities
         self._emit = emit
@@ -67,6 +70,7 @@ class Run(Generic[S, D, O]):
         for observe in OBSERVERS:
             observe(self, step)
         if step.after is not step.before:
+            self.since = time.time()
             activity = self.machine.activity
             self._left |= self.over or activity(step.before) != activity(step.after)
             self._moved.set()

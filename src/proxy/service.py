@@ -23,6 +23,8 @@ from proxy.backend.fetch import FetchLimits
 from proxy.backend.link import Link
 from proxy.backend.rest import Backend, RestSettings
 from proxy.backend.trust import system_trust
+from proxy.control.server import Control, listening
+from proxy.control.status import Look
 from proxy.errors import ProxyError
 from proxy.fsm import Step
 from proxy.ledger import Ledger
@@ -85,6 +87,7 @@ async def serve(
     async with (
         _steps_logged(),
         Ledger.open(settings.state_dir / "ledger.db", Threads(1)) as ledger,
+        listening(settings.state_dir) as control,
         _backend(settings, offload, context) as backend,
         trio.open_nursery() as services,
     ):
@@ -99,7 +102,8 @@ async def serve(
             supervisor = Supervisor(site, reports, work)
             services.start_soon(site.operation.run)
             await supervisor.load()
-            vitals = Vitals(site, partial(_disk_usage_gb, settings.state_dir, pacs))
+            disk_usage_gb = partial(_disk_usage_gb, settings.state_dir, pacs)
+            vitals = Vitals(site, disk_usage_gb)
             link = Link(
                 settings.ith,
                 settings.token,
@@ -111,6 +115,9 @@ async def serve(
             )
             connection = link.run()
             services.start_soon(connection.run)
+            look = Look(site, connection, lambda: outbox.queued, disk_usage_gb)
+            services.start_soon(look.watch)
+            services.start_soon(Control(supervisor, look, ledger.settled).serve, control)
             work.start_soon(_forget, ledger)
             if signals:
                 await services.start(_watch_signals, supervisor)

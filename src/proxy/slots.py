@@ -60,10 +60,14 @@ class Slots:
         return len(self._scheduler.waiting)
 
     async def take(self, rank: int, order: int = 0, party: Hashable = None) -> Turn:
-        """Wait for a turn. A taker that is cancelled leaves the line, and its turn to others."""
+        """Wait for a turn. A taker that is cancelled leaves the line, and its turn to others.
+
+        Those that come in the same instant, as all do when a pause ends, are served by rank too.
+        """
         claim = self._scheduler.claim(rank, order, party)
         bell = self._bells[claim] = trio.Event()
         try:
+            await trio.lowlevel.checkpoint()
             self._serve()
             await bell.wait()
         except trio.Cancelled:

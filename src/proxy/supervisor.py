@@ -7,11 +7,11 @@ deletion, a look at ITH's configuration) is a task of its own.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias, assert_never
 
-import msgspec
 import trio
 
 from proxy.deletions import DeletionEvent, Deletions
@@ -36,6 +36,7 @@ from proxy.events.incoming import (
     UnknownEvent,
 )
 from proxy.ledger import Unfinished
+from proxy.locks import LOCKS_DOCUMENT, locks_document, read_locks
 from proxy.logs import log
 from proxy.machines import operation, policy
 from proxy.machines.delivery import WIRED, DeliveryState
@@ -47,8 +48,6 @@ from proxy.reports import Reports
 from proxy.roster import Roster
 from proxy.runner import Run
 from proxy.work import Identity, Site
-
-LOCKS_DOCUMENT = "locks"
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
 ActionEvent: TypeAlias = (
@@ -85,22 +84,12 @@ class Supervisor:
     async def load(self) -> None:
         """Take up what the ledger kept: the locks, the dispatches, the last good configuration."""
         ledger = self._site.ledger
-        locks = await ledger.document(LOCKS_DOCUMENT)
-        if locks:
-            self._take_up(locks)
+        locks = read_locks(await ledger.document(LOCKS_DOCUMENT))
+        for lock, wish in (locks or {}).items():
+            self._site.operation.tell(operation.PauseRequested(lock, wish.reason, wish.since))
         self._unfinished = await ledger.unfinished()
-        await self._reconciler.load()
+        await self._reconciler.load(locks_known=locks is not None)
         self._nursery.start_soon(self._reconciler.follow)
-
-    def _take_up(self, document: bytes) -> None:
-        try:
-            kept = msgspec.json.decode(document, type=Locks)
-        except msgspec.MsgspecError:
-            hint = "Pause the proxy again if it is meant to be paused."
-            log("operation.locks_unreadable", level="error", hint=hint)
-            return
-        for lock in kept.held:
-            self._site.operation.tell(operation.PauseRequested(lock, kept.reason))
 
     def _begin(self) -> None:
         """Begin to dispatch: it is known now which nodes are ours."""
@@ -226,13 +215,29 @@ class Supervisor:
 
     # -- Operation ----------------------------------------------------------------------------
 
-    def _set_active(self, is_active: bool, reason: str = "paused by ITH") -> None:
-        """Pause, or give back ITH's lock on the pause."""
-        run = self._site.operation
+    def pause(self, reason: str) -> bool:
+        """Take the operator's lock; False if the proxy has stopped and cannot keep it."""
+        self._take(Lock.OPERATOR, reason)
+        return not self._site.operation.over
+
+    def resume(self) -> bool:
+        """Give back the operator's lock, as with :meth:`pause`; ITH may still hold its own."""
+        self._give(Lock.OPERATOR)
+        return not self._site.operation.over
+
+    def _set_active(self, is_active: bool, reason: str | None = None) -> None:
+        """Take or give back ITH's lock; without a reason, that of a lock in force stays."""
         if is_active:
-            run.tell(policy.release(run.data, Lock.BACKEND))
-        else:
-            run.tell(operation.PauseRequested(Lock.BACKEND, reason))
+            self._give(Lock.BACKEND)
+        elif reason or Lock.BACKEND not in self._site.operation.data.held:
+            self._take(Lock.BACKEND, reason or "paused by ITH")
+
+    def _take(self, lock: Lock, reason: str) -> None:
+        self._site.operation.tell(operation.PauseRequested(lock, reason, time.time()))
+
+    def _give(self, lock: Lock) -> None:
+        run = self._site.operation
+        run.tell(policy.release(run.data, lock))
 
     def _on_operation(self, output: OperationOutput) -> None:
         """Do what the operation machine puts out."""
@@ -244,7 +249,7 @@ class Supervisor:
                 log("operation.resumed")
                 self._dispatches.resume()
             case operation.KeepLocks(locks):
-                self._site.ledger.post_document(LOCKS_DOCUMENT, msgspec.json.encode(locks))
+                self._site.ledger.post_document(LOCKS_DOCUMENT, locks_document(locks))
             case operation.StopWork(reason):
                 log("operation.stopped", reason=reason)
                 self._nursery.cancel_scope.cancel(reason)

@@ -31,6 +31,7 @@ from proxy.machines.operation import (
     ResumeWork,
     StopRequested,
     StopWork,
+    Wish,
 )
 from proxy.runner import Run
 from tests.machines.story import names, now, told, untouched
@@ -53,8 +54,9 @@ LEGAL = {
 }
 BACKEND, OPERATOR = Lock
 NONE = Locks()
-BY_ITH = Locks(frozenset({BACKEND}), "paused by ITH")
-BY_BOTH = Locks(frozenset({BACKEND, OPERATOR}), "maintenance")
+BY_ITH = Locks(backend=Wish("paused by ITH"))
+BY_OPERATOR = Locks(operator=Wish("maintenance"))
+BY_BOTH = Locks(Wish("paused by ITH"), Wish("maintenance"))
 
 pause = PauseRequested(BACKEND, "paused by ITH")
 pause_too = PauseRequested(OPERATOR, "maintenance")
@@ -80,10 +82,42 @@ async def test_a_pause_of_two_ends_with_the_second(autojump_clock: MockClock) ->
     async with running(OPERATION, NONE, ACTIVE) as bench:
         bench.run.tell(pause)
         assert told(bench, pause_too) == (PAUSED, BY_BOTH, [KeepLocks(BY_BOTH)])
-        left = Locks(frozenset({OPERATOR}), "maintenance")
-        assert told(bench, LockReleased(BACKEND)) == (PAUSED, left, [KeepLocks(left)])
+        left = [KeepLocks(BY_OPERATOR)]
+        assert told(bench, LockReleased(BACKEND)) == (PAUSED, BY_OPERATOR, left)
         outputs = [KeepLocks(NONE), ResumeWork()]
         assert told(bench, LastLockReleased(OPERATOR)) == (ACTIVE, NONE, outputs)
+
+
+@pytest.mark.parametrize(("first", "second"), [(BACKEND, OPERATOR), (OPERATOR, BACKEND)])
+@pytest.mark.parametrize("given_first", Lock)
+async def test_both_locks_must_be_open_in_whatever_order_they_were_taken(
+    first: Lock, second: Lock, given_first: Lock, autojump_clock: MockClock
+) -> None:
+    async with running(OPERATION, NONE, ACTIVE) as bench:
+        bench.run.tell(PauseRequested(first, first.name, 11.0))
+        bench.run.tell(PauseRequested(second, second.name, 12.0))
+        assert bench.run.data.held == {
+            first: Wish(first.name, 11.0),
+            second: Wish(second.name, 12.0),
+        }
+        (left,) = {*Lock} - {given_first}
+        bench.run.tell(policy.release(bench.run.data, given_first))
+        assert (bench.run.state, bench.run.data.reason) == (PAUSED, left.name)
+        bench.run.tell(policy.release(bench.run.data, given_first))  # twice is once
+        assert bench.run.state is PAUSED
+        bench.run.tell(policy.release(bench.run.data, left))
+        assert (bench.run.state, bench.run.data) == (ACTIVE, NONE)
+
+
+async def test_one_who_pauses_again_changes_his_reason_alone(autojump_clock: MockClock) -> None:
+    async with running(OPERATION, NONE, ACTIVE) as bench:
+        bench.run.tell(PauseRequested(OPERATOR, "maintenance", 11.0))
+        bench.run.tell(PauseRequested(BACKEND, "paused by ITH", 12.0))
+        bench.run.tell(PauseRequested(OPERATOR, "new disk", 13.0))
+        wanted = Locks(Wish("paused by ITH", 12.0), Wish("new disk", 11.0))
+        assert now(bench) == (PAUSED, wanted, bench.outputs)
+        assert bench.outputs[-1] == KeepLocks(wanted)
+        assert bench.run.data.reason == "paused by ITH; new disk"
 
 
 async def test_a_pause_lasts_as_long_as_it_is_wanted(autojump_clock: MockClock) -> None:
@@ -137,8 +171,8 @@ async def test_locks_taken_and_given_in_a_drain_are_for_the_next_start(
     async with running(OPERATION, NONE, DRAINING) as bench:
         assert told(bench, pause) == (DRAINING, BY_ITH, [KeepLocks(BY_ITH)])
         assert told(bench, pause_too) == (DRAINING, BY_BOTH, [KeepLocks(BY_BOTH)])
-        left = Locks(frozenset({BACKEND}), "maintenance")
-        assert told(bench, LockReleased(OPERATOR)) == (DRAINING, left, [KeepLocks(left)])
+        left = [KeepLocks(BY_ITH)]
+        assert told(bench, LockReleased(OPERATOR)) == (DRAINING, BY_ITH, left)
         assert told(bench, LastLockReleased(BACKEND)) == (DRAINING, NONE, [KeepLocks(NONE)])
 
 
@@ -207,7 +241,8 @@ def test_active_means_that_nobody_wants_a_pause() -> None:
 @UNHURRIED
 @given(st.frozensets(st.sampled_from(Lock)), st.sampled_from(Lock))
 def test_the_last_lock_is_known_by_what_is_left(held: frozenset[Lock], lock: Lock) -> None:
-    last = policy.release(Locks(held), lock) == LastLockReleased(lock)
+    wishes: dict[str, Any] = {each.value: Wish("x") for each in held}
+    last = policy.release(Locks(**wishes), lock) == LastLockReleased(lock)
     assert last == (not held or held == {lock})
 
 
@@ -249,7 +284,7 @@ def test_wherever_it_is_cancelled_it_stops_once_at_most() -> None:
 
     def check() -> None:
         whole = [
-            KeepLocks(Locks(frozenset({BACKEND}), "paused by ITH", 5)),
+            KeepLocks(Locks(Wish("paused by ITH"), drain_seconds=5)),
             HoldWork("paused by ITH"),
             KeepLocks(Locks(drain_seconds=5)),
             ResumeWork(),

@@ -26,6 +26,9 @@ class Lazy(NamedTuple):
 COMMANDS = {
     "run": Lazy("proxy.cli.run", "run", "Run the proxy until it is told to stop."),
     "demo": Lazy("proxy.cli.demo", "demo", "See it work: a backend and nodes in one process."),
+    "status": Lazy("proxy.cli.status", "status", "Show how the running proxy is."),
+    "pause": Lazy("proxy.cli.pause", "pause", "Have the running proxy keep orders, send nothing."),
+    "resume": Lazy("proxy.cli.pause", "resume", "End the operator's pause."),
     "config": Lazy("proxy.cli.config", "config", "Show, check and explain the settings."),
     "statecharts": Lazy(
         "proxy.cli.statecharts", "statecharts", "Print the state machines this program runs on."

@@ -8,11 +8,13 @@ from typing import Self
 from proxy.errors import (
     BackendError,
     ConfigError,
+    ControlFailed,
     LedgerError,
     LinkEvicted,
     LinkLost,
     LinkRefused,
     NodeError,
+    NotRunning,
     ProxyError,
     SecretExposed,
     StateDirectoryError,
@@ -34,7 +36,8 @@ class Exit(IntEnum):
     OK = 0, "Done; also after a stop that was asked for."
     NEGATIVE = 1, "The answer is no, or something needs attention."
     USAGE = 2, "The command line is wrong."
-    UNAVAILABLE = 69, "ITH or a node cannot be reached, or does not do what was asked."
+    NOT_RUNNING = 3, "No proxy is running that could be asked."
+    UNAVAILABLE = 69, "ITH, a node or the running proxy does not do what was asked."
     DEFECT = 70, "A defect of this program."
     STATE_DIRECTORY = 73, "The state directory cannot be made or written."
     DISK = 74, "The disk or the ledger fails."
@@ -45,6 +48,8 @@ class Exit(IntEnum):
 
 OF_ERROR: dict[type[ProxyError], Exit] = {
     SecretExposed: Exit.REFUSED,
+    NotRunning: Exit.NOT_RUNNING,
+    ControlFailed: Exit.UNAVAILABLE,
     ConfigError: Exit.CONFIG,
     StateDirectoryError: Exit.STATE_DIRECTORY,
     LedgerError: Exit.DISK,

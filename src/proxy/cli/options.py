@@ -20,10 +20,15 @@ def settings_options(command: Command) -> Command:
         help="Settings file (TOML). Default: $ITH_PROXY_CONFIG, else config.toml in "
         "~/.config/ith-proxy or /etc/ith-proxy, if there is one.",
     )
-    state_dir = click.option(
+    return config(state_dir_option(command))
+
+
+def state_dir_option(command: Command) -> Command:
+    """Add --state-dir."""
+    option = click.option(
         "--state-dir",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
         help="Directory for all state. Default: $STATE_DIRECTORY, else ~/.local/state/ith-proxy.",
     )
-    return config(state_dir(command))
+    return option(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import ClassVar, TypeAlias
 
@@ -27,11 +28,12 @@ class Lock(Enum):
 
 
 class PauseRequested(Event, frozen=True):
-    """ITH set the proxy inactive, or the operator paused it."""
+    """ITH set the proxy inactive, or the operator paused it; ``since`` in UTC seconds."""
 
     source: ClassVar[Source] = Source.BACKEND
     lock: Lock
     reason: str
+    since: float = 0.0
 
 
 class LockReleased(Event, frozen=True):
@@ -74,12 +76,33 @@ class DrainTimedOut(Event, frozen=True):
     source: ClassVar[Source] = Source.TIMER
 
 
-class Locks(msgspec.Struct, frozen=True):
-    """What the operation machine remembers: who paused and why; ``drain_seconds`` the limit."""
+class Wish(msgspec.Struct, frozen=True):
+    """Why one of the two wants the pause, and since when (UTC seconds, 0 for unknown)."""
 
-    held: frozenset[Lock] = frozenset()
-    reason: str = ""
+    reason: str
+    since: float = 0.0
+
+
+class Locks(msgspec.Struct, frozen=True):
+    """What the operation machine remembers: who wants the pause, each with his own reason.
+
+    ``drain_seconds`` is the limit of a drain.
+    """
+
+    backend: Wish | None = None
+    operator: Wish | None = None
     drain_seconds: float = 20.0
+
+    @property
+    def held(self) -> Mapping[Lock, Wish]:
+        """The locks that are held."""
+        both = {Lock.BACKEND: self.backend, Lock.OPERATOR: self.operator}
+        return {lock: wish for lock, wish in both.items() if wish is not None}
+
+    @property
+    def reason(self) -> str:
+        """The reasons of all who want the pause."""
+        return "; ".join(wish.reason for wish in self.held.values())
 
 
 class HoldWork(msgspec.Struct, frozen=True):
@@ -109,12 +132,14 @@ Result: TypeAlias = tuple[Locks, tuple[OperationOutput, ...]]
 
 
 def _take(locks: Locks, event: PauseRequested) -> Locks:
-    return msgspec.structs.replace(locks, held=locks.held | {event.lock}, reason=event.reason)
+    """Take a lock; one that is held stays held since then, for the newer reason."""
+    held = locks.held.get(event.lock)
+    wish = Wish(event.reason, held.since if held else event.since)
+    return msgspec.structs.replace(locks, **{event.lock.value: wish})
 
 
 def _give(locks: Locks, lock: Lock) -> Locks:
-    held = locks.held - {lock}
-    return msgspec.structs.replace(locks, held=held, reason=locks.reason if held else "")
+    return msgspec.structs.replace(locks, **{lock.value: None})
 
 
 def pause(locks: Locks, event: PauseRequested) -> Result:
@@ -202,7 +227,8 @@ OPERATION: Machine[OperationState, Locks, OperationOutput] = Machine(
         ignore("OPS-99", STOPPED, Drained, doc="Stopped."),
     ),
     notes=(
-        "In the ledger: the locks. A proxy that was paused starts paused.",
+        "In the ledger: the locks, each with its reason. A proxy that was paused starts paused.",
+        "ITH's lock and the operator's are two: work goes on when both are released.",
         "Link, heartbeat, deletions and configuration work in every state but STOPPED.",
     ),
 )

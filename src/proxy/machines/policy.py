@@ -147,6 +147,6 @@ def release(
     locks: operation.Locks, lock: operation.Lock
 ) -> operation.LockReleased | operation.LastLockReleased:
     """What it means that ``lock`` is given back."""
-    if locks.held - {lock}:
+    if locks.held.keys() - {lock}:
         return operation.LockReleased(lock)
     return operation.LastLockReleased(lock)

@@ -16,6 +16,7 @@ from proxy.settings.schema import (
     Settings,
 )
 from proxy.settings.secret import Secret
+from proxy.settings.sources import state_directory
 from proxy.settings.state import prepare
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "load",
     "prepare",
     "reference",
+    "state_directory",
 ]

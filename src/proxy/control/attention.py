@@ -1,0 +1,73 @@
+"""What a person should know of: each thing that is not as it should be, and what to do about it.
+
+Pure. What mends itself, such as one failed attempt to send, is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from proxy.control.messages import (
+    Attention,
+    ConnectionStatus,
+    LockStatus,
+    NodeStatus,
+    OperationStatus,
+)
+
+RESUME = {
+    "operator": "When the reason is gone: ith-proxy resume",
+    "backend": "Set the proxy active in ITH; no command here can do that.",
+}
+
+LINK = {
+    "refused": "Have ITH issue a new key for this proxy, put it in place of the old one, restart.",
+    "evicted": "Stop the other program that uses this proxy's key, or give it a key of its own.",
+}
+RETRIED = "It is tried again by itself. If it lasts: check network, firewall and ITH's address."
+
+GIVEN_UP = frozenset({"offline", "probing"})
+NODE = "It is asked again and again; what waits for it goes on by itself when it answers."
+
+
+def attention(
+    operation: OperationStatus,
+    connection: ConnectionStatus,
+    nodes: Iterable[NodeStatus],
+    *,
+    is_configured: bool,
+) -> tuple[Attention, ...]:
+    """Return what needs attention, the most far-reaching first; nothing means healthy."""
+    return tuple(_all(operation, connection, nodes, is_configured=is_configured))
+
+
+def _all(
+    operation: OperationStatus,
+    connection: ConnectionStatus,
+    nodes: Iterable[NodeStatus],
+    *,
+    is_configured: bool,
+) -> Iterator[Attention]:
+    if operation.state in {"draining", "stopped"}:
+        yield Attention("The proxy is stopping.", "What is not sent goes on at the next start.")
+    for lock in operation.locks:
+        yield Attention(_paused(lock), RESUME[lock.lock])
+    if not connection.online:
+        problem = _because("There is no link to ITH", connection.error)
+        yield Attention(problem, LINK.get(connection.state, RETRIED))
+    if not is_configured:
+        yield Attention("ITH has not told this proxy its nodes yet.", "Orders wait until it has.")
+    for node in nodes:
+        if node.state in GIVEN_UP:
+            yield Attention(_because(f"Node {node.ae_title} is offline", node.error), NODE)
+
+
+def _paused(lock: LockStatus) -> str:
+    who = "the operator" if lock.lock == "operator" else "ITH"
+    paused = f"Paused by {who}"
+    return _because(paused, None if lock.reason.lower() == paused.lower() else lock.reason)
+
+
+def _because(what: str, why: str | None) -> str:
+    """Return one sentence, or several if there are several in ``why``."""
+    return f"{what}: {why}".rstrip(".") + "." if why else f"{what}."

@@ -1,0 +1,80 @@
+"""Ask the proxy that runs: the side of the commands. Blocking, and without the service's imports.
+
+Every failure is an error with what to do; the commands only print.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from proxy.control.messages import Answer, Refusal, Request, Status, a_socket, socket_path
+from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
+
+PATIENCE_SECONDS = 10.0
+"""For the whole exchange. The proxy answers in milliseconds unless its disk is slow."""
+
+ANSWER_BYTES = 64 * 1024**2
+
+
+def ask(state_dir: Path, request: Request) -> Status:
+    """Return what the running proxy answers.
+
+    Raises :class:`NotRunning`, :class:`ControlFailed` or :class:`StateDirectoryError`.
+    """
+    path = socket_path(state_dir)
+    try:
+        answer = _exchange(path, msgspec.json.encode(request) + b"\n")
+    except OSError as error:
+        raise _explained(error, state_dir) from None
+    try:
+        understood: Answer = msgspec.json.decode(answer, type=Answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        sentence = "The running proxy answered what this command does not understand."
+        hint = "It is probably another version: restart the service after an upgrade."
+        raise ControlFailed(sentence, hint=hint) from None
+    if isinstance(understood, Refusal):
+        raise ControlFailed(understood.problem, hint=understood.hint)
+    return understood
+
+
+def _exchange(path: Path, request: bytes) -> bytes:
+    """Send a line and return the line that is answered."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    answer = bytearray()
+    with a_socket() as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.connect(str(path))
+        with suppress(BrokenPipeError):  # it has said what it has to say
+            connection.sendall(request)
+        while not answer.endswith(b"\n") and (chunk := connection.recv(65536)):
+            answer += chunk
+            left = deadline - time.monotonic()
+            if left <= 0 or len(answer) > ANSWER_BYTES:
+                raise TimeoutError
+            connection.settimeout(left)
+    return bytes(answer)
+
+
+def _explained(error: OSError, state_dir: Path) -> NotRunning | ControlFailed | StateDirectoryError:
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
+        return NotRunning(
+            f"No proxy is running with the state directory {state_dir}.",
+            hint="Start it with: ith-proxy run. If it runs as a service, name the directory of "
+            "the service: --state-dir /var/lib/ith-proxy",
+        )
+    if isinstance(error, PermissionError):
+        return StateDirectoryError(
+            f"The control socket in {state_dir} is not for this user.",
+            hint="Run the command as the user the proxy runs as, or as root.",
+        )
+    code = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    return ControlFailed(
+        f"The running proxy does not answer ({code}).",
+        hint="It may be checking its files after a start: try again. If it hangs, restart it; "
+        "nothing that was accepted is lost.",
+    )

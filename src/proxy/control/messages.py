@@ -1,0 +1,143 @@
+"""What is said over the control socket, and where the socket is.
+
+The answer :class:`Status` is also what ``ith-proxy status --json`` prints: a field may be added,
+none is renamed or removed while ``schema`` says 1. States are the words of the statecharts in
+lower case, times are UTC. There is no patient data in it and no name of a subject or session.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from proxy.errors import StateDirectoryError
+
+SOCKET = "control.sock"
+
+PATH_BYTES = 107 if sys.platform == "linux" else 103
+"""The longest path a Unix socket can be bound to (unix(7)), without the zero at its end."""
+
+REQUEST_BYTES = 4096
+REASON_LENGTH = 200
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the operator wants; only a pause has a reason."""
+
+    command: Literal["status", "pause", "resume"]
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_LENGTH)] = ""
+
+
+class LockStatus(msgspec.Struct, frozen=True):
+    """One who wants the pause; ``since`` is None where it was not kept."""
+
+    lock: Literal["backend", "operator"]
+    reason: str
+    since: datetime | None
+
+
+class OperationStatus(msgspec.Struct, frozen=True):
+    """Whether the proxy works, and who wants it not to."""
+
+    state: str
+    since: datetime
+    locks: tuple[LockStatus, ...]
+
+
+class ConnectionStatus(msgspec.Struct, frozen=True):
+    """The link to ITH: ``since`` when it is online, or is not."""
+
+    state: str
+    online: bool
+    since: datetime
+    error: str | None
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """One node of the site."""
+
+    node_id: str
+    ae_title: str
+    state: str
+    error: str | None
+
+
+class DeliveryStatus(msgspec.Struct, frozen=True):
+    """How far a dispatch is at one node; ``files_total`` is 0 until it is known.
+
+    ``error`` is why it is held, waits or ended, None while nothing is in its way.
+    """
+
+    node_id: str
+    state: str
+    files_stored: int
+    files_refused: int
+    files_total: int
+    error: str | None
+
+
+class DispatchStatus(msgspec.Struct, frozen=True):
+    """One dispatch that is not over."""
+
+    correlation_id: str
+    entity_type: str
+    priority: str
+    state: str
+    error: str | None
+    deliveries: tuple[DeliveryStatus, ...]
+
+
+class Attention(msgspec.Struct, frozen=True):
+    """Something a person should know of, and what to do about it."""
+
+    problem: str
+    hint: str
+
+
+class Status(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/status/1"):
+    """The proxy at one moment; counts are by state, dispatches oldest first."""
+
+    version: str
+    at: datetime
+    healthy: bool
+    attention: tuple[Attention, ...]
+    operation: OperationStatus
+    connection: ConnectionStatus
+    node_counts: dict[str, int]
+    nodes: tuple[NodeStatus, ...]
+    dispatch_counts: dict[str, int]
+    dispatches: tuple[DispatchStatus, ...]
+    queued_reports: int
+    disk_usage_gb: float
+
+
+class Refusal(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/refusal/1"):
+    """Why a request was not done, and what to do."""
+
+    problem: str
+    hint: str = ""
+
+
+Answer: TypeAlias = Status | Refusal
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Return where the control socket is; raises StateDirectoryError if it cannot be there."""
+    path = state_dir / SOCKET
+    size = len(os.fsencode(path))
+    if size > PATH_BYTES:
+        sentence = f"The path of the control socket has {size} bytes; {PATH_BYTES} are possible"
+        hint = f"Choose a state directory with a shorter path: {path} is too long for a socket."
+        raise StateDirectoryError(sentence, hint=hint)
+    return path
+
+
+def a_socket() -> socket.socket:
+    """Make a socket for the control socket's path."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

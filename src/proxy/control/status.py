@@ -1,0 +1,142 @@
+"""The status: read from what is at work at the moment of asking, nothing kept beside it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+
+from msgspec.structs import replace
+
+from proxy import __version__
+from proxy.backend.link import ConnectionRun
+from proxy.control.attention import attention
+from proxy.control.messages import (
+    ConnectionStatus,
+    DeliveryStatus,
+    DispatchStatus,
+    LockStatus,
+    NodeStatus,
+    OperationStatus,
+    Status,
+)
+from proxy.machines.connection import ConnectionState
+from proxy.machines.delivery import DeliveryState, Progress
+from proxy.machines.operation import Lock
+from proxy.work import DispatchAtWork, NodeAtWork, OperationRun, Site
+
+
+class Look:
+    """Looks at the whole proxy."""
+
+    def __init__(
+        self,
+        site: Site,
+        connection: ConnectionRun,
+        queued_reports: Callable[[], int],
+        disk_usage_gb: Callable[[], float],
+    ) -> None:
+        self._site = site
+        self._connection = connection
+        self._queued_reports = queued_reports
+        self._disk_usage_gb = disk_usage_gb
+        self._link_since = time.time()
+
+    async def watch(self) -> None:
+        """Note when the link comes and goes: attempts in between do not count as news."""
+        while True:
+            await self._connection.until(ConnectionState.ONLINE)
+            self._link_since = time.time()
+            await self._connection.until(*(set(ConnectionState) - {ConnectionState.ONLINE}))
+            self._link_since = time.time()
+
+    def __call__(self) -> Status:
+        """Return how the proxy is now."""
+        site = self._site
+        operation = _operation(site.operation)
+        connection = self._link()
+        nodes = tuple(map(_node, site.nodes.values()))
+        dispatches = tuple(map(_dispatch, site.dispatches))
+        notes = attention(operation, connection, nodes, is_configured=bool(site.configuration))
+        return Status(
+            version=__version__,
+            at=_utc(time.time()),
+            healthy=not notes,
+            attention=notes,
+            operation=operation,
+            connection=connection,
+            node_counts=Counter(node.state for node in nodes),
+            nodes=nodes,
+            dispatch_counts=Counter(dispatch.state for dispatch in dispatches),
+            dispatches=dispatches,
+            queued_reports=self._queued_reports(),
+            disk_usage_gb=round(self._disk_usage_gb(), 3),
+        )
+
+    def _link(self) -> ConnectionStatus:
+        run = self._connection
+        online = run.state is ConnectionState.ONLINE
+        return ConnectionStatus(_word(run.state), online, _utc(self._link_since), run.data.error)
+
+
+def _operation(run: OperationRun) -> OperationStatus:
+    locks = tuple(
+        LockStatus(
+            "backend" if lock is Lock.BACKEND else "operator",
+            wish.reason,
+            _utc(wish.since) if wish.since else None,
+        )
+        for lock, wish in run.data.held.items()
+    )
+    return OperationStatus(_word(run.state), _utc(run.since), locks)
+
+
+def _node(each: NodeAtWork) -> NodeStatus:
+    run = each.run
+    return NodeStatus(each.id, each.node.ae_title, _word(run.state), run.data.error)
+
+
+def _dispatch(at: DispatchAtWork) -> DispatchStatus:
+    deliveries = []
+    for node_id in at.order.node_ids:
+        if node_id in at.endings:
+            outcome, progress = at.endings[node_id]
+            deliveries.append(_delivery(node_id, outcome.value, progress))
+        elif node_id in at.deliveries:
+            run = at.deliveries[node_id].run
+            deliveries.append(_delivery(node_id, _word(run.state), _current(run.state, run.data)))
+    return DispatchStatus(
+        correlation_id=at.order.correlation_id,
+        entity_type=at.order.entity.type.value,
+        priority=at.order.priority.value,
+        state=_word(at.run.state),
+        error=at.run.data.error,
+        deliveries=tuple(deliveries),
+    )
+
+
+def _current(state: DeliveryState, progress: Progress) -> Progress:
+    """Leave out the error of what is past: a hold that ended, an attempt before this one."""
+    under_way = state in {DeliveryState.WAITING, DeliveryState.STORING}
+    return replace(progress, error=None) if under_way else progress
+
+
+def _delivery(node_id: str, state: str, progress: Progress) -> DeliveryStatus:
+    return DeliveryStatus(
+        node_id,
+        state,
+        progress.files_stored,
+        progress.files_refused,
+        progress.files_total,
+        progress.error,
+    )
+
+
+def _word(state: Enum) -> str:
+    return state.name.lower()
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
