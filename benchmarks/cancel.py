@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from enum import Enum
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -54,12 +54,10 @@ def main() -> int:
     logging.getLogger("proxy").setLevel(logging.CRITICAL)  # of stalled nodes there is much to say
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="check-cancel-") as name:
-        root = Path(name)
-        tempfile.tempdir = name
-        bench = partial(
-            Bench, root, cancel_seconds=options.cancel_seconds, large=options.megabytes * 10**6
-        )
-        return trio.run(hold_all, bench(), phases, reasons, options.runs)
+        large = options.megabytes * 10**6
+        bench = Bench(Path(name), cancel_seconds=options.cancel_seconds, large=large)
+        tempfile.tempdir = str(bench.temporary)
+        return trio.run(hold_all, bench, phases, reasons, options.runs)
 
 
 async def hold_all(
@@ -86,14 +84,15 @@ def line(batch: Batch) -> str:
     first = batch.trials[0]
     seconds = sorted(trial.seconds for trial in batch.trials)
     p50 = statistics.median(seconds)
-    p95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds)))]
+    p95 = seconds[math.ceil(0.95 * len(seconds)) - 1]
     looks = batch.live, batch.left
     wrong = sum(len(trial.wrong) for trial in batch.trials)
+    files = sum(x.files for x in looks) + batch.temporary
     return (
         f"{first.phase.value:27}{first.reason.value:15}{len(seconds):5}"
         f"{p50:7.2f}{p95:7.2f}{seconds[-1]:7.2f}{first.limit:7.2f}"
         f"{sum(x.tasks.total() for x in looks):7}{sum(x.threads.total() for x in looks):8}"
-        f"{sum(x.sockets for x in looks):8}{sum(x.files for x in looks):6}{wrong:6}"
+        f"{sum(x.sockets for x in looks):8}{files:6}{wrong:6}"
     )
 
 

@@ -20,7 +20,7 @@ LARGE = 24_000_000
 async def test_a_stop_is_fast_wherever_the_node_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: list[Phase]
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     bench = Bench(tmp_path, cancel_seconds=CANCEL_S, large=LARGE)
+    monkeypatch.setattr(tempfile, "tempdir", str(bench.temporary))
     batch = await bench.hold([*product(phases, Reason)])
     assert batch.problems == []

@@ -72,13 +72,12 @@ class DeliveryActivities:
     async def settle(self, run: DeliveryRun) -> None:
         """The association is cut: do what the stop was for, unless only the release was missing."""
         all_answered = self._unanswered == set()
-        run.tell(policy.settled(run.data) if all_answered else policy.stopped(run.data))
+        run.tell(await self._settled(run) if all_answered else policy.stopped(run.data))
 
     async def _attempt(self, run: DeliveryRun) -> Ending:
         """Send what the node has not answered for; say how that ended."""
-        ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
         self._unanswered = None
-        to_send = await ledger.to_send(dispatch_id, self._at.node.id)
+        to_send = await self._site.ledger.to_send(self._dispatch.dispatch_id, self._at.node.id)
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
         self._unanswered = set(to_send)
@@ -91,7 +90,11 @@ class DeliveryActivities:
                 return self._after_error(run, error)
             if ending is not None:
                 return ending
-        counts = await ledger.counts(dispatch_id, self._at.node.id)
+        return await self._settled(run)
+
+    async def _settled(self, run: DeliveryRun) -> Ending:
+        """How it ends where nothing is left to send, by what the ledger counts."""
+        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node.id)
         run.tell(self._dispatch.ready(counts))
         return policy.settled(run.data)
 

@@ -27,6 +27,8 @@ class Batch:
     trials: Sequence[Trial]
     live: Look
     left: Look
+    temporary: int
+    """Files in the directory for temporary ones."""
 
     @property
     def problems(self) -> list[str]:
@@ -42,6 +44,8 @@ class Batch:
         for when, look in (("after the stop", self.live), ("at the end", self.left)):
             for what in ("tasks", "threads", "descriptors"):
                 found += [f"left {when}: {n} × {x}" for x, n in getattr(look, what).items()]
+        if self.temporary:
+            found.append(f"left at the end: {self.temporary} temporary files")
         return found
 
 
@@ -50,6 +54,9 @@ class Bench:
 
     def __init__(self, root: Path, *, cancel_seconds: float, large: int) -> None:
         self._root = root
+        self.temporary = root / "temporary"
+        """Where this process is to keep its temporary files: whatever is there was left."""
+        self.temporary.mkdir()
         self._cancel_seconds = cancel_seconds
         self._large = large
         self._prepared: dict[int, Prepared] = {}
@@ -77,7 +84,8 @@ class Bench:
             held = sum((trial.held_tasks for trial in trials), start=Counter[str]())
             live = await left_since(before, Look(held, NOTHING, NOTHING))
             end.set()
-        return Batch(trials, live, await left_since(nothing))
+        left = await left_since(nothing)
+        return Batch(trials, live, left, len([*self.temporary.iterdir()]))
 
     async def _trial(self, phase: Phase, reason: Reason) -> Trial:
         self._held += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -46,13 +47,13 @@ class Trial:
                 scene = await self._set_up(stack)
                 self.ready.set()
                 await begin.wait()
-                await self._step("stop", self._stop, scene)
+                await self._step("stop", self._stop(scene))
                 self.stopped.set()
                 await end.wait()
                 if not self.reason.ends_program:
                     if scene.site.turns_taken:
                         self.wrong.append(f"{scene.site.turns_taken} turns are taken")
-                    await self._step("end", scene.site.stop)
+                    await self._step("end", scene.site.stop())
                 self._check_disk(scene)
         finally:
             self.ready.set()
@@ -98,12 +99,11 @@ class Trial:
         if self.reason is Reason.MOVED and not self._ends_complete:
             await scene.elsewhere.rejected.wait()
 
-    async def _step(self, name: str, step: object, *args: object) -> None:
+    async def _step(self, name: str, step: Awaitable[None]) -> None:
         """Do a step of the trial; one that does not end has failed, and the others go on."""
-        assert callable(step)
         try:
             with trio.fail_after(HANGS_S + self._cancel_seconds):
-                await step(*args)
+                await step
         except trio.TooSlowError:
             self.wrong.append(f"the {name} did not end")
 
@@ -121,12 +121,10 @@ class Trial:
 
     def _check_disk(self, scene: Scene) -> None:
         """Compare ledger and files with what the node says it has; the proxy has ended."""
-        if scene.at.connections:
-            self.wrong.append(f"the node still has {scene.at.connections} connections")
-        for directory in ("staging", "tmp"):
-            left = [*(self._root / "state" / directory).glob("**/*")]
-            if left:
-                self.wrong.append(f"{len(left)} files in {directory}")
+        if open_still := scene.at.connections + scene.elsewhere.connections:
+            self.wrong.append(f"the node still has {open_still} connections")
+        if staged := [*(self._root / "state" / "staging").iterdir()]:
+            self.wrong.append(f"{len(staged)} downloads in staging")
         gone = self.reason is Reason.DELETED
         if len(scene.site.objects) != (0 if gone else len(self._prepared.uids)):
             self.wrong.append(f"{len(scene.site.objects)} objects")
