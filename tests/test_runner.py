@@ -100,6 +100,22 @@ async def test_a_step_hands_its_outputs_on_and_keeps_its_data() -> None:
     assert (step.row, step.before, step.after) == ("FRY-01", MOORED, SAILING)
 
 
+async def test_a_block_goes_on_in_its_state_alone(autojump_clock: MockClock) -> None:
+    run = ferry()
+    with run.only_in(MOORED) as moored:
+        await trio.sleep(1)
+    with run.only_in(MOORED) as left:
+        run.tell(Loaded(3))
+        await trio.sleep(1)
+    with run.only_in(MOORED) as never:
+        await trio.sleep(1)
+    with run.only_in(SAILING) as sailing:
+        run.tell(Sighted())
+        await trio.sleep(1)
+    caught = [scope.cancelled_caught for scope in (moored, left, never, sailing)]
+    assert caught == [False, True, True, False]
+
+
 async def test_an_illegal_event_raises_and_nothing_moves() -> None:
     said: list[str] = []
     run = ferry(emit=said.append)

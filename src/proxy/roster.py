@@ -45,6 +45,7 @@ class Roster:
         for configured in wanted:
             at_work[configured.node_id].node = configured
         for configured in change.moved:
+            at_work[configured.node_id].asking.cancel("the node's address changed")
             at_work[configured.node_id].run.tell(node.ChangeRequested())
             self._dispatches.restart_node(configured.node_id, "the node's address changed")
         for configured in change.deactivated:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -54,6 +55,7 @@ class Run(Generic[S, D, O]):
         self._on_fault = on_fault
         self._moved = trio.Event()
         self._left = False
+        self._only_in: list[tuple[S, trio.CancelScope]] = []
 
     @property
     def over(self) -> bool:
@@ -75,6 +77,8 @@ class Run(Generic[S, D, O]):
             self._left |= self.over or activity(step.before) != activity(step.after)
             self._moved.set()
             self._moved = trio.Event()
+            for wanted, scope in self._only_in:
+                self._cancel_unless(wanted, scope)
         for output in step.outputs:
             self._emit(output)
         return step
@@ -83,6 +87,22 @@ class Run(Generic[S, D, O]):
         """Wait until the machine is in one of ``states``: for an activity that must take notice."""
         while self.state not in states:
             await self._moved.wait()
+
+    @contextmanager
+    def only_in(self, state: S) -> Iterator[trio.CancelScope]:
+        """Let the block go on in ``state`` alone: for what an activity need not finish."""
+        with trio.CancelScope() as scope:
+            entry = (state, scope)
+            self._only_in.append(entry)
+            self._cancel_unless(*entry)
+            try:
+                yield scope
+            finally:
+                self._only_in.remove(entry)
+
+    def _cancel_unless(self, wanted: S, scope: trio.CancelScope) -> None:
+        if self.state is not wanted:
+            scope.cancel(f"{self.machine.name} is now {self.state.name}")
 
     async def run(self) -> None:
         """Run until a final state."""

@@ -50,6 +50,8 @@ class NodeAtWork:
     node: Node
     slots: Slots
     run: NodeRun = field(init=False)
+    asking: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Of the C-ECHO under way, if there is one."""
 
     @property
     def id(self) -> str:

@@ -12,7 +12,15 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.node import NodeState
 from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, configure, described, offer, some_nodes
+from tests.support.site import (
+    House,
+    a_house,
+    configure,
+    described,
+    in_event,
+    offer,
+    some_nodes,
+)
 
 ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPECT
 
@@ -90,3 +98,26 @@ async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
     await trio.to_thread.run_sync(node.start)
     assert (await house.over(order))["status"] == "completed"
     await house.idle()
+
+
+async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(
+    node: DemoNode,
+) -> None:
+    (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with fast_directory() as directory:
+        async with silent, DemoBackend().running() as backend:
+            port = silent.socket.getsockname()[1]
+            configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
+            async with a_house(directory, backend, dicom={"echo_seconds": 60.0}) as house:
+                await house.configured()
+                asked = await silent.accept()
+                assert await asked.receive_some()
+
+                configure(backend, [node])
+                house.tell(frames.nodes_changed([in_event(node)]))
+
+                with trio.fail_after(1):
+                    while await asked.receive_some():
+                        pass
+                await house.until(lambda: state(house) is ONLINE, within=1)
+                await asked.aclose()

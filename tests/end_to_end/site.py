@@ -106,11 +106,27 @@ class Site:
 
     async def stop(self) -> None:
         """Stop the proxy as SIGTERM does."""
+        self.signal()
+        await self.ended()
+
+    def signal(self) -> None:
+        """Tell the proxy what a SIGTERM tells it."""
         assert self._running is not None
         self._running.supervisor.drain("the test stops it")
+
+    async def ended(self) -> None:
+        """Wait until the proxy has ended."""
+        assert self._running is not None
         with trio.fail_after(PATIENCE_S):
             await self._running.ended.wait()
         self._running = None
+
+    @property
+    def turns_taken(self) -> int:
+        """How many turns are in use at the running proxy, of downloads and associations."""
+        assert self._running is not None
+        at_work = self._running.supervisor._site
+        return at_work.downloads.taken + sum(n.slots.taken for n in at_work.nodes.values())
 
     def _settings(self, changes: Mapping[str, object]) -> settings.Settings:
         named = {name.replace("__", "."): value for name, value in changes.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from proxy.activities.node import fault_of
 from proxy.activities.target import clocks_for, target_for
@@ -32,6 +33,7 @@ class DeliveryActivities:
         self._dispatch = dispatch
         self._at = at
         self._tries: Counter[Instance] = Counter()
+        self._unanswered: set[Instance] | None = None
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -60,8 +62,9 @@ class DeliveryActivities:
         """Store the instances one by one for as long as the delivery is STORING and has its turn.
 
         Told to stop or to yield, it ends after the one in flight: C-STORE has no cancel, and half
-        an object would leave the node guessing. The turn is given back once the association is
-        gone, so that no node has more of them than allowed.
+        an object would leave the node guessing. Where none is in flight yet, a stop ends it at
+        once. The turn is given back once the association is gone, so that no node has more of
+        them than allowed.
         """
         try:
             ending = await self._attempt(run)
@@ -70,15 +73,17 @@ class DeliveryActivities:
         run.tell(policy.last_word(run.data, ending))
 
     async def settle(self, run: DeliveryRun) -> None:
-        """The association is cut: do what the stop was for."""
-        run.tell(policy.stopped(run.data))
+        """The association is cut: do what the stop was for, unless only the release was missing."""
+        all_answered = self._unanswered == set()
+        run.tell(await self._settled(run) if all_answered else policy.stopped(run.data))
 
     async def _attempt(self, run: DeliveryRun) -> Ending:
         """Send what the node has not answered for; say how that ended."""
-        ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
-        to_send = await ledger.to_send(dispatch_id, self._at.node.id)
+        self._unanswered = None
+        to_send = await self._site.ledger.to_send(self._dispatch.dispatch_id, self._at.node.id)
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
+        self._unanswered = set(to_send)
         for number, proposals in enumerate(plan(to_send)):
             if number and not self._at.goes_on():
                 return delivery.TurnYielded()
@@ -90,7 +95,11 @@ class DeliveryActivities:
                 return self._after_error(run, error)
             if ending is not None:
                 return ending
-        counts = await ledger.counts(dispatch_id, self._at.node.id)
+        return await self._settled(run)
+
+    async def _settled(self, run: DeliveryRun) -> Ending:
+        """How it ends where nothing is left to send, by what the ledger counts."""
+        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node.id)
         run.tell(self._dispatch.ready(counts))
         return policy.settled(run.data)
 
@@ -100,7 +109,13 @@ class DeliveryActivities:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
-        async with associate(self._site.network, target, proposals, clocks) as association:
+        async with AsyncExitStack() as stack:
+            with run.only_in(DeliveryState.STORING) as opening:
+                association = await stack.enter_async_context(
+                    associate(self._site.network, target, proposals, clocks)
+                )
+            if opening.cancelled_caught:
+                return policy.stopped(run.data)
             to.run.tell(node.NodeAnswered())
             for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
@@ -110,6 +125,8 @@ class DeliveryActivities:
                 ending = await self._store(run, association, instance)
                 if ending is not None:
                     return ending
+                if self._unanswered:
+                    self._unanswered.discard(instance)
         return None
 
     async def _store(

@@ -54,13 +54,13 @@ class NodeActivities:
         dicom, asked = self._site.settings.dicom, self._at.node
         error: NodeError | None = None
         try:
-            with trio.fail_after(dicom.echo_seconds):
+            with trio.CancelScope() as self._at.asking, trio.fail_after(dicom.echo_seconds):
                 await verify(self._site.network, target_for(dicom, asked), clocks_for(dicom, asked))
         except NodeError as failure:
             error = failure
         except trio.TooSlowError:
             error = NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
-        if asked.address != self._at.node.address:
+        if self._at.asking.cancelled_caught or asked.address != self._at.node.address:
             return False
         if error is None:
             run.tell(node.NodeAnswered())

@@ -1,0 +1,26 @@
+"""A stop is fast wherever the node is, for whatever reason, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.stops.batch import Bench
+from tests.end_to_end.stops.node import Phase
+from tests.end_to_end.stops.reasons import Reason
+
+CANCEL_S = 0.8
+LARGE = 24_000_000
+
+
+@pytest.mark.parametrize("phases", [[*Phase][:4], [*Phase][4:]], ids=["first", "last"])
+async def test_a_stop_is_fast_wherever_the_node_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: list[Phase]
+) -> None:
+    bench = Bench(tmp_path, cancel_seconds=CANCEL_S, large=LARGE)
+    monkeypatch.setattr(tempfile, "tempdir", str(bench.temporary))
+    batch = await bench.hold([*product(phases, Reason)])
+    assert batch.problems == []
