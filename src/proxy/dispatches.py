@@ -226,6 +226,8 @@ class Dispatches:
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
             case dispatch.Withdraw():
+                for over in at.before:
+                    self._reports.again(over)
                 at.scope.cancel("the order is known")
             case dispatch.DispatchOver(outcome, work):
                 self._site.ledger.post_dispatch_over(at.dispatch_id, outcome.value, work.error)

@@ -15,7 +15,7 @@ import trio
 
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.rest import Backend
-from proxy.ledger import Counts, Ledger
+from proxy.ledger import Counts, Ledger, Over
 from proxy.logs import log
 from proxy.machines.delivery import (
     ContentReady,
@@ -80,6 +80,7 @@ class DispatchAtWork:
     ledger knows what is to be sent, ``content`` is set when the deliveries know too. ``damaged``
     counts what ITH sent and no node can be given. ``endings`` says, by node id, how the deliveries
     that are over ended, ``to_cancel`` which are to be cancelled as soon as the order is recorded.
+    ``before`` says how the same order ended when it was accepted before.
     """
 
     order: Order
@@ -89,6 +90,7 @@ class DispatchAtWork:
     damaged: int = 0
     endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
+    before: list[Over] = field(default_factory=list)
     run: DispatchRun = field(init=False)
     content: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -147,6 +147,10 @@ class House:
         payloads = self.stream(correlation_id, node_id)
         return next((p for p in payloads if p["status"] in FINAL), None)
 
+    def finals(self, correlation_id: str) -> list[Json]:
+        """The payloads that say completed or failed, of every stream."""
+        return [p for p in self.statuses(correlation_id) if p["status"] in FINAL]
+
     def turns_taken(self) -> int:
         """How many turns are in use, of downloads and associations."""
         nodes = self.site.nodes.values()
@@ -186,6 +190,7 @@ async def a_house(
     drain_seconds: float = 5.0,
     network: Network | None = None,
     ledger_offload: Inline | Threads | None = None,
+    listens: bool = True,
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
@@ -222,7 +227,8 @@ async def a_house(
             downloads=Slots(downloads),
         )
         house: House = await services.start(_work, site, outbox, detail, backend)
-        services.start_soon(house.listen)
+        if listens:
+            services.start_soon(house.listen)
         yield house
         services.cancel_scope.cancel("the test is over")
 

@@ -39,6 +39,7 @@ class DispatchActivities:
         if not at.dispatch_id:
             accepted = await self._site.ledger.accept(at.order)
             if not accepted.is_new:
+                at.before = await self._site.ledger.over(at.order)
                 run.tell(dispatch.AlreadyKnown())
                 return
             at.dispatch_id = accepted.dispatch_id

@@ -9,6 +9,7 @@ from proxy.ledger.records import (
     Holding,
     InstanceState,
     Outcome,
+    Over,
     Report,
     Unfinished,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "InstanceState",
     "Ledger",
     "Outcome",
+    "Over",
     "Report",
     "Unfinished",
 ]

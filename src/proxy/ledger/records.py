@@ -77,6 +77,15 @@ class Unfinished(msgspec.Struct, frozen=True):
     is_deleted: bool
 
 
+class Over(msgspec.Struct, frozen=True):
+    """A dispatch that is over, and how it ended; ``deliveries`` are those of its order's nodes."""
+
+    order: Order
+    outcome: Outcome
+    error: str | None
+    deliveries: tuple[Delivery, ...]
+
+
 class Holding(msgspec.Struct, frozen=True):
     """An entity that is whole in the local PACS.
 
