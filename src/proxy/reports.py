@@ -73,7 +73,8 @@ class Reports:
         order, endings = over.order, []
         for each in over.deliveries:
             counts, outcome = each.counts, Outcome(each.outcome or over.outcome)
-            progress = Progress(counts.total, counts.stored, counts.refused, error=each.error)
+            total = counts.total + over.damaged
+            progress = Progress(total, counts.stored, counts.refused, error=each.error)
             endings.append(progress)
             if not self._outbox.keeps(_key(order, each.node_id)):
                 self.delivery_over(order, each.node_id, outcome, progress)

@@ -34,6 +34,7 @@ from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
+from proxy.nodes import Repush
 from proxy.offload import Inline, Threads
 from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
@@ -191,11 +192,12 @@ async def a_house(
     network: Network | None = None,
     ledger_offload: Inline | Threads | None = None,
     listens: bool = True,
+    repush: Repush = "new",
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
         dicom=msgspec.structs.replace(QUICK, **dicom),
-        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1),
+        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1, repush=repush),
         limits=LimitSettings(downloads=downloads, reserve_gb=0.0),
         service=ServiceSettings(drain_seconds=drain_seconds, flush_seconds=1.0),
         state_dir=directory,

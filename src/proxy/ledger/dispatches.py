@@ -34,14 +34,16 @@ _ORDER = """
 """
 
 _UNFINISHED = f"""
-    SELECT {_ORDER}, EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
+    SELECT {_ORDER}, d.damaged, EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
 """  # noqa: S608 - made of this module's own constants
 
 _SAME = """
     d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ? AND d.outcome IS NOT NULL
 """
-_OVER = f"SELECT {_ORDER}, d.outcome, d.error FROM dispatch d WHERE {_SAME} ORDER BY d.id"  # noqa: S608 - made of this module's own constants
+_OVER = (
+    f"SELECT {_ORDER}, d.outcome, d.error, d.damaged FROM dispatch d WHERE {_SAME} ORDER BY d.id"  # noqa: S608 - made of this module's own constants
+)
 
 
 def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
@@ -67,7 +69,9 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
         )
     connection.execute(
         "INSERT INTO dispatch (correlation_id, workspace_id, entity_type, entity_id, subject_id,"
-        " session_id, priority, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " session_id, priority, accepted_at, joins) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+        " (SELECT min(id) FROM dispatch WHERE outcome IS NULL AND entity_type = ?3"
+        " AND entity_id = ?4))",
         (
             order.correlation_id,
             order.workspace_id,
@@ -91,8 +95,8 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
     deliveries = _deliveries(connection, "d.outcome IS NULL")
     return [
-        Unfinished(row[0], _order(row, mine), mine, is_deleted=bool(buried))
-        for *row, buried in connection.execute(_UNFINISHED)
+        Unfinished(row[0], _order(row, mine), mine, is_deleted=bool(buried), damaged=damaged)
+        for *row, damaged, buried in connection.execute(_UNFINISHED)
         for mine in [tuple(deliveries[row[0]])]
     ]
 
@@ -102,8 +106,8 @@ def over(connection: apsw.Connection, order: Order) -> list[Over]:
     same = (order.correlation_id, order.entity.type.value, order.entity.id)
     deliveries = _deliveries(connection, _SAME, same)
     return [
-        Over(_order(row, mine), outcome, error, mine)
-        for *row, outcome, error in connection.execute(_OVER, same)
+        Over(_order(row, mine), outcome, error, mine, damaged)
+        for *row, outcome, error, damaged in connection.execute(_OVER, same)
         for mine in [tuple(deliveries[row[0]])]
         if any(delivery.node_id in order.node_ids for delivery in mine)
     ]
@@ -170,6 +174,11 @@ def dispatch_over(
     )
     fold_dispatch(connection, dispatch_id)
     drop_tombstones(connection)
+
+
+def damaged(connection: apsw.Connection, dispatch_id: int, count: int) -> None:
+    """Note how many entries of a dispatch's archive came damaged."""
+    connection.execute("UPDATE dispatch SET damaged = ? WHERE id = ?", (count, dispatch_id))
 
 
 def forget_over(connection: apsw.Connection, before: float) -> int:

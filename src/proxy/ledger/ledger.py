@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from proxy.ledger import dispatches, holdings, papers, sending
+from proxy.ledger import confirmed, dispatches, holdings, papers, sending
 from proxy.ledger.database import close_database, last_written_at, open_database
 from proxy.ledger.records import (
     Accepted,
@@ -147,11 +147,17 @@ class Ledger:
         """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
         self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
 
+    def post_damaged(self, dispatch_id: int, count: int) -> None:
+        """Note how many entries of a dispatch's archive came damaged."""
+        self._writer.post(dispatches.damaged, dispatch_id, count)
+
     async def forget_dispatches(self, over_before: float) -> int:
         """Delete the dispatches that were over before a time in UTC seconds; return how many.
 
-        A repeated order is recognised only as long as its dispatch has not been forgotten.
+        What nodes confirmed before it is forgotten as well. A repeated order is recognised, and
+        an instance not sent again, only as long as neither has been forgotten.
         """
+        self._writer.post(confirmed.forget, over_before)
         return await self._writer.call(dispatches.forget_over, over_before)
 
     # Instances on their way to nodes.
@@ -185,10 +191,13 @@ class Ledger:
         state: InstanceState,
         status: int | None = None,
         comment: str | None = None,
+        *,
+        confirmed_by: str | None = None,
     ) -> None:
         """Note what became of an instance, with the C-STORE status and error comment (PS3.7).
 
         Stored and refused are never changed again. An instance deleted meanwhile is passed over.
+        ``confirmed_by`` is the identity of the node that says it has this very content.
         """
         self._writer.post(
             sending.instance_state,
@@ -199,6 +208,28 @@ class Ledger:
             status,
             text(comment),
         )
+        if confirmed_by is not None:
+            self._writer.post(
+                confirmed.note,
+                dispatch_id,
+                node_id,
+                confirmed_by,
+                instance.sop_instance_uid,
+                instance.sha256,
+                self._now(),
+            )
+
+    async def settle(self, dispatch_id: int, node_id: str, node: str, *, anew: bool) -> Counts:
+        """Count as stored what the node has confirmed before; return how far the delivery is.
+
+        ``node`` is its identity. Where all is to be sent ``anew``, only what it confirmed to a
+        dispatch of the same entity counts that was at work when this one was accepted.
+        """
+        return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, anew)
+
+    async def withhold(self, dispatch_id: int, node_id: str, node: str) -> int:
+        """Refuse what the node has with another content; return how many instances that are."""
+        return await self._writer.call(confirmed.withhold, dispatch_id, node_id, node)
 
     # What the local PACS holds.
 
