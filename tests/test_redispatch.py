@@ -165,7 +165,7 @@ async def test_a_hold_and_a_deletion_reach_both(
 
 @pytest.mark.parametrize(("repush", "times"), [("all", 2), ("new", 1), ("never", 1)])
 @pytest.mark.parametrize("by_node", [False, True])
-async def test_a_later_order_sends_what_the_policy_says(
+async def test_a_later_order_sends_what_the_policy_says(  # noqa: PLR0917
     directory: Path,
     backend: DemoBackend,
     nodes: list[DemoNode],

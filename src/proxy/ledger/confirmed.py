@@ -11,11 +11,13 @@ _NOTE = """
     INSERT OR REPLACE INTO stored_at
     SELECT :node, i.sop_instance_uid, i.sha256, i.study_instance_uid, i.series_number,
         i.patient_id, v.dispatch_id, :now
-    FROM delivery v JOIN sending s ON s.delivery_id = v.id JOIN instance i ON i.id = s.instance_id
-    WHERE v.dispatch_id = :dispatch_id AND v.node_id = :node_id
-        AND s.state IN ('stored', 'stored_with_warning') AND i.sop_instance_uid = :sop
-        AND i.sha256 = :sha256
+    FROM instance i CROSS JOIN delivery v CROSS JOIN sending s
+    WHERE i.sha256 = :sha256 AND i.sop_instance_uid = :sop
+        AND v.dispatch_id = :dispatch_id AND v.node_id = :node_id
+        AND s.delivery_id = v.id AND s.instance_id = i.id
+        AND s.state IN ('stored', 'stored_with_warning')
 """
+"""CROSS JOIN keeps SQLite to this order: it would read the whole delivery for each instance."""
 
 # What is unanswered in this delivery, and the same SOP instance confirmed by this node.
 _KNOWN = """
