@@ -50,7 +50,7 @@ class Dispatches:
         if any(same_order(order, at.order) for at in self._site.dispatches):
             log("dispatch.known", correlation_id=order.correlation_id)
             return
-        self._start(DispatchAtWork(order))
+        self._start(DispatchAtWork(order, acceptance=self._site.ledger.accept(order)))
 
     def recover(self, unfinished: Unfinished) -> None:
         """Go on with what the ledger says was not over when the program ended."""

@@ -15,7 +15,7 @@ import trio
 
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.rest import Backend
-from proxy.ledger import Counts, Ledger, Over
+from proxy.ledger import Accepted, Answer, Counts, Ledger, Over
 from proxy.logs import log
 from proxy.machines.delivery import (
     ContentReady,
@@ -112,6 +112,7 @@ class DispatchAtWork:
     endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
     before: list[Over] = field(default_factory=list)
+    acceptance: Answer[Accepted] | None = None
     run: DispatchRun = field(init=False)
     content: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -37,8 +37,8 @@ class DispatchActivities:
     async def record(self, run: DispatchRun) -> None:
         """Write the order to the ledger; a node that another dispatch of it serves is left out."""
         at = self._at
-        if not at.dispatch_id:
-            accepted = await self._site.ledger.accept(at.order)
+        if at.acceptance is not None:
+            accepted = await at.acceptance
             if not accepted.is_new:
                 at.before = await self._site.ledger.over(at.order)
                 run.tell(dispatch.AlreadyKnown())

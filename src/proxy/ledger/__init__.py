@@ -13,9 +13,11 @@ from proxy.ledger.records import (
     Report,
     Unfinished,
 )
+from proxy.ledger.writer import Answer
 
 __all__ = [
     "Accepted",
+    "Answer",
     "Counts",
     "Deleted",
     "Delivery",

@@ -32,7 +32,7 @@ from proxy.ledger.records import (
     Unfinished,
 )
 from proxy.ledger.sql import text
-from proxy.ledger.writer import LAST_COMMIT_S, Writer
+from proxy.ledger.writer import LAST_COMMIT_S, Answer, Writer
 from proxy.model import Entity, EntityType, Instance, Order
 from proxy.offload import Offload
 
@@ -103,14 +103,14 @@ class Ledger:
 
     # Dispatches and deliveries.
 
-    async def accept(self, order: Order) -> Accepted:
-        """Keep an order; it is durable on return.
+    def accept(self, order: Order) -> Answer[Accepted]:
+        """Keep an order, in its place among all that is posted; it is durable at the answer.
 
         The same correlation id and entity is the same dispatch, over or not. A repeated order
         that names more nodes makes a new dispatch of those alone, so that one that is running,
         or over, need not change. An order without correlation id is always new.
         """
-        return await self._writer.call(dispatches.accept, order, self._now())
+        return self._writer.begin(dispatches.accept, order, self._now())
 
     def post_order(self, order: Order) -> None:
         """Keep an order for the next start."""
@@ -254,36 +254,54 @@ class Ledger:
         """Return what is held of an entity; None if it is not whole in the local PACS."""
         return await self._writer.call(holdings.holding, entity)
 
-    async def delete_session(
+    def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a session: what is held under its id, and every instance of the study."""
-        return await self._writer.delete(
-            holdings.delete, EntityType.SESSION, session_id, study_instance_uid, None, None
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SESSION,
+            session_id,
+            study_instance_uid,
+            None,
+            None,
+            scrub=True,
         )
 
-    async def delete_scan(
+    def delete_scan(
         self,
         study_instance_uid: str | None,
         series_number: int | None,
         *,
         scan_id: str | None = None,
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a scan: every series of that number in the study, and what is held by its id.
 
         ITH names no series UID, and a number may occur twice in a study: both go, since what
         was deleted must not stay, and what was not can be fetched again.
         """
-        return await self._writer.delete(
-            holdings.delete, EntityType.SCAN, scan_id, study_instance_uid, series_number, None
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SCAN,
+            scan_id,
+            study_instance_uid,
+            series_number,
+            None,
+            scrub=True,
         )
 
-    async def delete_subject(
+    def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a subject: what is held under its id, and every instance of that PatientID."""
-        return await self._writer.delete(
-            holdings.delete, EntityType.SUBJECT, subject_id, None, None, subject_identifier
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SUBJECT,
+            subject_id,
+            None,
+            None,
+            subject_identifier,
+            scrub=True,
         )
 
     def post_deletion(
@@ -300,7 +318,7 @@ class Ledger:
 
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances nothing needs; return the objects without a row then."""
-        return await self._writer.delete(holdings.release_unused)
+        return await self._writer.begin(holdings.release_unused, scrub=True)
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return how many entities are held no more."""
