@@ -20,7 +20,7 @@ from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.dispatch import DispatchState
-from proxy.offload import Inline
+from proxy.offload import Inline, Threads
 from proxy.slots import Turn
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, some_nodes, uids
@@ -55,6 +55,7 @@ class Gate(Inline):
 
     def __init__(self, waits_for: Callable[[Any, tuple[Any, ...]], bool]) -> None:
         self._waits_for = waits_for
+        self._threads = Threads(2)
         self.reached = False
         self.opened = trio.Event()
 
@@ -62,6 +63,8 @@ class Gate(Inline):
         if not self.opened.is_set() and self._waits_for(function, args):
             self.reached = True
             await self.opened.wait()
+        if getattr(function, "__name__", "") == "unpack":  # asks its thread for a cancellation
+            return await self._threads(function, *args, **kwargs)
         return await super().__call__(function, *args, **kwargs)
 
 
