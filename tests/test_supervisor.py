@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from proxy.activities.delivery import DeliveryActivities
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
+from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.demo.sample import Study, ct_series
@@ -122,10 +124,59 @@ async def test_the_same_order_again_is_done_once(
     order = house.tell(event)
     house.tell(event)
     await house.over(order)
-    house.tell(event)
     await house.idle()
     assert len(nodes[0].arrivals) == 4
     assert [p["status"] for p in house.stream(order)] == ["completed"]
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed"])
+async def test_an_order_that_is_over_is_answered_again_and_not_done_again(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], ending: str
+) -> None:
+    configure(backend, nodes)
+    offer(backend)
+    if ending == "failed":
+        nodes[1].script.answer = lambda _: 0xC000
+    event = frames.session_dispatch("sess-1", ["a", "b"])
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(event)
+        await house.over(order)
+        await house.idle()
+        first = house.finals(order)
+        assert sorted(p["status"] for p in first) == ["completed", ending, ending]
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        for times in (1, 2):
+            house.tell(event)
+            await house.until(lambda times=times: len(house.finals(order)) == 3 * times)  # type: ignore[misc]
+            await house.idle()
+            assert same(house.finals(order)[-3:], first)
+    assert [len(node.arrivals) for node in nodes] == [4, 4]
+    assert len(backend.rest.downloads) == 1
+
+
+async def test_an_answer_that_is_on_its_way_is_not_given_twice(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    offer(backend)
+    event = frames.session_dispatch("sess-1", ["a"])
+    async with a_house(directory, backend, listens=False) as house:
+        await house.configured()
+        house.tell(event)
+        await house.until(lambda: house.outbox.queued == 2)
+        for _ in range(3):
+            house.tell(event)
+            await house.idle()
+        assert house.outbox.queued == 2
+
+
+def same(some: Sequence[Json], other: Sequence[Json]) -> bool:
+    def key(payload: Json) -> str:
+        return json.dumps(payload, sort_keys=True)
+
+    return sorted(map(key, some)) == sorted(map(key, other))
 
 
 async def test_the_same_order_for_one_node_more_is_done_for_that_node(

@@ -1,13 +1,12 @@
 """What ITH deleted: its dispatches are stopped, then it leaves the local PACS.
 
-Owned by the supervisor. A deletion that the end of the program overtakes is posted to the ledger,
-and the next start removes the files.
+Owned by the supervisor. The rows go in the order of the events; where the end of the program
+overtakes a deletion, the next start removes the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable
 from typing import TypeAlias
 
 import trio
@@ -35,32 +34,29 @@ class Deletions:
         if self._site.operation.over:
             self._keep(event)
             return
-        entity_id = event.entity_id
+        self.cancel(event)
+        self._nursery.start_soon(self._remove, self._begin(event), event)
+
+    def cancel(self, event: DeletionEvent) -> None:
+        """Stop what is under way for the entity."""
         reason = f"{event.entity_type or 'entity'} deleted in ITH"
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
-        pacs = self._site.pacs
-        match event:
-            case SessionDeletedEvent():
-                removal = partial(pacs.delete_session, entity_id, event.payload.study_instance_uid)
-            case ScanDeletedEvent():
-                removal = partial(
-                    pacs.delete_scan,
-                    event.payload.study_instance_uid,
-                    event.payload.scan_number,
-                    scan_id=entity_id,
-                )
-            case SubjectDeletedEvent():
-                removal = partial(pacs.delete_subject, entity_id, event.payload.subject_identifier)
-        self._nursery.start_soon(self._remove, removal, event)
 
-    async def _remove(
-        self, removal: Callable[[], Awaitable[Deleted]], event: DeletionEvent
-    ) -> None:
+    def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
+        """Have the rows deleted: what is ordered from now on is wanted again."""
+        pacs, entity_id = self._site.pacs, event.entity_id
+        match event:
+            case SessionDeletedEvent(payload=session):
+                return pacs.delete_session(entity_id, session.study_instance_uid)
+            case ScanDeletedEvent(payload=scan):
+                uid, number = scan.study_instance_uid, scan.scan_number
+                return pacs.delete_scan(uid, number, scan_id=entity_id)
+            case SubjectDeletedEvent(payload=subject):
+                return pacs.delete_subject(entity_id, subject.subject_identifier)
+
+    async def _remove(self, removal: Awaitable[Deleted], event: DeletionEvent) -> None:
         try:
-            deleted = await removal()
-        except trio.Cancelled:
-            self._keep(event)
-            raise
+            deleted = await removal
         except OSError as error:  # the rows are gone; the next start looks for the files again
             log("pacs.not_deleted", level="error", event_type=event.event_type, error=error)
         else:

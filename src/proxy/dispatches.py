@@ -6,7 +6,7 @@ Owned by the supervisor. The runs of one dispatch and of its deliveries live in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from proxy.activities.delivery import DeliveryActivities
 from proxy.activities.dispatch import DispatchActivities
-from proxy.ledger import Counts, Unfinished
+from proxy.ledger import Counts, Delivery, Unfinished
 from proxy.logs import bound, log
 from proxy.machines import delivery, dispatch, policy
 from proxy.machines.delivery import (
@@ -34,6 +34,7 @@ from proxy.runner import Run
 from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
 REMOVED = "node removed from configuration"
+NOTHING: Mapping[str, Delivery] = {}
 
 
 class Dispatches:
@@ -49,7 +50,7 @@ class Dispatches:
         if any(same_order(order, at.order) for at in self._site.dispatches):
             log("dispatch.known", correlation_id=order.correlation_id)
             return
-        self._start(DispatchAtWork(order))
+        self._start(DispatchAtWork(order, acceptance=self._site.ledger.accept(order)))
 
     def recover(self, unfinished: Unfinished) -> None:
         """Go on with what the ledger says was not over when the program ended."""
@@ -57,24 +58,25 @@ class Dispatches:
             unfinished.order,
             dispatch_id=unfinished.dispatch_id,
             is_planned=any(each.counts.total for each in unfinished.deliveries),
+            damaged=unfinished.damaged,
         )
+        known = {}
         for each in unfinished.deliveries:
-            counts, node_id = each.counts, each.node_id
+            ready = at.ready(each.counts)
+            known[each.node_id] = Progress(
+                ready.files_total if at.is_planned else 0,
+                ready.files_stored,
+                ready.files_refused,
+                error=each.error,
+            )
             if each.outcome is not None:
-                progress = Progress(counts.total, counts.stored, counts.refused, error=each.error)
-                at.endings[node_id] = (Outcome(each.outcome), progress)
+                at.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
             elif unfinished.is_deleted:
-                at.to_cancel[node_id] = "deleted in ITH"
-        self._reports.recover(
-            at.order,
-            {
-                each.node_id: Progress(each.counts.total, each.counts.stored, each.counts.refused)
-                for each in unfinished.deliveries
-            },
-        )
-        self._start(at)
+                at.to_cancel[each.node_id] = "deleted in ITH"
+        self._reports.recover(at.order, known)
+        self._start(at, {each.node_id: each for each in unfinished.deliveries})
 
-    def _start(self, at: DispatchAtWork) -> None:
+    def _start(self, at: DispatchAtWork, known: Mapping[str, Delivery] = NOTHING) -> None:
         site = self._site
         activities = DispatchActivities(site, at)
         at.run = Run(
@@ -88,7 +90,8 @@ class Dispatches:
             if node_id in at.endings:
                 continue
             if node_id in site.nodes:
-                at.deliveries[node_id] = self._delivery(at, site.nodes[node_id])
+                node = site.nodes[node_id]
+                at.deliveries[node_id] = self._delivery(at, node, known.get(node_id))
             else:
                 self._end(at, node_id, Outcome.CANCELLED, Progress(error=REMOVED))
         site.dispatches.append(at)
@@ -99,7 +102,9 @@ class Dispatches:
         )
         self._nursery.start_soon(self._work, at)
 
-    def _delivery(self, at: DispatchAtWork, node: NodeAtWork) -> DeliveryAtWork:
+    def _delivery(
+        self, at: DispatchAtWork, node: NodeAtWork, known: Delivery | None
+    ) -> DeliveryAtWork:
         each = DeliveryAtWork(node)
         each.run = Run(
             DELIVERY,
@@ -108,6 +113,11 @@ class Dispatches:
             partial(self._on_delivery, at, each),
             on_fault=log_fault,
         )
+        if known is not None and known.next_attempt_at is not None:
+            left = max(known.next_attempt_at - time.time(), 0.0)
+            # The wall clock may have been set meanwhile.
+            left = min(left, self._site.settings.dicom.retry_max_seconds)
+            each.kept = known.attempts, trio.current_time() + left, known.error or ""
         reason = self._held_because(node)
         if reason is not None:
             each.run.tell(delivery.HoldRequested(reason))
@@ -226,6 +236,8 @@ class Dispatches:
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
             case dispatch.Withdraw():
+                for over in at.before:
+                    self._reports.again(over)
                 at.scope.cancel("the order is known")
             case dispatch.DispatchOver(outcome, work):
                 self._site.ledger.post_dispatch_over(at.dispatch_id, outcome.value, work.error)
@@ -236,6 +248,7 @@ class Dispatches:
         self, at: DispatchAtWork, each: DeliveryAtWork, output: DeliveryOutput
     ) -> None:
         node_id = each.node.id
+        each.tell_followers()
         match output:
             case delivery.Advanced(progress):
                 every = at.progress() if self._reports.aggregate else [progress]
@@ -249,6 +262,7 @@ class Dispatches:
                     progress.error or "",
                 )
             case delivery.DeliveryOver(outcome, progress):
+                each.node.leave(each)
                 self._end(at, node_id, outcome, progress)
                 self._close_if_over(at)
 

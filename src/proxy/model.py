@@ -27,6 +27,10 @@ class Entity(msgspec.Struct, frozen=True):
     subject_id: str | None = None
     session_id: str | None = None
 
+    def is_same(self, other: Entity) -> bool:
+        """Whether it is the same thing of ITH, whatever is known of its parents."""
+        return (self.type, self.id) == (other.type, other.id)
+
 
 class Priority(Enum):
     """How urgent ITH says a dispatch is; the order of the enum is the order of service."""

@@ -127,6 +127,10 @@ class Outbox:
         while self._waiting or self._sent - self._proven < len(self._flying):
             await self._changed.wait()
 
+    def keeps(self, key: str) -> bool:
+        """Whether a final report of this key is yet to be proven delivered."""
+        return key in self._closed
+
     @property
     def queued(self) -> int:
         """How many final reports are not proven delivered."""

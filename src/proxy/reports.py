@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from proxy.events import codec
 from proxy.events.outgoing import DispatchStatus, DispatchStatusEvent
+from proxy.ledger import Over
 from proxy.machines.delivery import Outcome, Progress
 from proxy.model import Order
 from proxy.outbox import Outbox
@@ -66,6 +67,19 @@ class Reports:
         """Say, in the last message, how the dispatch as a whole ended."""
         if self._detail != "per-node":
             self._close(order, None, outcome, replace(_total(every), error=error))
+
+    def again(self, over: Over) -> None:
+        """Say once more how a dispatch ended: ITH repeats an order whose answer it has lost."""
+        order, endings = over.order, []
+        for each in over.deliveries:
+            counts, outcome = each.counts, Outcome(each.outcome or over.outcome)
+            total = counts.total + over.damaged
+            progress = Progress(total, counts.stored, counts.refused, error=each.error)
+            endings.append(progress)
+            if not self._outbox.keeps(_key(order, each.node_id)):
+                self.delivery_over(order, each.node_id, outcome, progress)
+        if not self._outbox.keeps(_key(order, None)):
+            self.dispatch_over(order, Outcome(over.outcome), endings, over.error)
 
     @property
     def aggregate(self) -> bool:

@@ -77,7 +77,7 @@ class Supervisor:
             on_active=self._set_active,
         )
         self._unfinished: list[Unfinished] = []
-        self._undecided: list[DispatchEvent | NewScanAvailableEvent] = []
+        self._undecided: list[DispatchEvent | NewScanAvailableEvent | DeletionEvent] = []
         self.counts: Counter[str] = Counter()
         """How many events came, by type, and how many were unknown, broken or not for us."""
 
@@ -98,7 +98,10 @@ class Supervisor:
             self._dispatches.recover(each)
         undecided, self._undecided = self._undecided, []
         for event in undecided:
-            self._try(event)
+            if isinstance(event, SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent):
+                self._deletions.cancel(event)
+            else:
+                self._try(event)
 
     # -- Events -------------------------------------------------------------------------------
 
@@ -153,6 +156,8 @@ class Supervisor:
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
+                if self._site.configuration is None:  # it holds for what is to be begun, too
+                    self._undecided.append(event)
             case ProxyNodesChangedEvent():
                 self._reconciler.change_nodes(event)
             case ProxyConfigChangedEvent():

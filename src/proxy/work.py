@@ -15,7 +15,7 @@ import trio
 
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.rest import Backend
-from proxy.ledger import Counts, Ledger
+from proxy.ledger import Accepted, Answer, Counts, Ledger, Over
 from proxy.logs import log
 from proxy.machines.delivery import (
     ContentReady,
@@ -28,7 +28,7 @@ from proxy.machines.dispatch import DispatchOutput, DispatchState
 from proxy.machines.dispatch import Work as DispatchData
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.machines.operation import Locks, OperationOutput, OperationState
-from proxy.model import Order
+from proxy.model import EntityType, Order
 from proxy.nodes import Configuration, Node
 from proxy.offload import Offload
 from proxy.pacs.local import LocalPacs
@@ -49,6 +49,8 @@ class NodeAtWork:
 
     node: Node
     slots: Slots
+    leaders: dict[tuple[EntityType, str], DeliveryAtWork] = field(default_factory=dict)
+    """The one delivery of each entity that may send; the others follow it."""
     run: NodeRun = field(init=False)
     asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the C-ECHO under way, if there is one."""
@@ -58,14 +60,31 @@ class NodeAtWork:
         """ITH's id of the node."""
         return self.node.node_id
 
+    def leave(self, delivery: DeliveryAtWork) -> None:
+        """Let another delivery of the entity send; this one is over."""
+        for key in [key for key, each in self.leaders.items() if each is delivery]:
+            del self.leaders[key]
+
 
 @dataclass
 class DeliveryAtWork:
-    """One delivery of a dispatch: its node, its run, and its turn while it has one."""
+    """One delivery of a dispatch: its node, its run, and its turn while it has one.
+
+    ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
+    trio's clock, and the error. ``moved`` is set, and made anew, whenever the delivery got
+    farther: for those that follow it.
+    """
 
     node: NodeAtWork
     run: DeliveryRun = field(init=False)
     turn: Turn | None = None
+    kept: tuple[int, float, str] | None = None
+    moved: trio.Event = field(default_factory=trio.Event)
+
+    def tell_followers(self) -> None:
+        """Let the deliveries that follow this one look at the ledger."""
+        self.moved.set()
+        self.moved = trio.Event()
 
     def goes_on(self) -> bool:
         """Whether another instance may be sent in the present turn."""
@@ -84,8 +103,10 @@ class DispatchAtWork:
 
     ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``is_planned`` says that the
     ledger knows what is to be sent, ``content`` is set when the deliveries know too. ``damaged``
-    counts what ITH sent and no node can be given. ``endings`` says, by node id, how the deliveries
-    that are over ended, ``to_cancel`` which are to be cancelled as soon as the order is recorded.
+    counts what ITH sent and no node can be given, ``is_fresh`` says that what is held was asked of
+    ITH after this order came. ``endings`` says, by node id, how the deliveries that are over ended,
+    ``to_cancel`` which are to be cancelled as soon as the order is recorded. ``before`` says how
+    the same order ended when it was accepted before.
     """
 
     order: Order
@@ -93,8 +114,11 @@ class DispatchAtWork:
     dispatch_id: int = 0
     is_planned: bool = False
     damaged: int = 0
+    is_fresh: bool = False
     endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
+    before: list[Over] = field(default_factory=list)
+    acceptance: Answer[Accepted] | None = None
     run: DispatchRun = field(init=False)
     content: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -63,7 +63,7 @@ async def test_the_same_event_twice_is_one_dispatch(site: Site) -> None:
         assert len(node.arrivals) == 10
         assert len(site.backend.rest.downloads) == 1
         assert_tells_the_truth(site.backend.statuses[ordered, "node"], "node", 10)
-        assert [each["status"] for each in site.backend.statuses[ordered, None]] == ["completed"]
+        assert {each["status"] for each in site.backend.statuses[ordered, None]} == {"completed"}
 
 
 async def test_a_dispatch_before_the_configuration_is_not_lost(site: Site) -> None:

@@ -171,7 +171,7 @@ def test_a_failed_migration_leaves_nothing_behind(
         with pytest.raises(LedgerError):
             open_database(path)
     connection, _ = open_database(path)
-    assert connection.pragma("user_version") == 1
+    assert connection.pragma("user_version") == len(MIGRATIONS)
     close_database(connection)
 
 

@@ -30,11 +30,13 @@ from proxy.machines.delivery import (
     AttemptFailed,
     AttemptKept,
     AttemptsExhausted,
+    BackOffKept,
     CancelRequested,
     ContentReady,
     DeliveryOutput,
     DeliveryOver,
     DeliveryState,
+    Followed,
     GiveUpRequested,
     HoldRequested,
     InstanceRefused,
@@ -70,6 +72,8 @@ LEGAL = {
     "CancelRequested": EVERYWHERE,
     "GiveUpRequested": EVERYWHERE,
     "TurnGranted": NO_LONGER_WAITING,
+    "Followed": NO_LONGER_WAITING,
+    "BackOffKept": NO_LONGER_WAITING,
     # a node that is down costs an attempt without a turn
     "AttemptFailed": NO_LONGER_WAITING | ON_THE_WIRE,
     "AttemptsExhausted": NO_LONGER_WAITING | ON_THE_WIRE,
@@ -114,7 +118,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 20
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 22
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -142,6 +146,32 @@ async def test_a_refused_instance_fails_the_delivery_after_the_others(
         assert event == SomeRefused(error)
         given_up = replace(two, error=error)
         assert told(bench, event) == (FAILED, given_up, over(Outcome.FAILED, given_up))
+
+
+async def test_what_another_dispatch_brings_is_counted_and_told(autojump_clock: MockClock) -> None:
+    async with running(DELIVERY, NEW, WAITING) as bench:
+        two = Progress(files_total=3, files_stored=2)
+        assert told(bench, Followed(3, 1, 0)) == (WAITING, SOME, [Advanced(SOME)])
+        assert told(bench, Followed(3, 2, 0)) == (WAITING, two, [Advanced(two)])
+        bench.run.tell(hold)
+        assert untouched(bench, Followed(3, 3, 0))
+
+
+async def test_a_back_off_that_a_restart_came_into_goes_on(autojump_clock: MockClock) -> None:
+    async with running(DELIVERY, SOME, WAITING) as bench:
+        kept = replace(SOME, attempts=2, retry_in=50, error="connection refused")
+        assert told(bench, BackOffKept(2, 50, "connection refused")) == (BACKING_OFF, kept, [])
+        await trio.sleep(49)
+        assert bench.run.state is BACKING_OFF
+        await trio.sleep(2)
+        assert bench.run.state is WAITING
+        counted = replace(kept, attempts=3, retry_in=8)
+        assert told(bench, fails) == (BACKING_OFF, counted, [AttemptKept(counted)])
+
+
+async def test_a_kept_back_off_is_nothing_to_what_is_held(autojump_clock: MockClock) -> None:
+    async with running(DELIVERY, SOME, HELD) as bench:
+        assert untouched(bench, BackOffKept(2, 50, "connection refused"))
 
 
 async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> None:
@@ -421,13 +451,14 @@ class DeliveryWalk(Walk):
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
         before, after = self.data, step.data
-        if not isinstance(event, ContentReady):
+        if not isinstance(event, ContentReady | Followed):
             assert after.files_total == before.files_total
             assert 0 <= after.files_stored - before.files_stored <= 1
             assert 0 <= after.files_refused - before.files_refused <= 1
-        assert after.attempts <= before.attempts + 1
-        if after.attempts < before.attempts:
-            assert isinstance(event, InstanceStored)
+        if not isinstance(event, BackOffKept):
+            assert after.attempts <= before.attempts + 1
+            if after.attempts < before.attempts:
+                assert isinstance(event, InstanceStored)
         if step.after is not self.state:
             self.moved(event, step)
         if before.stop is Purpose.CANCEL and step.after not in OVER:

@@ -34,6 +34,7 @@ from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
+from proxy.nodes import Repush
 from proxy.offload import Inline, Threads
 from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
@@ -147,6 +148,10 @@ class House:
         payloads = self.stream(correlation_id, node_id)
         return next((p for p in payloads if p["status"] in FINAL), None)
 
+    def finals(self, correlation_id: str) -> list[Json]:
+        """The payloads that say completed or failed, of every stream."""
+        return [p for p in self.statuses(correlation_id) if p["status"] in FINAL]
+
     def turns_taken(self) -> int:
         """How many turns are in use, of downloads and associations."""
         nodes = self.site.nodes.values()
@@ -186,11 +191,13 @@ async def a_house(
     drain_seconds: float = 5.0,
     network: Network | None = None,
     ledger_offload: Inline | Threads | None = None,
+    listens: bool = True,
+    repush: Repush = "new",
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
         dicom=msgspec.structs.replace(QUICK, **dicom),
-        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1),
+        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1, repush=repush),
         limits=LimitSettings(downloads=downloads, reserve_gb=0.0),
         service=ServiceSettings(drain_seconds=drain_seconds, flush_seconds=1.0),
         state_dir=directory,
@@ -222,7 +229,8 @@ async def a_house(
             downloads=Slots(downloads),
         )
         house: House = await services.start(_work, site, outbox, detail, backend)
-        services.start_soon(house.listen)
+        if listens:
+            services.start_soon(house.listen)
         yield house
         services.cancel_scope.cancel("the test is over")
 

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+import trio
+
 from proxy.activities.node import fault_of
-from proxy.activities.target import clocks_for, target_for
+from proxy.activities.target import clocks_for, repush_for, target_for
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
 from proxy.dicom.pdu import Proposal
 from proxy.dicom.storage import StoreResult, store
 from proxy.errors import InstanceUnusable, NodeError
-from proxy.ledger import InstanceState
+from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
@@ -23,6 +25,11 @@ from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
 from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
+
+CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
+"""Why an instance is not sent that the node has with another content."""
+DUPLICATE = 0x0111
+"""The node has an instance of this UID, with whatever content (PS3.7 C.5.11)."""
 
 
 class DeliveryActivities:
@@ -34,6 +41,7 @@ class DeliveryActivities:
         self._at = at
         self._tries: Counter[Instance] = Counter()
         self._unanswered: set[Instance] | None = None
+        self._asked = at.node.node.identity
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -44,9 +52,26 @@ class DeliveryActivities:
         }
 
     async def wait_for_turn(self, run: DeliveryRun) -> None:
-        """Wait for the content and a free association; a node that is down costs an attempt."""
+        """Wait for the content and a free association; a node that is down costs an attempt.
+
+        A delivery that has nothing to send needs neither the node nor an association, and one
+        that a restart took out of a back-off goes back to it.
+        """
+        if self._at.kept is not None:
+            attempts, due, error = self._at.kept
+            wait = max(due - trio.current_time(), 0.0)
+            run.tell(delivery.BackOffKept(attempts, wait, error))
+            if run.state is DeliveryState.BACKING_OFF:
+                self._at.kept = None
+            return
         await self._dispatch.content.wait()
+        await self._follow(run)
         to = self._at.node
+        counts = await self._settle()
+        run.tell(self._dispatch.ready(counts))
+        if counts.stored + counts.refused >= counts.total:
+            run.tell(delivery.TurnGranted())
+            return
         if to.run.state not in OPEN:
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
             return
@@ -57,6 +82,25 @@ class DeliveryActivities:
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
             self._at.give_back_turn()
+
+    async def _follow(self, run: DeliveryRun) -> None:
+        """Wait while another dispatch brings the same entity to the node, and count along."""
+        entity, leaders = self._dispatch.order.entity, self._at.node.leaders
+        while (leader := leaders.setdefault((entity.type, entity.id), self._at)) is not self._at:
+            moved = leader.moved
+            ready = self._dispatch.ready(await self._settle())
+            run.tell(delivery.Followed(ready.files_total, ready.files_stored, ready.files_refused))
+            await moved.wait()
+
+    async def _settle(self) -> Counts:
+        """Count as stored what the node has confirmed, to whatever dispatch."""
+        node = self._at.node.node
+        return await self._site.ledger.settle(
+            self._dispatch.dispatch_id,
+            node.node_id,
+            node.identity,
+            anew=repush_for(self._site.settings.dispatch, node) == "all",
+        )
 
     async def store_instances(self, run: DeliveryRun) -> None:
         """Store the instances one by one for as long as the delivery is STORING and has its turn.
@@ -80,7 +124,13 @@ class DeliveryActivities:
     async def _attempt(self, run: DeliveryRun) -> Ending:
         """Send what the node has not answered for; say how that ended."""
         self._unanswered = None
-        to_send = await self._site.ledger.to_send(self._dispatch.dispatch_id, self._at.node.id)
+        ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
+        configured = self._at.node.node
+        if repush_for(self._site.settings.dispatch, configured) == "never":
+            changed = await ledger.withhold(dispatch_id, configured.node_id, configured.identity)
+            for _ in range(changed):
+                run.tell(delivery.InstanceRefused(CHANGED))
+        to_send = await ledger.to_send(dispatch_id, configured.node_id)
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
         self._unanswered = set(to_send)
@@ -109,6 +159,7 @@ class DeliveryActivities:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
+        self._asked = to.node.identity
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
                 association = await stack.enter_async_context(
@@ -180,6 +231,7 @@ class DeliveryActivities:
             state,
             result.status if result else None,
             result.comment if result else None,
+            confirmed_by=self._asked if result and _confirms(state, result) else None,
         )
 
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
@@ -206,3 +258,9 @@ class DeliveryActivities:
             retry_max=dicom.retry_max_seconds,
             chance=self._site.chance(),
         )
+
+
+def _confirms(state: InstanceState, result: StoreResult) -> bool:
+    """Whether the node says that it has this very content."""
+    stored = state in {InstanceState.STORED, InstanceState.STORED_WITH_WARNING}
+    return stored and result.status != DUPLICATE

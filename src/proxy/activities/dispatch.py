@@ -6,6 +6,7 @@ from functools import partial
 
 import trio
 
+from proxy.activities.target import repush_for
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
@@ -36,9 +37,10 @@ class DispatchActivities:
     async def record(self, run: DispatchRun) -> None:
         """Write the order to the ledger; a node that another dispatch of it serves is left out."""
         at = self._at
-        if not at.dispatch_id:
-            accepted = await self._site.ledger.accept(at.order)
+        if at.acceptance is not None:
+            accepted = await at.acceptance
             if not accepted.is_new:
+                at.before = await self._site.ledger.over(at.order)
                 run.tell(dispatch.AlreadyKnown())
                 return
             at.dispatch_id = accepted.dispatch_id
@@ -50,12 +52,17 @@ class DispatchActivities:
             run.tell(dispatch.RecordedWhilePaused())
 
     async def wait_for_turn(self, run: DispatchRun) -> None:
-        """Wait for a free download."""
-        self._at.give_back_turn()  # one that was granted in the instant of a hold
-        order = self._at.order
-        self._at.turn = await self._site.downloads.take(
-            order.priority.rank, self._at.dispatch_id, party=frozenset(order.node_ids)
-        )
+        """Wait for a free download, and until no other dispatch downloads the same entity."""
+        at, order = self._at, self._at.order
+        at.give_back_turn()  # one that was granted in the instant of a hold
+        while at.turn is None:
+            for other in self._others():
+                await other.run.until(*(set(DispatchState) - {DispatchState.FETCHING}))
+            at.turn = await self._site.downloads.take(
+                order.priority.rank, at.dispatch_id, party=frozenset(order.node_ids)
+            )
+            if any(other.run.state is DispatchState.FETCHING for other in self._others()):
+                at.give_back_turn()
         run.tell(dispatch.TurnGranted())
         if run.state is not DispatchState.FETCHING:
             self._at.give_back_turn()
@@ -64,7 +71,7 @@ class DispatchActivities:
         """Bring the entity into the local PACS, plan each delivery, and say how it went."""
         try:
             is_held = await self._site.ledger.holding(self._at.order.entity) is not None
-            if not (self._at.is_planned and is_held):
+            if not (is_held and (self._at.is_planned or self._at.is_fresh)):
                 await self._hold(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
@@ -84,8 +91,12 @@ class DispatchActivities:
             self._at.give_back_turn()
 
     async def _hold(self, run: DispatchRun) -> None:
-        """Download the entity, unless ITH says that what is held is what it has."""
+        """Download the entity, unless ITH says that what is held is what it has.
+
+        The other dispatches of it that have been accepted by now need not ask again.
+        """
         site, order = self._site, self._at.order
+        served = [self._at, *(other for other in self._others() if other.dispatch_id)]
         held = await site.ledger.holding(order.entity)
         async with site.pacs.staging(self._at.dispatch_id) as staging:
             got = await site.backend.download(
@@ -97,6 +108,8 @@ class DispatchActivities:
             )
             if isinstance(got, NotModified):
                 log("dispatch.held_already")
+                for each in served:
+                    each.is_fresh = True
                 return
             unpacked = await site.offload(
                 unpack,
@@ -106,19 +119,34 @@ class DispatchActivities:
                 _cancel_point,
                 read_instance,
             )
-            self._at.damaged = unpacked.damaged + unpacked.conflicting
+            damaged = unpacked.damaged + unpacked.conflicting
             log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
             for reason, count in sorted(unpacked.skipped.items()):
                 log("archive.skipped", reason=reason, entries=count)
-            if self._at.damaged:
-                log("archive.damaged", level="warning", entries=self._at.damaged)
+            if damaged:
+                log("archive.damaged", level="warning", entries=damaged)
+            for each in served:
+                each.damaged = damaged
+                site.ledger.post_damaged(each.dispatch_id, damaged)
             await site.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
                 # What was damaged is to come again, not to be taken for all there is.
-                None if self._at.damaged else got.etag,
-                dispatch_id=self._at.dispatch_id,
+                None if damaged else got.etag,
+                # What was deleted before the youngest order is wanted again by that one.
+                dispatch_id=max(each.dispatch_id for each in served),
             )
+            for each in served:
+                each.is_fresh = True
+
+    def _others(self) -> list[DispatchAtWork]:
+        """The other dispatches of the same entity."""
+        entity = self._at.order.entity
+        return [
+            other
+            for other in self._site.dispatches
+            if other is not self._at and other.order.entity.is_same(entity)
+        ]
 
     async def _plan(self) -> int:
         """Plan every delivery from what is held; returns the number of instances."""
@@ -127,7 +155,9 @@ class DispatchActivities:
         if not total:
             raise ArchiveError("nothing to send: the content was deleted", permanent=True)
         for delivery in at.deliveries.values():
-            counts = await ledger.counts(at.dispatch_id, delivery.node.id)
+            node = delivery.node.node
+            anew = repush_for(self._site.settings.dispatch, node) == "all"
+            counts = await ledger.settle(at.dispatch_id, node.node_id, node.identity, anew=anew)
             delivery.run.tell(at.ready(counts))
         at.is_planned = True
         return total + at.damaged

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from proxy.dicom.association import Target
 from proxy.machines.upper_layer import Clocks
-from proxy.nodes import Node
-from proxy.settings import DicomSettings
+from proxy.nodes import Node, Repush
+from proxy.settings import DicomSettings, DispatchSettings
 
 
 def target_for(dicom: DicomSettings, node: Node) -> Target:
@@ -29,3 +29,8 @@ def clocks_for(dicom: DicomSettings, node: Node) -> Clocks:
         response_per_megabyte=dicom.response_seconds_per_megabyte,
         release=dicom.release_seconds,
     )
+
+
+def repush_for(dispatch: DispatchSettings, node: Node) -> Repush:
+    """What is sent of what the node has confirmed before."""
+    return node.repush or dispatch.repush

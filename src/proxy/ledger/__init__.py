@@ -9,12 +9,15 @@ from proxy.ledger.records import (
     Holding,
     InstanceState,
     Outcome,
+    Over,
     Report,
     Unfinished,
 )
+from proxy.ledger.writer import Answer
 
 __all__ = [
     "Accepted",
+    "Answer",
     "Counts",
     "Deleted",
     "Delivery",
@@ -22,6 +25,7 @@ __all__ = [
     "InstanceState",
     "Ledger",
     "Outcome",
+    "Over",
     "Report",
     "Unfinished",
 ]

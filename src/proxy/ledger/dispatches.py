@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 import apsw
 
-from proxy.ledger.records import Accepted, Counts, Delivery, Outcome, Unfinished
+from proxy.ledger.records import Accepted, Counts, Delivery, Outcome, Over, Unfinished
 from proxy.ledger.sending import TALLY, drop_tombstones, fold_dispatch
 from proxy.model import Entity, EntityType, Order, Priority
 
@@ -14,9 +16,8 @@ _DELIVERIES = f"""
     SELECT v.dispatch_id, v.node_id, v.attempts, v.next_attempt_at, v.error, v.outcome,
         v.total + coalesce(t.total, 0), v.stored + coalesce(t.stored, 0),
         v.refused + coalesce(t.refused, 0), v.unknown + coalesce(t.unknown, 0)
-    FROM delivery v LEFT JOIN ({TALLY} GROUP BY delivery_id) t ON t.delivery_id = v.id
-    WHERE v.dispatch_id IN (SELECT id FROM dispatch WHERE outcome IS NULL)
-    ORDER BY v.id
+    FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id
+    LEFT JOIN ({TALLY} GROUP BY delivery_id) t ON t.delivery_id = v.id
 """  # noqa: S608 - made of this module's own constants
 
 # Whether tombstone `t` is about the entity of dispatch `d`, or about a parent of it.
@@ -27,12 +28,22 @@ _TOMBSTONE_OF_DISPATCH = """(
         OR t.entity_type = 'subject' AND t.entity_id = d.subject_id))
 """
 
+_ORDER = """
+    d.id, d.entity_type, d.entity_id, d.subject_id, d.session_id, d.correlation_id,
+        d.workspace_id, d.priority
+"""
+
 _UNFINISHED = f"""
-    SELECT d.id, d.entity_type, d.entity_id, d.subject_id, d.session_id, d.correlation_id,
-        d.workspace_id, d.priority,
-        EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
+    SELECT {_ORDER}, d.damaged, EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
 """  # noqa: S608 - made of this module's own constants
+
+_SAME = """
+    d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ? AND d.outcome IS NOT NULL
+"""
+_OVER = (
+    f"SELECT {_ORDER}, d.outcome, d.error, d.damaged FROM dispatch d WHERE {_SAME} ORDER BY d.id"  # noqa: S608 - made of this module's own constants
+)
 
 
 def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
@@ -58,7 +69,9 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
         )
     connection.execute(
         "INSERT INTO dispatch (correlation_id, workspace_id, entity_type, entity_id, subject_id,"
-        " session_id, priority, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " session_id, priority, accepted_at, joins) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+        " (SELECT min(id) FROM dispatch WHERE outcome IS NULL AND entity_type = ?3"
+        " AND entity_id = ?4))",
         (
             order.correlation_id,
             order.workspace_id,
@@ -80,25 +93,48 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
 
 def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
-    deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
+    deliveries = _deliveries(connection, "d.outcome IS NULL")
+    return [
+        Unfinished(row[0], _order(row, mine), mine, is_deleted=bool(buried), damaged=damaged)
+        for *row, damaged, buried in connection.execute(_UNFINISHED)
+        for mine in [tuple(deliveries[row[0]])]
+    ]
+
+
+def over(connection: apsw.Connection, order: Order) -> list[Over]:
+    """Read how the dispatches ended that served nodes of this order, in the order of acceptance."""
+    same = (order.correlation_id, order.entity.type.value, order.entity.id)
+    deliveries = _deliveries(connection, _SAME, same)
+    return [
+        Over(_order(row, mine), outcome, error, mine, damaged)
+        for *row, outcome, error, damaged in connection.execute(_OVER, same)
+        for mine in [tuple(deliveries[row[0]])]
+        if any(delivery.node_id in order.node_ids for delivery in mine)
+    ]
+
+
+def _deliveries(
+    connection: apsw.Connection, condition: str, named: tuple[str, ...] = ()
+) -> defaultdict[int, list[Delivery]]:
+    """Read the deliveries of the dispatches that meet a condition, by dispatch."""
+    found: defaultdict[int, list[Delivery]] = defaultdict(list)
     for dispatch_id, node_id, attempts, due, error, outcome, *numbers in connection.execute(
-        _DELIVERIES
+        f"{_DELIVERIES} WHERE {condition} ORDER BY v.id", named
     ):
         delivery = Delivery(node_id, attempts, due, error, outcome, Counts(*numbers))
-        deliveries[dispatch_id].append(delivery)
-    found = []
-    for row in connection.execute(_UNFINISHED):
-        dispatch_id, kind, entity_id, subject, session, correlation, workspace, rank, buried = row
-        mine = tuple(deliveries[dispatch_id])
-        order = Order(
-            Entity(EntityType(kind), entity_id, subject, session),
-            tuple(delivery.node_id for delivery in mine),
-            correlation,
-            workspace,
-            Priority(rank),
-        )
-        found.append(Unfinished(dispatch_id, order, mine, is_deleted=bool(buried)))
+        found[dispatch_id].append(delivery)
     return found
+
+
+def _order(row: Sequence[Any], deliveries: Sequence[Delivery]) -> Order:
+    _, kind, entity_id, subject, session, correlation, workspace, rank = row
+    return Order(
+        Entity(EntityType(kind), entity_id, subject, session),
+        tuple(delivery.node_id for delivery in deliveries),
+        correlation,
+        workspace,
+        Priority(rank),
+    )
 
 
 def attempt(  # noqa: PLR0917 - posted by position
@@ -138,6 +174,11 @@ def dispatch_over(
     )
     fold_dispatch(connection, dispatch_id)
     drop_tombstones(connection)
+
+
+def damaged(connection: apsw.Connection, dispatch_id: int, count: int) -> None:
+    """Note how many entries of a dispatch's archive came damaged."""
+    connection.execute("UPDATE dispatch SET damaged = ? WHERE id = ?", (count, dispatch_id))
 
 
 def forget_over(connection: apsw.Connection, before: float) -> int:

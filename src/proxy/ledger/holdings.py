@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
+from proxy.ledger.confirmed import forget_buried
 from proxy.ledger.records import Deleted, Holding
 from proxy.ledger.sending import TOMBSTONE_OF_INSTANCE, drop_chosen, drop_tombstones
 from proxy.ledger.sql import choose, column
@@ -141,6 +142,7 @@ def delete(  # noqa: PLR0917 - posted by position
     )
     connection.execute(_CHOOSE_BURIED, {"tombstone_id": tombstone_id})
     drop_chosen(connection)
+    forget_buried(connection, tombstone_id)
     _empty_holdings(connection)
     connection.executemany("DELETE FROM holding WHERE id = ?", [(h,) for h in holdings])
     hashes = column(

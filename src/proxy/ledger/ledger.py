@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from proxy.ledger import dispatches, holdings, papers, sending
+from proxy.ledger import confirmed, dispatches, holdings, papers, sending
 from proxy.ledger.database import close_database, last_written_at, open_database
 from proxy.ledger.records import (
     Accepted,
@@ -27,11 +27,12 @@ from proxy.ledger.records import (
     Holding,
     InstanceState,
     Outcome,
+    Over,
     Report,
     Unfinished,
 )
 from proxy.ledger.sql import text
-from proxy.ledger.writer import LAST_COMMIT_S, Writer
+from proxy.ledger.writer import LAST_COMMIT_S, Answer, Writer
 from proxy.model import Entity, EntityType, Instance, Order
 from proxy.offload import Offload
 
@@ -102,18 +103,22 @@ class Ledger:
 
     # Dispatches and deliveries.
 
-    async def accept(self, order: Order) -> Accepted:
-        """Keep an order; it is durable on return.
+    def accept(self, order: Order) -> Answer[Accepted]:
+        """Keep an order, in its place among all that is posted; it is durable at the answer.
 
         The same correlation id and entity is the same dispatch, over or not. A repeated order
         that names more nodes makes a new dispatch of those alone, so that one that is running,
         or over, need not change. An order without correlation id is always new.
         """
-        return await self._writer.call(dispatches.accept, order, self._now())
+        return self._writer.begin(dispatches.accept, order, self._now())
 
     def post_order(self, order: Order) -> None:
         """Keep an order for the next start."""
         self._writer.post(dispatches.accept, order, self._now())
+
+    async def over(self, order: Order) -> list[Over]:
+        """Return how the dispatches ended that have served this order, oldest first."""
+        return await self._writer.call(dispatches.over, order)
 
     async def unfinished(self) -> list[Unfinished]:
         """Return the dispatches that are not over, in the order they were accepted."""
@@ -142,11 +147,17 @@ class Ledger:
         """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
         self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
 
+    def post_damaged(self, dispatch_id: int, count: int) -> None:
+        """Note how many entries of a dispatch's archive came damaged."""
+        self._writer.post(dispatches.damaged, dispatch_id, count)
+
     async def forget_dispatches(self, over_before: float) -> int:
         """Delete the dispatches that were over before a time in UTC seconds; return how many.
 
-        A repeated order is recognised only as long as its dispatch has not been forgotten.
+        What nodes confirmed before it is forgotten as well. A repeated order is recognised, and
+        an instance not sent again, only as long as neither has been forgotten.
         """
+        self._writer.post(confirmed.forget, over_before)
         return await self._writer.call(dispatches.forget_over, over_before)
 
     # Instances on their way to nodes.
@@ -180,10 +191,13 @@ class Ledger:
         state: InstanceState,
         status: int | None = None,
         comment: str | None = None,
+        *,
+        confirmed_by: str | None = None,
     ) -> None:
         """Note what became of an instance, with the C-STORE status and error comment (PS3.7).
 
         Stored and refused are never changed again. An instance deleted meanwhile is passed over.
+        ``confirmed_by`` is the identity of the node that says it has this very content.
         """
         self._writer.post(
             sending.instance_state,
@@ -194,6 +208,28 @@ class Ledger:
             status,
             text(comment),
         )
+        if confirmed_by is not None:
+            self._writer.post(
+                confirmed.note,
+                dispatch_id,
+                node_id,
+                confirmed_by,
+                instance.sop_instance_uid,
+                instance.sha256,
+                self._now(),
+            )
+
+    async def settle(self, dispatch_id: int, node_id: str, node: str, *, anew: bool) -> Counts:
+        """Count as stored what the node has confirmed before; return how far the delivery is.
+
+        ``node`` is its identity. Where all is to be sent ``anew``, only what it confirmed to a
+        dispatch of the same entity counts that was at work when this one was accepted.
+        """
+        return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, anew)
+
+    async def withhold(self, dispatch_id: int, node_id: str, node: str) -> int:
+        """Refuse what the node has with another content; return how many instances that are."""
+        return await self._writer.call(confirmed.withhold, dispatch_id, node_id, node)
 
     # What the local PACS holds.
 
@@ -218,36 +254,54 @@ class Ledger:
         """Return what is held of an entity; None if it is not whole in the local PACS."""
         return await self._writer.call(holdings.holding, entity)
 
-    async def delete_session(
+    def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a session: what is held under its id, and every instance of the study."""
-        return await self._writer.delete(
-            holdings.delete, EntityType.SESSION, session_id, study_instance_uid, None, None
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SESSION,
+            session_id,
+            study_instance_uid,
+            None,
+            None,
+            scrub=True,
         )
 
-    async def delete_scan(
+    def delete_scan(
         self,
         study_instance_uid: str | None,
         series_number: int | None,
         *,
         scan_id: str | None = None,
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a scan: every series of that number in the study, and what is held by its id.
 
         ITH names no series UID, and a number may occur twice in a study: both go, since what
         was deleted must not stay, and what was not can be fetched again.
         """
-        return await self._writer.delete(
-            holdings.delete, EntityType.SCAN, scan_id, study_instance_uid, series_number, None
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SCAN,
+            scan_id,
+            study_instance_uid,
+            series_number,
+            None,
+            scrub=True,
         )
 
-    async def delete_subject(
+    def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
-    ) -> Deleted:
+    ) -> Answer[Deleted]:
         """Delete a subject: what is held under its id, and every instance of that PatientID."""
-        return await self._writer.delete(
-            holdings.delete, EntityType.SUBJECT, subject_id, None, None, subject_identifier
+        return self._writer.begin(
+            holdings.delete,
+            EntityType.SUBJECT,
+            subject_id,
+            None,
+            None,
+            subject_identifier,
+            scrub=True,
         )
 
     def post_deletion(
@@ -264,7 +318,7 @@ class Ledger:
 
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances nothing needs; return the objects without a row then."""
-        return await self._writer.delete(holdings.release_unused)
+        return await self._writer.begin(holdings.release_unused, scrub=True)
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return how many entities are held no more."""

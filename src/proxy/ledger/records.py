@@ -68,13 +68,25 @@ class Delivery(msgspec.Struct, frozen=True):
 class Unfinished(msgspec.Struct, frozen=True):
     """A dispatch that is to go on after a restart.
 
-    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled.
+    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``damaged``
+    counts what ITH sent and no node can be given.
     """
 
     dispatch_id: int
     order: Order
     deliveries: tuple[Delivery, ...]
     is_deleted: bool
+    damaged: int = 0
+
+
+class Over(msgspec.Struct, frozen=True):
+    """A dispatch that is over, and how it ended; ``damaged`` is as for an unfinished one."""
+
+    order: Order
+    outcome: Outcome
+    error: str | None
+    deliveries: tuple[Delivery, ...]
+    damaged: int = 0
 
 
 class Holding(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ TALLY = """
     FROM sending
 """
 
-# Whether tombstone `t` is about instance `i`.
+# Whether tombstone `t` is about instance `i`, a row with an instance's DICOM attributes.
 TOMBSTONE_OF_INSTANCE = """(
     t.study_instance_uid = i.study_instance_uid
         AND (t.entity_type = 'session'
@@ -136,6 +136,12 @@ def instance_state(  # noqa: PLR0917 - posted by position
             instance.sha256,
         ),
     )
+    if state in {InstanceState.STORED, InstanceState.STORED_WITH_WARNING}:
+        connection.execute(
+            "UPDATE delivery SET attempts = 0, next_attempt_at = NULL"
+            " WHERE dispatch_id = ? AND node_id = ? AND attempts > 0",
+            (dispatch_id, node_id),
+        )
 
 
 def drop_chosen(connection: apsw.Connection) -> None:

@@ -11,9 +11,9 @@ them: an answer never tells what a crash could take back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import TypeVar, TypeVarTuple, cast
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 import apsw
 import trio
@@ -50,6 +50,21 @@ class _Posted:
         self.error = LedgerError(str(error), hint=error.hint)
         if self.done is not None:
             self.done.set()
+
+
+class Answer(Generic[T]):
+    """What an operation returns: to be awaited, or not, at any time and by whom it concerns."""
+
+    def __init__(self, posted: _Posted, done: trio.Event) -> None:
+        self._posted = posted
+        self._done = done
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait until it is durable; raises what the operation raised."""
+        yield from self._done.wait().__await__()
+        if self._posted.error:
+            raise self._posted.error
+        return cast("T", self._posted.result)
 
 
 def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: bool) -> None:
@@ -107,19 +122,21 @@ class Writer:
 
         A cancelled caller does not hear of it; it is performed all the same.
         """
+        return await self.begin(function, *args)
+
+    def begin(
+        self, function: Callable[[apsw.Connection, *Args], T], *args: *Args, scrub: bool = False
+    ) -> Answer[T]:
+        """As :meth:`call`, but ``function`` has its place among all that is posted already now.
+
+        With ``scrub``, no copy of what was deleted is left in the file's log at the answer.
+        """
+        self._scrub |= scrub
         done = trio.Event()
         posted = _Posted(function, args, done)
         self._append(posted)
         self._hurry.set()
-        await done.wait()
-        if posted.error:
-            raise posted.error
-        return cast("T", posted.result)
-
-    async def delete(self, function: Callable[[apsw.Connection, *Args], T], *args: *Args) -> T:
-        """As :meth:`call`; on return, no copy of what was deleted is left in the file's log."""
-        self._scrub = True
-        return await self.call(function, *args)
+        return Answer(posted, done)
 
     async def settled(self) -> None:
         """Wait until everything posted so far is durable."""

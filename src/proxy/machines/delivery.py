@@ -56,6 +56,22 @@ class ContentReady(Event, frozen=True):
     files_refused: int
 
 
+class Followed(Event, frozen=True):
+    """Another dispatch brings the same entity to the node: the ledger counts what is there now."""
+
+    files_total: int
+    files_stored: int
+    files_refused: int
+
+
+class BackOffKept(Event, frozen=True):
+    """A restart came into a back-off: the ledger kept the attempts and the next one's time."""
+
+    attempts: int
+    retry_in: float
+    error: str
+
+
 class TurnGranted(Event, frozen=True):
     """The content is there, the node takes work and an association is free."""
 
@@ -206,6 +222,24 @@ def count_content(progress: Progress, event: ContentReady) -> Result:
         files_total=event.files_total,
         files_stored=event.files_stored,
         files_refused=event.files_refused,
+    ), ()
+
+
+def report_followed(progress: Progress, event: Followed) -> Result:
+    """Take over what the ledger counts, and say how far it is."""
+    progress = replace(
+        progress,
+        files_total=event.files_total,
+        files_stored=event.files_stored,
+        files_refused=event.files_refused,
+    )
+    return progress, (Advanced(progress),)
+
+
+def take_up_attempts(progress: Progress, event: BackOffKept) -> Result:
+    """Go on counting, and wait for the rest of the time."""
+    return replace(
+        progress, attempts=event.attempts, retry_in=event.retry_in, error=event.error
     ), ()
 
 
@@ -403,6 +437,22 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             doc="A defect ends one delivery and no other.",
         ),
         row("DLV-28", STORING, TurnYielded, WAITING, doc="It goes on when its turn comes again."),
+        row(
+            "DLV-30",
+            WAITING,
+            Followed,
+            None,
+            report_followed,
+            doc="One delivery serves both dispatches.",
+        ),
+        row(
+            "DLV-29",
+            WAITING,
+            BackOffKept,
+            BACKING_OFF,
+            take_up_attempts,
+            doc="A restart is no reason to hurry.",
+        ),
     ),
     ignores=(
         ignore("DLV-81", OVER, ContentReady, doc="Over."),
@@ -430,10 +480,13 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
         ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
+        ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
+        ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
     ),
     notes=(
-        "In the ledger: each instance's state at the node, the failed attempts, the outcome. "
-        "After a restart a delivery that was not over begins in WAITING and sends what is left.",
+        "In the ledger: each instance's state at the node, the failed attempts, when the next is "
+        "due, the outcome. After a restart a delivery that was not over begins in WAITING, or goes "
+        "on with its back-off, and sends what is left.",
         "A stop is in two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
         "cancel; ABORTING cuts the association. An instance is counted only when the node "
         "answered.",

@@ -137,7 +137,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 class Withdraw(msgspec.Struct, frozen=True):
-    """Output: end this run and its deliveries without a word."""
+    """Output: end this run and its deliveries; if the first is over, say again how it ended."""
 
 
 class DispatchOver(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ replace = msgspec.structs.replace
 
 
 def withdraw(work: Work, event: AlreadyKnown) -> Result:
-    """End silently: the first one reports."""
+    """End: the first one reports, or has reported and is only repeated."""
     return work, (Withdraw(),)
 
 

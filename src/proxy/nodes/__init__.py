@@ -16,7 +16,7 @@ from proxy.nodes.configuration import (
     merge_config,
     read_configuration,
 )
-from proxy.nodes.node import Node, Permission
+from proxy.nodes.node import Node, Permission, Repush
 from proxy.nodes.reading import NodeInvalid, NodesRead, Problem, read_node, read_nodes
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "NodesRead",
     "Permission",
     "Problem",
+    "Repush",
     "SiteConfig",
     "apply_change",
     "decode_configuration",

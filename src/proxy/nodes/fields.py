@@ -10,11 +10,11 @@ import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import IPv6Address
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 import msgspec
 
-from proxy.nodes.node import Permission
+from proxy.nodes.node import Permission, Repush
 
 T = TypeVar("T", bound=float)
 
@@ -131,6 +131,15 @@ def permission(value: object) -> Permission:
     if word not in _PERMISSIONS:
         raise ValueError("must be read, write or read_write")
     return _PERMISSIONS[word]
+
+
+def repush(value: object) -> Repush:
+    """Read what a later dispatch sends of what the node has."""
+    word = text(value).strip().lower()
+    for known in get_args(Repush):
+        if word == known:
+            return cast("Repush", known)
+    raise ValueError("must be all, new or never")
 
 
 def _whole(value: object, low: int, high: int) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal, TypeAlias
 
 import msgspec
+
+Repush: TypeAlias = Literal["all", "new", "never"]
+"""What a later dispatch sends of what a node has confirmed: all, what is new, nothing of it."""
 
 
 class Permission(Enum):
@@ -23,7 +27,7 @@ class Permission(Enum):
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A DICOM destination, its address checked.
 
-    The last five are None where ITH does not say: the site's settings, or the program's defaults,
+    The last six are None where ITH does not say: the site's settings, or the program's defaults,
     hold then. Seconds for ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in bytes,
     0 for unlimited. ``retry_count`` counts the tries after the first.
     """
@@ -42,6 +46,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     retry_count: int | None = None
     retry_delay: float | None = None
     calling_ae_title: str | None = None
+    repush: Repush | None = None
+
+    @property
+    def identity(self) -> str:
+        """By what the ledger remembers what the node has: at another address it is another."""
+        return f"{self.ae_title}@{self.host}:{self.port}"
 
     @property
     def address(self) -> tuple[str, int, str, str | None]:

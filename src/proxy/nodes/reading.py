@@ -35,7 +35,10 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "retry_count": fields.count,
     "retry_delay": fields.seconds,
     "calling_ae_title": fields.ae_title,
+    "repush": fields.repush,
 }
+_IN_METADATA = frozenset({"repush"})
+"""What the platform has no field for, and its users write into the node's metadata."""
 
 
 class NodeInvalid(ProxyError):
@@ -83,7 +86,7 @@ def read_node(raw: object, known: Node | None = None) -> Node:
     node_id = read_id(raw)
     values: dict[str, object] = msgspec.structs.asdict(known) if known else {}
     for field, read in _READERS.items():
-        value = fields.pick(raw, field, _SPELLINGS)
+        value = _find(raw, field)
         if value is None:
             continue
         try:
@@ -95,6 +98,13 @@ def read_node(raw: object, known: Node | None = None) -> Node:
         raise NodeInvalid(node_id, f"Node {node_id!a}: {missing[0]} is missing.")
     values["name"] = values.get("name") or node_id
     return msgspec.convert(values, Node)
+
+
+def _find(raw: Mapping[str, object], field: str) -> object:
+    if field not in _IN_METADATA:
+        return fields.pick(raw, field, _SPELLINGS)
+    metadata = raw.get("metadata")
+    return fields.pick(metadata, field, _SPELLINGS) if isinstance(metadata, Mapping) else None
 
 
 def read_nodes(raw: Sequence[object], known: Iterable[Node] = ()) -> NodesRead:

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVarTuple
 
 import msgspec
 import trio
 
-from proxy.ledger import Deleted, Ledger
+from proxy.ledger import Answer, Deleted, Ledger
 from proxy.model import Entity, Instance
 from proxy.offload import Offload
 from proxy.pacs.objects import Objects
-
-Args = TypeVarTuple("Args")
 
 CHUNK = 256
 """How many files one blocking call moves or hashes before a cancellation is heard."""
@@ -99,31 +95,34 @@ class LocalPacs:
                 raise
             await self._remove(orphans)
 
-    async def delete_session(
+    def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
-    ) -> Deleted:
+    ) -> Awaitable[Deleted]:
         """Delete a session: what is held under its id, and every instance of the study.
 
-        As with the other two, a cancellation is heard only when rows and files are gone.
+        As with the other two, its place among orders and other deletions is that of this call.
+        The rows go whatever becomes of the answer, and a cancellation is heard only when the files
+        are gone; what a kill leaves of them is removed by the janitor of the next start.
         """
-        return await self._delete(self._ledger.delete_session, session_id, study_instance_uid)
+        return self._finish(self._ledger.delete_session(session_id, study_instance_uid))
 
-    async def delete_scan(
+    def delete_scan(
         self,
         study_instance_uid: str | None,
         series_number: int | None,
         *,
         scan_id: str | None = None,
-    ) -> Deleted:
+    ) -> Awaitable[Deleted]:
         """Delete a scan: every series of that number in the study, and what is held by its id."""
-        delete = partial(self._ledger.delete_scan, scan_id=scan_id)
-        return await self._delete(delete, study_instance_uid, series_number)
+        return self._finish(
+            self._ledger.delete_scan(study_instance_uid, series_number, scan_id=scan_id)
+        )
 
-    async def delete_subject(
+    def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
-    ) -> Deleted:
+    ) -> Awaitable[Deleted]:
         """Delete a subject: what is held under its id, and every instance of that PatientID."""
-        return await self._delete(self._ledger.delete_subject, subject_id, subject_identifier)
+        return self._finish(self._ledger.delete_subject(subject_id, subject_identifier))
 
     async def janitor(self, resumable: Collection[int] = ()) -> Checked:
         """Bring rows and objects in step; for the start, before anything else uses them.
@@ -161,13 +160,19 @@ class LocalPacs:
             await self._remove(damaged)
             return Checked(0, len(damaged), dropped)
 
-    async def _delete(self, rows: Callable[[*Args], Awaitable[Deleted]], *args: *Args) -> Deleted:
-        async with self._lock:
-            # Its answer names the files to remove, so it must not be missed.
-            with trio.fail_after(CLEAN_UP_S, shield=True):
-                deleted = await rows(*args)
-            await self._remove(deleted.orphans)
-            return deleted
+    async def _finish(self, answer: Answer[Deleted]) -> Deleted:
+        """Remove the files of a deletion, but for those that were taken in again meanwhile."""
+        with trio.fail_after(CLEAN_UP_S, shield=True):
+            deleted = await answer
+        try:
+            async with self._lock:
+                await self._remove_unreferenced(deleted.orphans)
+        except trio.Cancelled:
+            with trio.move_on_after(CLEAN_UP_S, shield=True):
+                async with self._lock:
+                    await self._remove_unreferenced(deleted.orphans)
+            raise
+        return deleted
 
     async def _remove(self, hashes: Sequence[str]) -> None:
         """Remove objects; a cancellation is heard afterwards."""

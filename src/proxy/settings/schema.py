@@ -187,7 +187,15 @@ class DicomSettings(Section, frozen=True):
 
 
 class DispatchSettings(Section, frozen=True):
-    """How dispatches are reported to ITH."""
+    """What dispatches send, and how they are reported to ITH."""
+
+    repush: Annotated[
+        Literal["all", "new", "never"],
+        Meta(
+            description="Send what a node has confirmed before: all of it again, only instances "
+            "whose content is new, or never an instance it has, even changed."
+        ),
+    ] = "new"
 
     status_detail: Annotated[
         Literal["both", "per-node", "aggregate"],

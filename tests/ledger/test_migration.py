@@ -1,0 +1,57 @@
+"""A ledger that an earlier program wrote is brought to the present schema, and loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+from trio.testing import MockClock
+
+from proxy.ledger import Counts, Ledger
+from proxy.ledger.database import APPLICATION_ID, MIGRATIONS, close_database, open_database
+from proxy.offload import Inline
+from tests.ledger.make import SESSION, order
+
+FIXTURE = Path(__file__).parent / "schema_1.sql"
+"""What the first release left when it was killed: one dispatch half done, one over."""
+
+
+def left_by_schema_1(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(FIXTURE.read_text())
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def shape(path: Path) -> list[tuple[object, ...]]:
+    connection, _ = open_database(path)
+    columns = 'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema m'
+    found = list(connection.execute(f"{columns} JOIN pragma_table_info(m.name) c ORDER BY 1, 2"))
+    found += connection.execute("SELECT type, name FROM sqlite_schema ORDER BY 1, 2")
+    assert connection.pragma("user_version") == len(MIGRATIONS)
+    close_database(connection)
+    return found
+
+
+def test_it_gets_the_shape_of_a_new_one(tmp_path: Path) -> None:
+    left_by_schema_1(tmp_path / "old.db")
+    assert shape(tmp_path / "old.db") == shape(tmp_path / "new.db")
+
+
+async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = tmp_path / "ledger.db"
+    left_by_schema_1(path)
+    async with Ledger.open(path, Inline()) as ledger:
+        (left,) = await ledger.unfinished()
+        assert (left.order, left.damaged) == (order("n1"), 0)
+        assert left.deliveries[0].counts == Counts(total=2, stored=1)
+        assert left.deliveries[0].next_attempt_at == 1000.0
+        assert await ledger.holding(SESSION)
+        (over,) = await ledger.over(order("n1", correlation_id="corr_0"))
+        assert (over.outcome, over.deliveries[0].counts) == ("completed", Counts(2, 2))
+        assert len(await ledger.reports()) == 1
+        # Nobody noted which node, at which address, has what: nothing is taken for sent.
+        again = (await ledger.accept(order("n1", correlation_id="corr_2"))).dispatch_id
+        await ledger.plan(again)
+        assert await ledger.settle(again, "n1", "A@host:104", anew=False) == Counts(total=2)
