@@ -17,13 +17,7 @@ from proxy.activities.dispatch import DispatchActivities
 from proxy.ledger import Counts, Delivery, Unfinished
 from proxy.logs import bound, log
 from proxy.machines import delivery, dispatch, policy
-from proxy.machines.delivery import (
-    DELIVERY,
-    DeliveryOutput,
-    DeliveryState,
-    Outcome,
-    Progress,
-)
+from proxy.machines.delivery import DELIVERY, DeliveryOutput, DeliveryState, Outcome, Progress
 from proxy.machines.dispatch import DISPATCH, DispatchOutput, DispatchState
 from proxy.machines.dispatch import Work as DispatchData
 from proxy.machines.node import NodeState

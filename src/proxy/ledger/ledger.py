@@ -9,6 +9,8 @@ Patient ids and UIDs are in the file, which only its owner may read, and never i
 exception. The supervisor, the outbox and the local PACS call this; nobody else opens the file.
 """
 
+# Longer than other modules: one method a line of what is durable, and the only way to it.
+
 from __future__ import annotations
 
 import time
