@@ -18,7 +18,7 @@ from proxy import service
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
-from proxy.errors import ConfigError, LedgerError, ProxyError
+from proxy.errors import ConfigError, LedgerError, ProxyError, first
 from proxy.ledger import dispatches
 from proxy.machines.operation import OperationState
 from proxy.settings import (
@@ -303,7 +303,7 @@ async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
             with trio.fail_after(10):
                 await service.serve(given(directory, backend.url), signals=False)
         except* LedgerError as errors:
-            ended.append(service.first(errors))
+            ended.append(first(errors))
     assert isinstance(ended[0], LedgerError)
     assert ended[0].hint
     assert backend.statuses == {}  # nothing is claimed that is not durable

@@ -150,3 +150,10 @@ class AssociationLost(NodeError):
         self.code = code
         self.source = source
         self.reason = reason
+
+
+def first(error: BaseException) -> BaseException:
+    """The error that began it: the first of a group, which the others only followed."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -25,7 +25,7 @@ from proxy.backend.rest import Backend, RestSettings
 from proxy.backend.trust import system_trust
 from proxy.control.server import Control, listening
 from proxy.control.status import Look
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, first
 from proxy.fsm import Step
 from proxy.ledger import Ledger
 from proxy.logs import log
@@ -62,13 +62,6 @@ def main(settings: Settings) -> int:
     except* ProxyError as errors:
         raise first(errors) from None
     return 0
-
-
-def first(error: BaseException) -> BaseException:
-    """The error that began it: the first of a group, which the others only followed."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def serve(

@@ -66,8 +66,20 @@ class NodeAtWork:
             del self.leaders[key]
 
 
+class TakesTurns:
+    """What may use a slot for as long as it has a turn: of a node, or of the downloads."""
+
+    turn: Turn | None = None
+
+    def give_back_turn(self) -> None:
+        """Let another one have the slot; without a turn this does nothing."""
+        if self.turn is not None:
+            self.turn.give_back()
+            self.turn = None
+
+
 @dataclass
-class DeliveryAtWork:
+class DeliveryAtWork(TakesTurns):
     """One delivery of a dispatch: its node, its run, and its turn while it has one.
 
     ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
@@ -77,7 +89,6 @@ class DeliveryAtWork:
 
     node: NodeAtWork
     run: DeliveryRun = field(init=False)
-    turn: Turn | None = None
     kept: tuple[int, float, str] | None = None
     moved: trio.Event = field(default_factory=trio.Event)
 
@@ -90,15 +101,9 @@ class DeliveryAtWork:
         """Whether another instance may be sent in the present turn."""
         return self.turn is not None and self.turn.goes_on()
 
-    def give_back_turn(self) -> None:
-        """Let another delivery have the association's slot."""
-        if self.turn is not None:
-            self.turn.give_back()
-            self.turn = None
-
 
 @dataclass
-class DispatchAtWork:
+class DispatchAtWork(TakesTurns):
     """One dispatch, its run and its deliveries by node id.
 
     ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``is_planned`` says that the
@@ -122,13 +127,6 @@ class DispatchAtWork:
     run: DispatchRun = field(init=False)
     content: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    turn: Turn | None = None
-
-    def give_back_turn(self) -> None:
-        """Let another dispatch download."""
-        if self.turn is not None:
-            self.turn.give_back()
-            self.turn = None
 
     def ready(self, counts: Counts) -> ContentReady:
         """What a delivery is told of the ledger's counts."""

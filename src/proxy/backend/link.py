@@ -16,7 +16,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from proxy.backend.upgrade import explain, open_websocket
-from proxy.errors import LinkEvicted, LinkRefused
+from proxy.errors import LinkEvicted, LinkRefused, first
 from proxy.events.codec import decode, encode
 from proxy.events.incoming import (
     ConfigUpdateResponse,
@@ -126,7 +126,7 @@ class Link:
                 talk = Conversation(self._ith, run, websocket, local)
                 await talk.hold(self._inbox, self._vitals, self._outbox)
         except* Exception as endings:  # noqa: BLE001 - whatever ends a link, it is tried again
-            ending = _first(endings)
+            ending = first(endings)
         run.tell(connection.LinkClosed() if ending is None else self._fact(run, ending))
 
     def _fact(
@@ -144,13 +144,6 @@ class Link:
                 attempt, cap = run.data.attempts + 1, self._ith.backoff_max_seconds
                 wait = policy.full_jitter(attempt, 1.0, cap, self._chance())
                 return connection.LinkDropped(str(error), max(wait, least))
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error that ended the link: the first of a group, which the others only followed."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class Conversation:
