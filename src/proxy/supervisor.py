@@ -190,7 +190,7 @@ class Supervisor:
             self._undecided.append(event)
             return
         takers = [
-            each.id
+            each.node_id
             for each in self._site.nodes.values()
             if each.run.state is NodeState.ONLINE and each.node.permission.reads
         ]
@@ -270,7 +270,7 @@ class Supervisor:
 
     async def _tell_drained(self) -> None:
         """Wait until no association is in use."""
-        for _, each in self._site.deliveries():
+        for each in self._site.deliveries:
             await each.run.until(*(set(DeliveryState) - set(WIRED)))
         self._site.operation.tell(operation.Drained())
 

@@ -4,7 +4,7 @@ Everything here is a value or a pure function: reading what came, applying a cha
 change means. Fetching, keeping and acting upon it is the business of others.
 """
 
-from proxy.nodes.changes import NodesDiff, apply_change, diff
+from proxy.nodes.changes import Effect, affected, apply_change
 from proxy.nodes.configuration import (
     ConfigMerged,
     Configuration,
@@ -24,17 +24,17 @@ __all__ = [
     "Configuration",
     "ConfigurationInvalid",
     "ConfigurationRead",
+    "Effect",
     "Node",
     "NodeInvalid",
-    "NodesDiff",
     "NodesRead",
     "Permission",
     "Problem",
     "Repush",
     "SiteConfig",
+    "affected",
     "apply_change",
     "decode_configuration",
-    "diff",
     "encode_configuration",
     "merge_config",
     "read_configuration",

@@ -209,7 +209,18 @@ class DispatchSettings(Section, frozen=True):
 class LimitSettings(Section, frozen=True):
     """What bounds disk, memory and parallel work."""
 
-    downloads: Annotated[int, number("Archives downloaded at a time.", 1, 32)] = 3
+    downloads: Annotated[
+        int, number("Archives downloaded at a time; an urgent one may be one more.", 1, 32)
+    ] = 3
+    dispatches_per_node: Annotated[
+        int,
+        number(
+            "Dispatches for one node that are downloaded and not yet delivered; the others wait. "
+            "More urgent ones do not count.",
+            1,
+            1_000_000,
+        ),
+    ] = 100
     archive_bytes: Annotated[
         int,
         number(
