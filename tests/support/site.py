@@ -34,7 +34,7 @@ from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
-from proxy.nodes import Repush
+from proxy.nodes import NewScans, Repush
 from proxy.offload import Inline, Threads
 from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
@@ -193,11 +193,14 @@ async def a_house(
     ledger_offload: Inline | Threads | None = None,
     listens: bool = True,
     repush: Repush = "new",
+    new_scans: NewScans = "read",
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
         dicom=msgspec.structs.replace(QUICK, **dicom),
-        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1, repush=repush),
+        dispatch=DispatchSettings(
+            status_detail=detail, progress_seconds=0.1, repush=repush, new_scans=new_scans
+        ),
         limits=LimitSettings(downloads=downloads, reserve_gb=0.0, **limits),
         service=ServiceSettings(drain_seconds=drain_seconds, flush_seconds=1.0),
         state_dir=directory,

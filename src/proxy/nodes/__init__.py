@@ -16,7 +16,7 @@ from proxy.nodes.configuration import (
     merge_config,
     read_configuration,
 )
-from proxy.nodes.node import Node, Permission, Repush
+from proxy.nodes.node import NewScans, Node, Permission, Repush
 from proxy.nodes.reading import NodeInvalid, NodesRead, Problem, read_node, read_nodes
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ConfigurationInvalid",
     "ConfigurationRead",
     "Effect",
+    "NewScans",
     "Node",
     "NodeInvalid",
     "NodesRead",

@@ -196,7 +196,13 @@ class DispatchSettings(Section, frozen=True):
             "whose content is new, or never an instance it has, even changed."
         ),
     ] = "new"
-
+    new_scans: Annotated[
+        Literal["read", "write", "any", "none"],
+        Meta(
+            description="Nodes that get the new scans ITH tells of without naming any: those that "
+            "it lets read from the proxy, or write to it, any, or none."
+        ),
+    ] = "read"
     status_detail: Annotated[
         Literal["both", "per-node", "aggregate"],
         Meta(description="Report each node, the dispatch as a whole, or both."),
