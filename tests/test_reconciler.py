@@ -303,25 +303,3 @@ async def test_an_older_configuration_event_changes_nothing(
         house.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
         house.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
         assert house.site.nodes["a"].node.retry_count == 7
-
-
-async def test_another_calling_ae_title_for_all_reopens_the_association_between_two_instances(
-    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
-) -> None:
-    configure(backend, nodes)
-    offer(backend, slices=20)
-    nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.online()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: len(nodes[0].arrivals) >= 3)
-        changed = {"calling_ae_title": "ITHPROXY"}
-        backend.rest.configuration["config"] |= changed
-        house.tell(frames.config_changed(changed))
-        closing = await house.over(order)
-        assert (closing["status"], closing["files_sent"]) == ("completed", 20)
-        titles = [each.calling_ae_title for each in nodes[0].arrivals]
-        assert titles == sorted(titles)
-        assert {*titles} == {"DICOM_PROXY", "ITHPROXY"}
-        assert len(titles) == 20

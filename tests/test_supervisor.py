@@ -46,7 +46,7 @@ HELD, STORING, WAITING, BACKING_OFF = (
     DeliveryState.WAITING,
     DeliveryState.BACKING_OFF,
 )
-DELETED = "session deleted in ITH"
+DELETED = "session deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
 
 
 def offer_scan(backend: DemoBackend) -> None:
@@ -425,7 +425,7 @@ async def test_a_deleted_subject_takes_its_sessions_along(
     order = house.tell(frames.session_dispatch("sess-1", ["a"], subject_id="subj-1"))
     await house.until(lambda: len(nodes[0].holds) >= 1)
     house.tell(frames.subject_deleted("subj-1", subject_identifier="DEMO-0001"))
-    assert (await house.over(order))["error"] == "subject deleted in ITH"
+    assert (await house.over(order))["error"] == DELETED.replace("session", "subject")
     await house.until(lambda: house.site.pacs.usage_gb == 0)
 
 

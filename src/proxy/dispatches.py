@@ -28,6 +28,7 @@ from proxy.reports import Reports
 from proxy.runner import Run
 from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
+DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
 NOTHING: Mapping[str, Delivery] = {}
 
 
@@ -66,7 +67,7 @@ class Dispatches:
             if each.outcome is not None:
                 at.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
             elif unfinished.is_deleted:
-                at.to_cancel[each.node_id] = "deleted in ITH"
+                at.to_cancel[each.node_id] = DELETED
         self._reports.recover(at.order, known)
         self._start(at, {each.node_id: each for each in unfinished.deliveries})
 
@@ -193,7 +194,7 @@ class Dispatches:
                 counts = await self._site.ledger.counts(at.dispatch_id, each.node_id)
                 each.run.tell(at.ready(_not_less(counts, each.run.data)))
                 if not counts.total:
-                    self._cancel(each, "deleted in ITH")
+                    self._cancel(each, DELETED)
 
     def _cancel(self, each: DeliveryAtWork, reason: str) -> None:
         """Cancel a delivery; while the order is being recorded, as soon as it is."""

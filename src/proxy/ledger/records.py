@@ -101,10 +101,14 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """What a deletion took: rows, and the objects (sha256) that no row refers to any more."""
+    """What a deletion took: rows, and the objects (sha256) that no row refers to any more.
+
+    ``confirmed`` counts what nodes had confirmed of it, once for each node: they keep it.
+    """
 
     instances: int
     orphans: tuple[str, ...]
+    confirmed: int = 0
 
 
 class Report(NamedTuple):
