@@ -9,7 +9,9 @@ import hashlib
 import io
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +43,31 @@ def canary_study(seed: int) -> Study:
 
 def ct_session(seed: int, slices: int, size: int = 32) -> list[SampleInstance]:
     return ct_series(canary_study(seed), slices=slices, size=size)
+
+
+def many_sessions(seed: int, count: int) -> list[list[SampleInstance]]:
+    """Return sessions of one small instance each, which differ in their UIDs alone.
+
+    To encode each of a thousand by itself would take longer than to send them all.
+    """
+    (model,) = ct_session(seed, slices=1, size=16)
+    return [[_copy(model, number)] for number in range(count)]
+
+
+def _copy(model: SampleInstance, number: int) -> SampleInstance:
+    uids = (model.study_instance_uid, model.series_instance_uid, model.sop_instance_uid)
+    study, series, instance = anew = [f"{uid[:-6]}{number:06}" for uid in uids]
+    content = model.content
+    for uid, other in zip(uids, anew, strict=True):
+        content = content.replace(uid.encode(), other.encode())
+    return replace(
+        model,
+        study_instance_uid=study,
+        series_instance_uid=series,
+        sop_instance_uid=instance,
+        content=content,
+        sha256=sha256(data_set_bytes(content)),
+    )
 
 
 def small_mixed_session(seed: int) -> list[SampleInstance]:
@@ -156,6 +183,16 @@ def hashes_in(files: Iterable[Path]) -> dict[str, str]:
         str(read(path.read_bytes()).SOPInstanceUID): sha256(data_set_bytes(path.read_bytes()))
         for path in files
     }
+
+
+def arrivals_in(files: Iterable[Path]) -> Counter[str]:
+    """Count files by the SOP Instance UID within: of a node that overwrites none."""
+    return Counter(str(read(path.read_bytes()).SOPInstanceUID) for path in files)
+
+
+def once_each(*sessions: Iterable[SampleInstance]) -> Counter[str]:
+    """What is counted where each instance of these came once."""
+    return Counter(each.sop_instance_uid for session in sessions for each in session)
 
 
 def read(content: bytes) -> Dataset:

@@ -23,6 +23,8 @@ from typing import Protocol
 import trio
 
 from proxy import settings
+from proxy.control.client import ask
+from proxy.control.messages import Request
 from proxy.demo import frames
 from proxy.demo.backend import FINAL, DemoBackend
 from proxy.demo.encoding import SampleInstance
@@ -101,8 +103,12 @@ class Site:
         A change of a setting is written ``dicom__retry_count=1``.
         """
         greetings = len(self.backend.frames_named("config_update"))
-        self._running = await self._nursery.start(self._serve, self._settings(changes))
+        await self.start_alone(**changes)
         await self.until(lambda: len(self.backend.frames_named("config_update")) > greetings)
+
+    async def start_alone(self, **changes: object) -> None:
+        """Start the proxy, whether ITH hears from it or not."""
+        self._running = await self._nursery.start(self._serve, self._settings(changes))
 
     async def stop(self) -> None:
         """Stop the proxy as SIGTERM does."""
@@ -182,6 +188,26 @@ class Site:
             for frame in self.backend.frames_named("dispatch.status")
             if frame["correlation_id"] == correlation_id
         ]
+
+    async def states(self, correlation_id: str) -> dict[str, str]:
+        """Return the states of a dispatch's deliveries by node, as the operator is shown them."""
+        shown = await trio.to_thread.run_sync(ask, self.state, Request("status"))
+        return {
+            part.node_id: part.state
+            for each in shown.dispatches
+            if each.correlation_id == correlation_id
+            for part in each.deliveries
+        }
+
+    async def until_at(
+        self, correlation_id: str, within: float = PATIENCE_S, **states: str
+    ) -> None:
+        """Wait until a dispatch's deliveries to these nodes are in these states."""
+        with trio.fail_after(within):
+            while True:
+                if states.items() <= (await self.states(correlation_id)).items():
+                    return
+                await trio.sleep(0.02)
 
     def heartbeat(self) -> Json:
         """Return the payload of the latest heartbeat."""

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,15 +70,22 @@ def storescp(
 
 
 @contextmanager
-def dcmqrscp(directory: Path, *options: str, ae_title: str = "QRSCP") -> Iterator[Node]:
-    """DCMTK's dcmqrscp, a small archive that answers C-FIND too."""
+def dcmqrscp(
+    directory: Path, *options: str, ae_title: str = "QRSCP", also: Sequence[str] = ()
+) -> Iterator[Node]:
+    """DCMTK's dcmqrscp, a small archive that answers C-FIND too.
+
+    It is called by its AE title, or by those in ``also``: each stores in a directory of its name.
+    """
     stored = _new(directory / "dcmqrscp")
     port = free_port()
+    areas = [(ae_title, stored), *((title, _new(directory / title)) for title in also)]
+    table = "".join(f"{title} {area} RW (200, 1024mb) ANY\n" for title, area in areas)
     config = directory / "dcmqrscp.cfg"
     config.write_text(
         f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
         "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
-        f"AETable BEGIN\n{ae_title} {stored} RW (200, 1024mb) ANY\nAETable END\n"
+        f"AETable BEGIN\n{table}AETable END\n"
     )
     command = ["dcmqrscp", "-c", str(config), *options]
     with _running(command, directory, port, {}) as (pid, log):
