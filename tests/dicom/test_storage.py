@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
-from proxy.dicom.dimse import Priority
+from proxy.dicom.dimse import C_STORE_RSP, Priority
 from proxy.dicom.storage import StoreInterrupted, StoreResult, store
 from proxy.errors import AssociationLost, InstanceUnusable
 from proxy.machines.failures import Remedy
@@ -565,7 +565,7 @@ async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path
             await store(association, instance, path)
         assert not association.established
         with pytest.raises(AssociationLost) as next_one:
-            association.begin()
+            association.begin(C_STORE_RSP)
     assert caught.value.code == "short"
     assert next_one.value.code == "local"
 
