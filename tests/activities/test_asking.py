@@ -12,7 +12,8 @@ import pytest
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
-from proxy.demo.node import DemoNode
+from proxy.demo.encoding import encode
+from proxy.demo.node import EVERY_STORAGE_CLASS, DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.ledger import InstanceState
 from proxy.machines.delivery import DeliveryState
@@ -130,6 +131,22 @@ async def test_nobody_is_asked_where_nothing_is_in_doubt(
         await house.configured()
         await completed(house, dispatch(house), 4)
     assert node.tally.finds == 0
+
+
+async def test_the_question_has_its_place_among_the_contexts_of_an_association(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    study = Study(1)
+    instances = [
+        encode(study.data_set(sop_class, "OT", 1, number))
+        for number, sop_class in enumerate(EVERY_STORAGE_CLASS[:130], 1)
+    ]
+    backend.rest.offer("session", "sess-1", zip_session(instances))
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await completed(house, dispatch(house), 130)
+    assert node.holds.keys() == uids(instances)
+    assert (node.tally.finds, times(node)) == (1, Counter({1: 130}))
 
 
 async def test_a_find_confirms_no_content(
