@@ -77,7 +77,7 @@ async def relay(node: Node, *, swallow: int) -> AsyncIterator[Relay]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     line = Relay(node, listener.socket.getsockname()[1], swallow)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, line.carry, [listener])
+        await nursery.start(trio.serve_listeners, line.carry, [listener])
         yield line
         nursery.cancel_scope.cancel("the test is over")
 
