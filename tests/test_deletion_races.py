@@ -101,7 +101,7 @@ class Scene:
             await house.online()
             turn: Turn | None = None
             if step == "queued":
-                turn = await house.site.downloads.take(0)
+                turn = await house.site.downloads.take(0, party=frozenset({"a"}))
             if step == "download":
                 self.backend.rest.archives["session", "sess-1"].bytes_per_s = 20_000
             if step == "unpack":

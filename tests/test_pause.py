@@ -175,7 +175,8 @@ async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
         house.supervisor.resume()
         await house.until(lambda: not house.site.dispatches)
     asked = [re.findall(r"sess-\d", str(asked))[0] for asked in backend.rest.downloads]
-    assert asked == [f"sess-{number}" for number in (2, 5, 4, 0, 3, 1, 6)]
+    assert {*asked[:2]} == {"sess-2", "sess-5"}  # side by side: there is a download more for them
+    assert asked[2:] == [f"sess-{number}" for number in (4, 0, 3, 1, 6)]
 
 
 async def test_deletions_and_configuration_work_while_paused(

@@ -42,6 +42,7 @@ from proxy.machines.delivery import (
     InstanceFound,
     InstanceRefused,
     InstanceStored,
+    NodeCrowded,
     Outcome,
     Progress,
     Purpose,
@@ -88,6 +89,7 @@ LEGAL = {
     "StoppedToHold": ON_THE_WIRE,
     "StoppedToCancel": ON_THE_WIRE,
     "TurnYielded": ON_THE_WIRE,
+    "NodeCrowded": ON_THE_WIRE,
     "ActivityFailed": names("WAITING") | ON_THE_WIRE,
     "RetryDue": names("BACKING_OFF"),
     "StopTimedOut": names("STOPPING"),
@@ -120,7 +122,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 23
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 24
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -210,22 +212,24 @@ async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> N
         assert told(bench, InstanceStored()) == (STORING, taken, [Advanced(taken)])
 
 
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
 async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
-    autojump_clock: MockClock,
+    event: Event, autojump_clock: MockClock
 ) -> None:
     async with running(DELIVERY, SOME, STORING) as bench:
         bench.run.data = kept = replace(SOME, attempts=1, error="connection refused")
-        assert told(bench, TurnYielded()) == (WAITING, kept, [])
+        assert told(bench, event) == (WAITING, kept, [])
         await trio.sleep(80_000)
         assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
 
 
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
 @pytest.mark.parametrize("state", ENDING)
 async def test_a_stop_is_stronger_than_a_yield(
-    state: DeliveryState, autojump_clock: MockClock
+    state: DeliveryState, event: Event, autojump_clock: MockClock
 ) -> None:
     async with running(DELIVERY, SOME, state) as bench:
-        assert untouched(bench, TurnYielded())
+        assert untouched(bench, event)
 
 
 async def test_a_node_that_is_down_costs_attempts_until_none_is_left(
@@ -468,7 +472,7 @@ class DeliveryWalk(Walk):
             return policy.stopped(self.data)
         if isinstance(event, AllStored | SomeRefused):
             return policy.settled(self.data)
-        if isinstance(event, TurnYielded):
+        if isinstance(event, TurnYielded | NodeCrowded):
             return policy.last_word(self.data, event)
         return event
 
@@ -497,7 +501,7 @@ class DeliveryWalk(Walk):
             assert 0 < step.data.files_total <= step.data.files_stored
         if step.after is STORING:
             assert self.state is WAITING
-        if isinstance(event, TurnYielded):
+        if isinstance(event, TurnYielded | NodeCrowded):
             assert (self.state, step.after, step.data) == (STORING, WAITING, self.data)
         if step.after is HELD:
             assert isinstance(event, HoldRequested) or self.data.stop is Purpose.HOLD

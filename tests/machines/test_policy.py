@@ -255,3 +255,34 @@ def test_probes_grow_rarer() -> None:
     ]
     found = [event.probe_in for event in waits if isinstance(event, node.BreakerTripped)]
     assert found == pytest.approx([5.5, 11, 22, 33, 33])
+
+
+@pytest.mark.parametrize(
+    ("given", "in_use", "complained"),
+    [(4, 4, True), (4, 3, True), (4, 1, True), (1, 1, True), (2, 4, False), (2, 3, False)],
+)
+def test_several_who_find_no_room_at_once_are_one_complaint(
+    given: int, in_use: int, complained: bool
+) -> None:
+    health = node.Health(associations=given, ceiling=4)
+    expected = node.NodeCongested() if complained else None
+    assert policy.congested(health, in_use=in_use) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "stored", "proves"),
+    [
+        (1, 0, 99, False),
+        (1, 0, 100, True),
+        (1, 60, 40, True),
+        (1, 60, 39, False),
+        (3, 0, 9999, True),
+        (4, 0, 9999, False),
+    ],
+)
+def test_room_is_proven_by_instances_without_complaint_where_there_may_be_more(
+    given: int, before: int, stored: int, proves: bool
+) -> None:
+    health = node.Health(associations=given, ceiling=4, coped=before)
+    told = policy.coped(health, stored, threshold=100)
+    assert told == (node.RoomProven() if proves else node.NodeCoped(stored))

@@ -55,4 +55,4 @@ class Asking:
         except AssociationLost:
             self._has_left = True
             raise
-        log("delivery.asked", node_id=self._at.node.id, count=len(in_doubt), found=count)
+        log("delivery.asked", node_id=self._at.node_id, count=len(in_doubt), found=count)

@@ -1,5 +1,7 @@
 """The activities of a delivery: waiting for its turn, storing the instances, settling a stop."""
 
+# Longer than other modules: one attempt, from its turn to its last word, is read in one go.
+
 from __future__ import annotations
 
 from collections import Counter
@@ -31,6 +33,8 @@ from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """Why an instance is not sent that the node has with another content."""
+ROOM_INSTANCES = 100
+"""After so many without complaint a node that complained is given one association more."""
 DUPLICATE = 0x0111
 """The node has an instance of this UID, with whatever content (PS3.7 C.5.11)."""
 
@@ -46,6 +50,7 @@ class DeliveryActivities:
         self._unanswered: set[Instance] | None = None
         self._asked = at.node.node.identity
         self._asking = Asking(site, dispatch, at)
+        self._complained = False
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -114,9 +119,13 @@ class DeliveryActivities:
         once. The turn is given back once the association is gone, so that no node has more of
         them than allowed.
         """
+        had = run.data.files_stored
+        self._complained = False
         try:
             ending = await self._attempt(run)
         finally:
+            if not self._complained:
+                self._coped(run.data.files_stored - had)
             self._at.give_back_turn()
         run.tell(policy.last_word(run.data, ending))
 
@@ -155,7 +164,7 @@ class DeliveryActivities:
 
     async def _settled(self, run: DeliveryRun) -> Ending:
         """How it ends where nothing is left to send, by what the ledger counts."""
-        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node.id)
+        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node_id)
         run.tell(self._dispatch.ready(counts))
         return policy.settled(run.data)
 
@@ -238,6 +247,8 @@ class DeliveryActivities:
                 return self._failed(run, sentence, retryable=True)
             case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
                 self._note(instance, InstanceState.PLANNED, result)
+                if result.failure.remedy is Remedy.FEWER_ASSOCIATIONS:
+                    self._crowded()
                 return self._failed(run, sentence, retryable=True)
         return None
 
@@ -246,7 +257,7 @@ class DeliveryActivities:
     ) -> None:
         self._site.ledger.post_result(
             self._dispatch.dispatch_id,
-            self._at.node.id,
+            self._at.node_id,
             instance,
             state,
             result.status if result else None,
@@ -257,11 +268,28 @@ class DeliveryActivities:
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
         """What it means that the association could not be had, or was lost."""
         to = self._at.node
-        log("delivery.attempt_failed", level="warning", node_id=to.id, error=error)
-        to.run.tell(fault_of(self._site, to.run, error.in_full))
-        return self._failed(
-            run, error.in_full, retryable=classify_error(error).remedy is not Remedy.NEVER
-        )
+        remedy = classify_error(error).remedy
+        log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
+        if remedy is Remedy.FEWER_ASSOCIATIONS:
+            self._crowded()
+            if to.slots.taken > 1:
+                return delivery.NodeCrowded()
+        else:
+            to.run.tell(fault_of(self._site, to.run, error.in_full))
+        return self._failed(run, error.in_full, retryable=remedy is not Remedy.NEVER)
+
+    def _crowded(self) -> None:
+        """Have the node given fewer associations at a time."""
+        self._complained = True
+        to = self._at.node
+        fewer = policy.congested(to.run.data, in_use=to.slots.taken)
+        if fewer is not None:
+            to.run.tell(fewer)
+
+    def _coped(self, stored: int) -> None:
+        """Count for the node what it stored over one association without complaint."""
+        to = self._at.node
+        to.run.tell(policy.coped(to.run.data, stored, threshold=ROOM_INSTANCES))
 
     def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""

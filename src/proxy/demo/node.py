@@ -72,6 +72,7 @@ class DemoNode:
         require_called: bool = False,
         require_calling: Sequence[str] = (),
         maximum_pdu_size: int = 16384,
+        maximum_associations: int = 100,
     ) -> None:
         self.ae_title = ae_title
         self.node_id = node_id
@@ -88,7 +89,7 @@ class DemoNode:
         self._entity = AE(ae_title)
         self._entity.require_called_aet = require_called
         self._entity.require_calling_aet = [*require_calling]
-        self._entity.maximum_associations = 100
+        self._entity.maximum_associations = maximum_associations
         self._entity.maximum_pdu_size = maximum_pdu_size
         self._entity.acse_timeout = NEGOTIATION_S
         self._lock = threading.Lock()

@@ -80,6 +80,10 @@ class TurnYielded(Event, frozen=True):
     """The association is gone: between two instances, another delivery's turn came."""
 
 
+class NodeCrowded(Event, frozen=True):
+    """The node takes no association beside those that it has of ours: to be tried after them."""
+
+
 class InstanceStored(Event, frozen=True):
     """The node answered a C-STORE with success or a warning."""
 
@@ -451,6 +455,13 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             doc="One delivery serves both dispatches.",
         ),
         row(
+            "DLV-32",
+            STORING,
+            NodeCrowded,
+            WAITING,
+            doc="It has fewer turns at the node now; that is no failed attempt.",
+        ),
+        row(
             "DLV-29",
             WAITING,
             BackOffKept,
@@ -485,6 +496,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
         ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
+        ignore("DLV-98", ENDING, NodeCrowded, doc="As DLV-95."),
         ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
         ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
     ),

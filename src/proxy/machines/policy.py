@@ -17,6 +17,7 @@ Ending: TypeAlias = (
     | delivery.AttemptFailed
     | delivery.AttemptsExhausted
     | delivery.TurnYielded
+    | delivery.NodeCrowded
     | delivery.StoppedToGoOn
     | delivery.StoppedToHold
     | delivery.StoppedToCancel
@@ -106,7 +107,12 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
     """
     if isinstance(ending, delivery.AllStored | delivery.SomeRefused):
         return ending
-    own = delivery.AttemptFailed | delivery.AttemptsExhausted | delivery.TurnYielded
+    own = (
+        delivery.AttemptFailed
+        | delivery.AttemptsExhausted
+        | delivery.TurnYielded
+        | delivery.NodeCrowded
+    )
     return ending if isinstance(ending, own) and progress.stop is None else stopped(progress)
 
 
@@ -141,6 +147,21 @@ def node_failed(
     if failures < threshold:
         return node.NodeFailed(error)
     return node.BreakerTripped(error, full_jitter(failures - threshold + 1, interval, cap, chance))
+
+
+def congested(health: node.Health, *, in_use: int) -> node.NodeCongested | None:
+    """What it means that a node had no room while it had so many associations of ours.
+
+    None while more are in use than it is given since its last complaint: it is the same one.
+    """
+    return node.NodeCongested() if in_use <= health.associations else None
+
+
+def coped(health: node.Health, stored: int, *, threshold: int) -> node.NodeCoped | node.RoomProven:
+    """What it means that a node stored so many instances over one association, uncomplaining."""
+    if health.associations < health.ceiling and health.coped + stored >= threshold:
+        return node.RoomProven()
+    return node.NodeCoped(stored)
 
 
 def release(
