@@ -217,7 +217,9 @@ async def test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says() -> N
         configure(backend, [stuck, well])
         with fast_directory() as directory:
             limits = {"dispatches_per_node": 2}
-            async with a_house(directory, backend, limits=limits) as house:
+            async with a_house(
+                directory, backend, limits=limits, dicom={"retry_count": 100}
+            ) as house:
                 await house.configured()
                 stuck.script.delay_s = 60.0
                 for number in range(7):

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
-from proxy.dicom.dimse import Priority
+from proxy.dicom.dimse import C_STORE_RSP, Priority
 from proxy.dicom.storage import StoreInterrupted, StoreResult, store
 from proxy.errors import AssociationLost, InstanceUnusable
 from proxy.machines.failures import Remedy
@@ -565,18 +565,36 @@ async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path
             await store(association, instance, path)
         assert not association.established
         with pytest.raises(AssociationLost) as next_one:
-            association.begin()
+            association.begin(C_STORE_RSP)
     assert caught.value.code == "short"
     assert next_one.value.code == "local"
+
+
+async def test_a_response_that_comes_with_the_acceptance_ends_the_association(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        contexts = {n: (0, syntax) for n, syntax in (await peer.request()).items()}
+        early = node.data(node.pdv(node.command(node.response(0))))
+        await peer.send(node.accept(contexts), early)
+        assert await peer.until_end() == node.abort()
+
+    (proposals,) = plan([write_ct(path)])
+    async with scripted(script) as target:
+        with pytest.raises(AssociationLost) as caught:
+            async with associate(network, target, proposals, CLOCKS):
+                pytest.fail("it is no association to use")
+    assert caught.value.code == "protocol"
 
 
 async def test_a_response_nobody_asked_for_ends_the_association(
     network: TcpNetwork, path: Path
 ) -> None:
-    sent = trio.Event()
+    opened, sent = trio.Event(), trio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.accept_all()
+        await opened.wait()
         await peer.send(node.data(node.pdv(node.command(node.response(0)))))
         sent.set()
         assert await peer.until_end() == node.abort()
@@ -587,6 +605,7 @@ async def test_a_response_nobody_asked_for_ends_the_association(
         scripted(script) as target,
         associate(network, target, proposals, CLOCKS) as association,
     ):
+        opened.set()
         await sent.wait()
         await trio.sleep(0.01)
         with pytest.raises(StoreInterrupted) as caught:
@@ -596,7 +615,7 @@ async def test_a_response_nobody_asked_for_ends_the_association(
 
 
 def test_sending_needs_no_dicom_library() -> None:
-    question = "import sys, proxy.dicom.storage; print(*sys.modules)"
+    question = "import sys, proxy.dicom.find, proxy.dicom.storage; print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", question], capture_output=True, text=True, check=True
     )

@@ -39,6 +39,7 @@ from proxy.machines.delivery import (
     Followed,
     GiveUpRequested,
     HoldRequested,
+    InstanceFound,
     InstanceRefused,
     InstanceStored,
     NodeCrowded,
@@ -80,6 +81,7 @@ LEGAL = {
     "AttemptsExhausted": NO_LONGER_WAITING | ON_THE_WIRE,
     # only an association brings answers
     "InstanceStored": ON_THE_WIRE,
+    "InstanceFound": ON_THE_WIRE,
     "InstanceRefused": ON_THE_WIRE,
     "AllStored": ON_THE_WIRE,
     "SomeRefused": ON_THE_WIRE,
@@ -120,7 +122,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 23
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 24
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -148,6 +150,27 @@ async def test_a_refused_instance_fails_the_delivery_after_the_others(
         assert event == SomeRefused(error)
         given_up = replace(two, error=error)
         assert told(bench, event) == (FAILED, given_up, over(Outcome.FAILED, given_up))
+
+
+async def test_what_the_node_is_found_to_have_is_not_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(DELIVERY, SOME, STORING) as bench:
+        bench.run.data = replace(SOME, attempts=2, error="no answer came")
+        two = replace(bench.run.data, files_stored=2, attempts=0)
+        assert told(bench, InstanceFound()) == (STORING, two, [Advanced(two)])
+        three = replace(two, files_stored=3)
+        assert told(bench, InstanceStored()) == (STORING, three, [Advanced(three)])
+        assert told(bench, policy.settled(three))[0] is COMPLETED
+
+
+@pytest.mark.parametrize("state", ENDING)
+async def test_found_in_the_instant_of_a_stop_counts(
+    state: DeliveryState, autojump_clock: MockClock
+) -> None:
+    async with running(DELIVERY, SOME, state) as bench:
+        more = replace(bench.run.data, files_stored=bench.run.data.files_stored + 1)
+        assert told(bench, InstanceFound()) == (state, more, [Advanced(more)])
 
 
 async def test_what_another_dispatch_brings_is_counted_and_told(autojump_clock: MockClock) -> None:
@@ -462,7 +485,7 @@ class DeliveryWalk(Walk):
         if not isinstance(event, BackOffKept):
             assert after.attempts <= before.attempts + 1
             if after.attempts < before.attempts:
-                assert isinstance(event, InstanceStored)
+                assert isinstance(event, InstanceStored | InstanceFound)
         if step.after is not self.state:
             self.moved(event, step)
         if before.stop is Purpose.CANCEL and step.after not in OVER:

@@ -1,17 +1,22 @@
 """The activities of a delivery: waiting for its turn, storing the instances, settling a stop."""
 
+# Longer than other modules: one attempt, from its turn to its last word, is read in one go.
+
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import trio
 
+from proxy.activities.asking import Asking
 from proxy.activities.node import fault_of
 from proxy.activities.target import clocks_for, repush_for, target_for
 from proxy.dicom.association import Association, associate
-from proxy.dicom.contexts import plan
+from proxy.dicom.contexts import MAX_CONTEXTS, plan
+from proxy.dicom.find import FIND
 from proxy.dicom.pdu import Proposal
 from proxy.dicom.storage import StoreResult, store
 from proxy.errors import InstanceUnusable, NodeError
@@ -44,6 +49,7 @@ class DeliveryActivities:
         self._tries: Counter[Instance] = Counter()
         self._unanswered: set[Instance] | None = None
         self._asked = at.node.node.identity
+        self._asking = Asking(site, dispatch, at)
         self._complained = False
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
@@ -138,16 +144,18 @@ class DeliveryActivities:
             for _ in range(changed):
                 run.tell(delivery.InstanceRefused(CHANGED))
         to_send = await ledger.to_send(dispatch_id, configured.node_id)
+        in_doubt = await self._asking.in_doubt()
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
         self._unanswered = set(to_send)
-        for number, proposals in enumerate(plan(to_send)):
+        for number, proposals in enumerate(plan(to_send, MAX_CONTEXTS - bool(in_doubt))):
             if number and not self._at.goes_on():
                 return delivery.TurnYielded()
             offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
             part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
             try:
-                ending = await self._send(run, proposals, part)
+                doubtful = [instance for instance in part if instance in in_doubt]
+                ending = await self._send(run, proposals, part, doubtful)
             except NodeError as error:
                 return self._after_error(run, error)
             if ending is not None:
@@ -161,7 +169,11 @@ class DeliveryActivities:
         return policy.settled(run.data)
 
     async def _send(
-        self, run: DeliveryRun, proposals: Sequence[Proposal], part: Sequence[Instance]
+        self,
+        run: DeliveryRun,
+        proposals: Sequence[Proposal],
+        part: Sequence[Instance],
+        in_doubt: Sequence[Instance],
     ) -> Ending | None:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
@@ -169,12 +181,15 @@ class DeliveryActivities:
         self._asked = to.node.identity
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
+                offered = [*proposals, FIND] if in_doubt else proposals
                 association = await stack.enter_async_context(
-                    associate(self._site.network, target, proposals, clocks)
+                    associate(self._site.network, target, offered, clocks)
                 )
+                to.run.tell(node.NodeAnswered())
+                await self._asking.ask(association, in_doubt, partial(self._found, run))
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
-            to.run.tell(node.NodeAnswered())
+            part = [each for each in part if each in (self._unanswered or ())]
             for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
@@ -186,6 +201,13 @@ class DeliveryActivities:
                 if self._unanswered:
                     self._unanswered.discard(instance)
         return None
+
+    def _found(self, run: DeliveryRun, instance: Instance) -> None:
+        """Count what the node says it has; it may have it with whatever content."""
+        self._note(instance, InstanceState.STORED)
+        run.tell(delivery.InstanceFound())
+        if self._unanswered:
+            self._unanswered.discard(instance)
 
     async def _store(
         self, run: DeliveryRun, association: Association, instance: Instance

@@ -22,13 +22,14 @@ CLASS_REFUSED, SYNTAX_REFUSED = 3, 4
 ECHO = Proposal(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 
 
-def plan(instances: Iterable[Instance]) -> list[tuple[Proposal, ...]]:
-    """What to propose for ``instances``, in their order: one tuple for each association needed."""
+def plan(instances: Iterable[Instance], limit: int = MAX_CONTEXTS) -> list[tuple[Proposal, ...]]:
+    """What to propose for ``instances``, in their order: one tuple for each association needed.
+
+    Each has up to ``limit`` contexts.
+    """
     pairs = dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in instances)
     proposals = [Proposal(sop_class, (syntax,)) for sop_class, syntax in pairs]
-    return [
-        tuple(proposals[at : at + MAX_CONTEXTS]) for at in range(0, len(proposals), MAX_CONTEXTS)
-    ]
+    return [tuple(proposals[at : at + limit]) for at in range(0, len(proposals), limit)]
 
 
 class Contexts:

@@ -413,7 +413,7 @@ FAILURES: tuple[Failure, ...] = (
         ("unknown",),
         Remedy.ASK_NODE,
         "Everything was sent and no answer came",
-        "Nothing; the node is asked, or the object is sent again.",
+        "Nothing; the node is asked for it (C-FIND) where it offers that, else it is sent again.",
         "PS3.4 section C.4.1",
     ),
     _local(
