@@ -13,7 +13,6 @@ import msgspec
 from proxy.dicom.pdu import Pdv
 
 VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 MAX_COMMAND_BYTES = 65536
 
 C_STORE_RSP = 0x8001
