@@ -25,6 +25,7 @@ from proxy.machines.failures import (
     classify_context,
     classify_local,
     classify_store,
+    unusable,
 )
 from proxy.model import Instance
 from proxy.wire import Buffer, Network
@@ -144,6 +145,7 @@ async def _send(
     association.sent_whole = True
     response = await association.response(instance.size - instance.offset)
     _insist(association, response, dimse.C_STORE_RSP, message_id, instance.sop_instance_uid)
+    association.sent_whole = False
     return response
 
 
@@ -178,7 +180,7 @@ def _open(path: Path, instance: Instance) -> Iterator[int]:
         file = os.open(path, os.O_RDONLY)
     try:
         if os.fstat(file).st_size < instance.size:
-            raise _unusable("short")
+            raise unusable("short")
         yield file
     finally:
         os.close(file)
@@ -212,7 +214,7 @@ def _read(file: int, into: memoryview, at: int) -> None:
         while into:
             count = os.preadv(file, [into], at)
             if count == 0:
-                raise _unusable("short")
+                raise unusable("short")
             into = into[count:]
             at += count
 
@@ -222,9 +224,4 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unusable("read") from error
-
-
-def _unusable(code: str) -> InstanceUnusable:
-    failure = classify_local(code)
-    return InstanceUnusable(code, failure.sentence, hint=failure.hint)
+        raise unusable("read") from error

@@ -3,7 +3,7 @@
 Objects come first and rows second when something is taken in; rows go first and objects second
 when something is deleted. So whatever is interrupted leaves at most objects that no row refers
 to, and those go at once, or at the next start with :meth:`LocalPacs.janitor`. The supervisor
-calls this; it reads no DICOM and sends nothing.
+calls this; it sends nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import trio
 from proxy.ledger import Answer, Deleted, Ledger
 from proxy.model import Entity, Instance
 from proxy.offload import Offload
+from proxy.pacs.convert import convert
 from proxy.pacs.objects import Objects
 
 CHUNK = 256
@@ -65,6 +66,33 @@ class LocalPacs:
         finally:
             with trio.move_on_after(CLEAN_UP_S, shield=True):
                 await self._offload(self._objects.clear_staging, dispatch_id)
+
+    @asynccontextmanager
+    async def converted(
+        self, instance: Instance, transfer_syntax_uid: str
+    ) -> AsyncIterator[tuple[Path, Instance]]:
+        """Lend a copy of an instance in another transfer syntax; it is removed at the end.
+
+        A cancellation ends the conversion between two blocks. Raises what
+        :func:`proxy.pacs.convert.convert` does.
+        """
+        copy = await self._offload(self._objects.new_copy)
+        path = self.path(instance)
+        try:
+            yield (
+                copy,
+                await self._offload(
+                    convert,
+                    path,
+                    instance,
+                    transfer_syntax_uid,
+                    copy,
+                    trio.from_thread.check_cancelled,
+                ),
+            )
+        finally:
+            with trio.move_on_after(CLEAN_UP_S, shield=True):
+                await self._offload(self._objects.discard_copy, copy)
 
     async def take_in(
         self,
