@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 import trio
 
 from proxy.activities.node import fault_of
+from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, target_for
-from proxy.dicom.association import Association, associate
+from proxy.dicom.association import associate
 from proxy.dicom.contexts import plan
 from proxy.dicom.pdu import Proposal
-from proxy.dicom.storage import StoreResult, store
+from proxy.dicom.storage import StoreResult
 from proxy.errors import InstanceUnusable, NodeError
 from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
@@ -168,36 +169,39 @@ class DeliveryActivities:
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
             to.run.tell(node.NodeAnswered())
+            storing = Storing(self._site, run, association)
+            stack.callback(storing.log, to.id)
             for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
                 if number and not self._at.goes_on():
                     return delivery.TurnYielded()
-                ending = await self._store(run, association, instance)
+                ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
                 if self._unanswered:
                     self._unanswered.discard(instance)
         return None
 
-    async def _store(
-        self, run: DeliveryRun, association: Association, instance: Instance
-    ) -> Ending | None:
+    async def _store(self, run: DeliveryRun, storing: Storing, instance: Instance) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
         self._note(instance, InstanceState.SENDING)
         self._tries[instance] += 1
         try:
-            result = await store(association, instance, self._site.pacs.path(instance))
+            result = await storing.store(instance)
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
-            if association.established:
+            if storing.association.established:
                 run.tell(delivery.InstanceRefused(str(error)))
                 return None  # deleted while it waited, or lost: the counts will tell
             return self._failed(run, str(error), retryable=True)
         except BaseException:
-            sent = association.sent_whole
+            sent = storing.association.sent_whole
             self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)
             raise
+        if result is None:
+            self._note(instance, InstanceState.PLANNED)
+            return policy.stopped(run.data)
         return self._answered(run, instance, result)
 
     def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
