@@ -142,6 +142,7 @@ async def test_several_instances_over_one_association(network: TcpNetwork, tmp_p
             await store(association, instance, path)
             for instance, path in zip(instances, paths, strict=True)
         ]
+        assert not association.sent_whole, "of what is answered nothing is unknown"
     assert [result.status for result in results] == [0, 0xA700, 0, 0xB007, 0]
 
 

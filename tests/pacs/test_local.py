@@ -326,7 +326,7 @@ async def test_a_cancelled_conversion_ends_at_once_and_leaves_nothing(tmp_path: 
     async with a_large_instance(tmp_path) as (site, held), trio.open_nursery() as nursery:
 
         async def use() -> None:
-            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN):
+            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN, 0):
                 pytest.fail("the conversion was not cancelled")
 
         nursery.start_soon(use)
@@ -339,7 +339,7 @@ async def test_a_cancelled_conversion_ends_at_once_and_leaves_nothing(tmp_path: 
     assert copies_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", ["done", "error", "cancelled", "refused", "missing"])
+@pytest.mark.parametrize("how", ["done", "error", "cancelled", "refused", "missing", "full"])
 async def test_a_copy_is_there_for_as_long_as_it_is_lent(tmp_path: Path, how: str) -> None:
     async with a_large_instance(tmp_path) as (site, large):
         data = PIXELS[:8] + b"\2\0\0\0ab"
@@ -347,11 +347,20 @@ async def test_a_copy_is_there_for_as_long_as_it_is_lent(tmp_path: Path, how: st
         site.objects.path(HASH).write_bytes(b"?" * len(data) if how == "refused" else data)
         if how == "missing":
             site.objects.remove([HASH])
-        outcome = {"error": KeyError, "refused": NotConverted, "missing": InstanceUnusable}
+        outcome = {
+            "error": KeyError,
+            "refused": NotConverted,
+            "missing": InstanceUnusable,
+            "full": NotConverted,
+        }
+        reserve = 1 << 62 if how == "full" else 0
         with trio.CancelScope() as scope, ExitStack() as stack:
             if how in outcome:
                 stack.enter_context(pytest.raises(outcome[how]))
-            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN) as (copy, converted):
+            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN, reserve) as (
+                copy,
+                converted,
+            ):
                 assert copies_in(tmp_path) == [copy]
                 assert copy.read_bytes() == PIXELS[:4] + b"\2\0\0\0ab"
                 assert (converted.size, converted.offset) == (10, 0)

@@ -20,6 +20,7 @@ class Storing:
     def __init__(self, site: Site, run: DeliveryRun, association: Association) -> None:
         self.association = association
         self._pacs = site.pacs
+        self._reserve_bytes = site.archive_limits.reserve_bytes
         self._run = run
         self._converted = 0
 
@@ -39,14 +40,14 @@ class Storing:
 
     async def _store_converted(self, instance: Instance, syntax: str) -> StoreResult | None:
         async with AsyncExitStack() as stack:
-            with self._run.only_in(DeliveryState.STORING) as converting:
+            with self._run.only_in(DeliveryState.STORING):
                 try:
                     path, converted = await stack.enter_async_context(
-                        self._pacs.converted(instance, syntax)
+                        self._pacs.converted(instance, syntax, self._reserve_bytes)
                     )
                 except NotConverted as error:
                     return StoreResult(classify_local(error.code))
-            if converting.cancelled_caught:
+            if self._run.state is not DeliveryState.STORING:
                 return None
             result = await store(self.association, converted, path)
             self._converted += 1

@@ -469,7 +469,7 @@ FAILURES: tuple[Failure, ...] = (
         "copy",
         Remedy.RETRY_LATER,
         "The node wants the object in another transfer syntax, and the copy could not be written",
-        "Check this host's disk.",
+        "Free disk space on this host: more than limits.reserve_gb must be left.",
         source="PS3.5 section 10.1",
     ),
     _local(

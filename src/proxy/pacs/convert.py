@@ -75,8 +75,8 @@ def convert(
     """Write the data set of the file at ``path`` to ``copy``, in Implicit or Explicit VR LE.
 
     What is returned describes the copy, which has no file meta group. ``checkpoint`` is called
-    between blocks and may raise to cancel. Group lengths (gggg,0000) are left out: they would be
-    wrong, and are retired (PS3.5 7.2).
+    between blocks and may raise, to cancel or as a full disk does. Group lengths (gggg,0000) are
+    left out: they would be wrong, and are retired (PS3.5 7.2).
 
     Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that is not what it was.
     """

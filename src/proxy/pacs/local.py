@@ -8,6 +8,8 @@ calls this; it sends nothing.
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -69,27 +71,25 @@ class LocalPacs:
 
     @asynccontextmanager
     async def converted(
-        self, instance: Instance, transfer_syntax_uid: str
+        self, instance: Instance, transfer_syntax_uid: str, reserve_bytes: int
     ) -> AsyncIterator[tuple[Path, Instance]]:
         """Lend a copy of an instance in another transfer syntax; it is removed at the end.
 
-        A cancellation ends the conversion between two blocks. Raises what
-        :func:`proxy.pacs.convert.convert` does.
+        A cancellation ends the conversion between two blocks, and so does a disk with less than
+        ``reserve_bytes`` free. Raises what :func:`proxy.pacs.convert.convert` does.
         """
         copy = await self._offload(self._objects.new_copy)
-        path = self.path(instance)
+
+        def checkpoint() -> None:
+            trio.from_thread.check_cancelled()
+            if shutil.disk_usage(copy.parent).free < reserve_bytes:
+                raise OSError(errno.ENOSPC, "the reserve is not touched")
+
         try:
-            yield (
-                copy,
-                await self._offload(
-                    convert,
-                    path,
-                    instance,
-                    transfer_syntax_uid,
-                    copy,
-                    trio.from_thread.check_cancelled,
-                ),
+            converted = await self._offload(
+                convert, self.path(instance), instance, transfer_syntax_uid, copy, checkpoint
             )
+            yield copy, converted
         finally:
             with trio.move_on_after(CLEAN_UP_S, shield=True):
                 await self._offload(self._objects.discard_copy, copy)
