@@ -133,7 +133,7 @@ async def test_several_instances_over_one_association(network: TcpNetwork, tmp_p
     paths = [tmp_path / str(n) for n in range(5)]
     instances = [write_ct(path, 2 * n) for n, path in enumerate(paths, 1)]
     (proposals,) = plan(instances)
-    assert len(proposals) == 1
+    assert len(proposals) == 2, "their own syntax, and what they can be converted to"
     async with (
         scripted(answering(0, 0xA700, 0, 0xB007, 0)) as target,
         associate(network, target, proposals, CLOCKS) as association,
@@ -142,6 +142,7 @@ async def test_several_instances_over_one_association(network: TcpNetwork, tmp_p
             await store(association, instance, path)
             for instance, path in zip(instances, paths, strict=True)
         ]
+        assert not association.sent_whole, "of what is answered nothing is unknown"
     assert [result.status for result in results] == [0, 0xA700, 0, 0xB007, 0]
 
 
@@ -210,9 +211,9 @@ async def test_an_instance_whose_context_is_refused_is_not_sent(
 
     async def script(peer: Peer) -> None:
         proposed = await peer.request()
-        await peer.send(node.accept({1: (4, ""), 3: (0, proposed[3])}))
+        await peer.send(node.accept({1: (4, ""), 3: (4, ""), 5: (0, proposed[5])}))
         await peer.message()
-        await peer.send(node.data(node.pdv(node.command(node.response(0)), context_id=3)))
+        await peer.send(node.data(node.pdv(node.command(node.response(0)), context_id=5)))
         await peer.finish()
 
     (proposals,) = plan(instances)

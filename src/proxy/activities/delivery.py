@@ -1,7 +1,5 @@
 """The activities of a delivery: waiting for its turn, storing the instances, settling a stop."""
 
-# Longer than other modules: one attempt, from its turn to its last word, is read in one go.
-
 from __future__ import annotations
 
 from collections import Counter
@@ -12,13 +10,14 @@ from functools import partial
 import trio
 
 from proxy.activities.asking import Asking
-from proxy.activities.node import fault_of
+from proxy.activities.node import cope, crowd, fault_of
+from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, target_for
-from proxy.dicom.association import Association, associate
+from proxy.dicom.association import associate
 from proxy.dicom.contexts import MAX_CONTEXTS, plan
 from proxy.dicom.find import FIND
 from proxy.dicom.pdu import Proposal
-from proxy.dicom.storage import StoreResult, store
+from proxy.dicom.storage import StoreResult
 from proxy.errors import InstanceUnusable, NodeError
 from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
@@ -33,8 +32,6 @@ from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """Why an instance is not sent that the node has with another content."""
-ROOM_INSTANCES = 100
-"""After so many without complaint a node that complained is given one association more."""
 DUPLICATE = 0x0111
 """The node has an instance of this UID, with whatever content (PS3.7 C.5.11)."""
 
@@ -82,7 +79,7 @@ class DeliveryActivities:
             run.tell(delivery.TurnGranted())
             return
         if to.run.state not in OPEN:
-            run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
+            run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
             return
         dispatch_id = self._dispatch.dispatch_id
         self._at.turn = await to.slots.take(
@@ -125,7 +122,7 @@ class DeliveryActivities:
             ending = await self._attempt(run)
         finally:
             if not self._complained:
-                self._coped(run.data.files_stored - had)
+                cope(self._at.node, run.data.files_stored - had)
             self._at.give_back_turn()
         run.tell(policy.last_word(run.data, ending))
 
@@ -190,12 +187,14 @@ class DeliveryActivities:
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
             part = [each for each in part if each in (self._unanswered or ())]
+            storing = Storing(self._site, run, association)
+            stack.callback(storing.log, to.node_id)
             for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
                 if number and not self._at.goes_on():
                     return delivery.TurnYielded()
-                ending = await self._store(run, association, instance)
+                ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
                 if self._unanswered:
@@ -209,47 +208,46 @@ class DeliveryActivities:
         if self._unanswered:
             self._unanswered.discard(instance)
 
-    async def _store(
-        self, run: DeliveryRun, association: Association, instance: Instance
-    ) -> Ending | None:
+    async def _store(self, run: DeliveryRun, storing: Storing, instance: Instance) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
         self._note(instance, InstanceState.SENDING)
         self._tries[instance] += 1
         try:
-            result = await store(association, instance, self._site.pacs.path(instance))
+            result = await storing.store(instance)
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
-            if association.established:
+            if storing.association.established:
                 run.tell(delivery.InstanceRefused(str(error)))
                 return None  # deleted while it waited, or lost: the counts will tell
-            return self._failed(run, str(error), retryable=True)
+            return self._failed(run, str(error))
         except BaseException:
-            sent = association.sent_whole
+            sent = storing.association.sent_whole
             self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)
             raise
+        if result is None:
+            self._note(instance, InstanceState.PLANNED)
+            return policy.stopped(run.data)
         return self._answered(run, instance, result)
 
     def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
         """Note the node's answer in the ledger before the machine, hence ITH, hears of it."""
         sentence = result.failure.in_full
         match result.failure.remedy:
-            case Remedy.STORED:
-                self._note(instance, InstanceState.STORED, result)
-                run.tell(delivery.InstanceStored())
-            case Remedy.STORED_WITH_WARNING:
-                self._note(instance, InstanceState.STORED_WITH_WARNING, result)
+            case Remedy.STORED | Remedy.STORED_WITH_WARNING as remedy:
+                self._note(instance, InstanceState[remedy.name], result)
                 run.tell(delivery.InstanceStored())
             case Remedy.NEVER | Remedy.OTHER_SYNTAX:
                 self._note(instance, InstanceState.REFUSED, result)
                 run.tell(delivery.InstanceRefused(sentence))
             case Remedy.ASK_NODE:
                 self._note(instance, InstanceState.UNKNOWN, result)
-                return self._failed(run, sentence, retryable=True)
+                return self._failed(run, sentence)
             case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
                 self._note(instance, InstanceState.PLANNED, result)
                 if result.failure.remedy is Remedy.FEWER_ASSOCIATIONS:
-                    self._crowded()
-                return self._failed(run, sentence, retryable=True)
+                    self._complained = True
+                    crowd(self._at.node)
+                return self._failed(run, sentence, result.failure.remedy)
         return None
 
     def _note(
@@ -271,27 +269,15 @@ class DeliveryActivities:
         remedy = classify_error(error).remedy
         log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
         if remedy is Remedy.FEWER_ASSOCIATIONS:
-            self._crowded()
+            self._complained = True
+            crowd(to)
             if to.slots.taken > 1:
                 return delivery.NodeCrowded()
-        else:
+        elif remedy is not Remedy.RETRY_NOW:
             to.run.tell(fault_of(self._site, to.run, error.in_full))
-        return self._failed(run, error.in_full, retryable=remedy is not Remedy.NEVER)
+        return self._failed(run, error.in_full, remedy)
 
-    def _crowded(self) -> None:
-        """Have the node given fewer associations at a time."""
-        self._complained = True
-        to = self._at.node
-        fewer = policy.congested(to.run.data, in_use=to.slots.taken)
-        if fewer is not None:
-            to.run.tell(fewer)
-
-    def _coped(self, stored: int) -> None:
-        """Count for the node what it stored over one association without complaint."""
-        to = self._at.node
-        to.run.tell(policy.coped(to.run.data, stored, threshold=ROOM_INSTANCES))
-
-    def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:
+    def _failed(self, run: DeliveryRun, error: str, remedy: Remedy = Remedy.RETRY_LATER) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
         if run.data.stop is not None:
             return policy.stopped(run.data)
@@ -300,7 +286,7 @@ class DeliveryActivities:
         return policy.after_attempt(
             run.data,
             error,
-            retryable=retryable,
+            remedy,
             retry_count=dicom.retry_count if count is None else count,
             retry_delay=dicom.retry_delay_seconds if delay is None else delay,
             retry_max=dicom.retry_max_seconds,

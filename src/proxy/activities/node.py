@@ -16,6 +16,8 @@ from proxy.work import NodeAtWork, NodeRun, Site
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
+ROOM_INSTANCES = 100
+"""After so many without complaint a node that complained is given one association more."""
 
 
 class NodeActivities:
@@ -98,3 +100,15 @@ def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.Bre
         cap=site.settings.dicom.retry_max_seconds,
         chance=site.chance(),
     )
+
+
+def crowd(at: NodeAtWork) -> None:
+    """Have a node that complained given fewer associations at a time."""
+    fewer = policy.congested(at.run.data, in_use=at.slots.taken)
+    if fewer is not None:
+        at.run.tell(fewer)
+
+
+def cope(at: NodeAtWork, stored: int) -> None:
+    """Count for a node what it stored over one association without complaint."""
+    at.run.tell(policy.coped(at.run.data, stored, threshold=ROOM_INSTANCES))

@@ -73,8 +73,8 @@ async def associate(
 class Association(Provider):
     """An association at work; get one from :func:`associate`.
 
-    ``sent_whole`` tells, after an error or a cancellation, whether the last byte of the latest
-    message was handed to the kernel: where it was not, the node cannot have stored it.
+    ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
+    has no answer was handed to the kernel: where it was not, the node cannot have stored it.
     ``buffer`` is for reading data sets, in blocks of some whole fragments.
     """
 

@@ -15,7 +15,6 @@ import msgspec
 from proxy.dicom.pdu import Pdv
 
 VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 MAX_SET_BYTES = 65536
 """The longest command set or identifier that is read."""
 

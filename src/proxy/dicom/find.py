@@ -10,9 +10,9 @@ import trio
 
 from proxy.dicom import dimse
 from proxy.dicom.association import Association
-from proxy.dicom.dimse import IMPLICIT_VR_LITTLE_ENDIAN, InvalidMessage
+from proxy.dicom.dimse import InvalidMessage
 from proxy.dicom.pdu import Proposal
-from proxy.model import Instance
+from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 FIND = Proposal(STUDY_ROOT_FIND, (IMPLICIT_VR_LITTLE_ENDIAN,))

@@ -25,6 +25,7 @@ from proxy.machines.failures import (
     classify_context,
     classify_local,
     classify_store,
+    unusable,
 )
 from proxy.model import Instance
 from proxy.wire import Network
@@ -140,6 +141,7 @@ async def _send(
     (response,) = await association.responses(instance.size - instance.offset)
     if response.sop_instance_uid not in {"", instance.sop_instance_uid}:
         raise association.give_up("protocol")
+    association.sent_whole = False
     return response
 
 
@@ -150,7 +152,7 @@ def _open(path: Path, instance: Instance) -> Iterator[int]:
         file = os.open(path, os.O_RDONLY)
     try:
         if os.fstat(file).st_size < instance.size:
-            raise _unusable("short")
+            raise unusable("short")
         yield file
     finally:
         os.close(file)
@@ -184,7 +186,7 @@ def _read(file: int, into: memoryview, at: int) -> None:
         while into:
             count = os.preadv(file, [into], at)
             if count == 0:
-                raise _unusable("short")
+                raise unusable("short")
             into = into[count:]
             at += count
 
@@ -194,9 +196,4 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unusable("read") from error
-
-
-def _unusable(code: str) -> InstanceUnusable:
-    failure = classify_local(code)
-    return InstanceUnusable(code, failure.sentence, hint=failure.hint)
+        raise unusable("read") from error

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.failure_table import Remedy
 
 Ending: TypeAlias = (
     delivery.AllStored
@@ -38,16 +39,18 @@ def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
 def after_attempt(
     progress: Progress,
     error: str,
+    remedy: Remedy,
     *,
-    retryable: bool,
     retry_count: int,
     retry_delay: float,
     retry_max: float,
     chance: float,
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
-    """What a failed attempt to deliver means: another one later, or the end."""
-    if not retryable or progress.attempts >= retry_count:
+    """What a failed attempt to deliver means: another one at once or later, or the end."""
+    if remedy is Remedy.NEVER or progress.attempts >= retry_count:
         return delivery.AttemptsExhausted(error)
+    if remedy is Remedy.RETRY_NOW:
+        return delivery.AttemptFailed(error, 0.0)
     wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, chance)
     return delivery.AttemptFailed(error, wait)
 
