@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
+from io import BytesIO
 
 import pytest
 import trio
+from pynetdicom import dsutils
 
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
+from tests.dicom.scripted import RELEASE_RQ, Peer, command, data, pdv, response
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, offer, some_nodes, uids
 
@@ -123,3 +127,55 @@ async def test_no_more_associations_than_turns(house: House, node: DemoNode) -> 
     for order in orders:
         assert (await house.over(order))["status"] == "completed"
     await house.idle()
+
+
+C_STORE_RQ = 0x0001
+
+
+class Releasing:
+    """A node that takes three instances over an association, then asks for its release."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+        self.associations = 0
+
+    async def talk(self, stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        await peer.accept_all()
+        self.associations += 1
+        for message_id in (1, 2, 3):
+            sent = await peer.command_or_release()
+            if sent is None:
+                break
+            request = dsutils.decode(BytesIO(sent), is_implicit_vr=True, is_little_endian=True)
+            if request.CommandField == C_STORE_RQ:
+                self.stored.append(request.AffectedSOPInstanceUID)
+            # what was sent as the release came is asked for: C-FIND finds nothing
+            kind = request.CommandField | 0x8000
+            await peer.send(data(pdv(command(response(0, message_id, kind=kind)))))
+        else:
+            await peer.send(RELEASE_RQ)
+            await peer.until_end()
+
+
+async def test_a_node_that_releases_early_is_gone_on_with_at_once() -> None:
+    node = Releasing()
+    with fast_directory() as directory:
+        async with DemoBackend().running() as backend, trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(
+                partial(trio.serve_tcp, host="127.0.0.1"), node.talk, 0
+            )
+            port = listener.socket.getsockname()[1]
+            configure(backend, [frames.rest_node("a", "NODE", "127.0.0.1", port)])
+            instances = offer(backend, slices=10)
+            patient = {"retry_delay_seconds": 3600.0, "retry_max_seconds": 3600.0, "retry_count": 1}
+            async with a_house(directory, backend, dicom=patient) as house:
+                await house.configured()
+                await house.online()
+                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+                ending = await house.over(order, "a")
+                assert (ending["status"], ending["files_sent"]) == ("completed", 10)
+                assert sorted(node.stored) == sorted(uids(instances))
+                assert node.associations >= 5  # one to ask, four to store
+                assert house.site.nodes["a"].run.data.failures == 0
+            nursery.cancel_scope.cancel("the test is over")

@@ -127,6 +127,22 @@ class Peer:
                     last.add(control & 1)
         return parts[1], parts[0]
 
+    async def command_or_release(self) -> bytes | None:
+        """Read one message and return its command set; answer a request for release with None."""
+        parts = {1: b"", 0: b""}
+        while True:
+            kind, body = await self.pdu()
+            if kind == 5:
+                await self.send(RELEASE_RP)
+                return None
+            length, _, control = struct.unpack_from(">IBB", body)
+            assert length + 4 == len(body)
+            parts[control & 1] += body[6:]
+            # (0000,0800) is 0101H where no data set follows
+            has_data = b"\x00\x00\x00\x08\x02\x00\x00\x00\x01\x01" not in parts[1]
+            if control == 2 or (control == 3 and not has_data):
+                return parts[1]
+
     def read_ahead(self, chunk: bytes | bytearray) -> None:
         """Keep what a script has read from the stream itself."""
         self._unread += chunk

@@ -38,9 +38,9 @@ class Asking:
         self,
         association: Association,
         in_doubt: Sequence[Instance],
-        found: Callable[[Instance], None],
+        settle: Callable[[Instance, bool], None],
     ) -> None:
-        """Ask for one after the other, and call ``found`` for each the node says it has.
+        """Ask for one after the other; ``settle`` is told of each whether the node has it.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
@@ -49,9 +49,9 @@ class Asking:
         count = 0
         try:
             for instance in in_doubt:
-                if await find(association, instance):
-                    found(instance)
-                    count += 1
+                is_there = await find(association, instance)
+                settle(instance, is_there)
+                count += is_there
         except AssociationLost:
             self._has_left = True
             raise

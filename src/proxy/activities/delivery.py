@@ -12,7 +12,7 @@ import trio
 from proxy.activities.asking import Asking
 from proxy.activities.node import cope, crowd, fault_of
 from proxy.activities.storing import Storing
-from proxy.activities.target import clocks_for, repush_for, target_for
+from proxy.activities.target import clocks_for, repush_for, retries_for, target_for
 from proxy.dicom.association import associate
 from proxy.dicom.contexts import MAX_CONTEXTS, plan
 from proxy.dicom.find import FIND
@@ -32,8 +32,6 @@ from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """Why an instance is not sent that the node has with another content."""
-DUPLICATE = 0x0111
-"""The node has an instance of this UID, with whatever content (PS3.7 C.5.11)."""
 
 
 class DeliveryActivities:
@@ -183,7 +181,7 @@ class DeliveryActivities:
                     associate(self._site.network, target, offered, clocks)
                 )
                 to.run.tell(node.NodeAnswered())
-                await self._asking.ask(association, in_doubt, partial(self._found, run))
+                await self._asking.ask(association, in_doubt, partial(self._settle_doubt, run))
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
             part = [each for each in part if each in (self._unanswered or ())]
@@ -197,14 +195,19 @@ class DeliveryActivities:
                 ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
-                if self._unanswered:
-                    self._unanswered.discard(instance)
+                self._is_answered(instance)
         return None
 
-    def _found(self, run: DeliveryRun, instance: Instance) -> None:
-        """Count what the node says it has; it may have it with whatever content."""
+    def _settle_doubt(self, run: DeliveryRun, instance: Instance, is_there: bool) -> None:
+        """Count what the node says it has, with whatever content; the rest is sent again."""
+        if not is_there:
+            self._note(instance, InstanceState.PLANNED)
+            return
         self._note(instance, InstanceState.STORED)
         run.tell(delivery.InstanceFound())
+        self._is_answered(instance)
+
+    def _is_answered(self, instance: Instance) -> None:
         if self._unanswered:
             self._unanswered.discard(instance)
 
@@ -260,7 +263,7 @@ class DeliveryActivities:
             state,
             result.status if result else None,
             result.comment if result else None,
-            confirmed_by=self._asked if result and _confirms(state, result) else None,
+            confirmed_by=self._asked if result and result.confirms_content else None,
         )
 
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
@@ -281,20 +284,14 @@ class DeliveryActivities:
         """What a failed attempt means; a stop is stronger than a retry."""
         if run.data.stop is not None:
             return policy.stopped(run.data)
-        dicom, configured = self._site.settings.dicom, self._at.node.node
-        count, delay = configured.retry_count, configured.retry_delay
+        dicom = self._site.settings.dicom
+        count, delay = retries_for(dicom, self._at.node.node)
         return policy.after_attempt(
             run.data,
             error,
             remedy,
-            retry_count=dicom.retry_count if count is None else count,
-            retry_delay=dicom.retry_delay_seconds if delay is None else delay,
+            retry_count=count,
+            retry_delay=delay,
             retry_max=dicom.retry_max_seconds,
             chance=self._site.chance(),
         )
-
-
-def _confirms(state: InstanceState, result: StoreResult) -> bool:
-    """Whether the node says that it has this very content."""
-    stored = state in {InstanceState.STORED, InstanceState.STORED_WITH_WARNING}
-    return stored and result.status != DUPLICATE

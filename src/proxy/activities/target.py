@@ -31,6 +31,15 @@ def clocks_for(dicom: DicomSettings, node: Node) -> Clocks:
     )
 
 
+def retries_for(dicom: DicomSettings, node: Node) -> tuple[int, float]:
+    """How many attempts follow the first, and the seconds before the first of them."""
+    count, delay = node.retry_count, node.retry_delay
+    return (
+        dicom.retry_count if count is None else count,
+        dicom.retry_delay_seconds if delay is None else delay,
+    )
+
+
 def repush_for(dispatch: DispatchSettings, node: Node) -> Repush:
     """What is sent of what the node has confirmed before."""
     return node.repush or dispatch.repush

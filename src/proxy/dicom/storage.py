@@ -22,6 +22,7 @@ from proxy.dicom.pdu import fragments
 from proxy.errors import AssociationLost, InstanceUnusable, NodeError
 from proxy.machines.failures import (
     Failure,
+    Remedy,
     classify_context,
     classify_local,
     classify_store,
@@ -46,6 +47,15 @@ class StoreResult(msgspec.Struct, frozen=True):
     comment: str = ""
     error_id: int | None = None
     offending_elements: tuple[str, ...] = ()
+
+    @property
+    def confirms_content(self) -> bool:
+        """Whether the node says that it has this very content, and not only an instance so named.
+
+        0111H, duplicate SOP instance, is about the UID (PS3.7 section C.5.11).
+        """
+        stored = self.failure.remedy in {Remedy.STORED, Remedy.STORED_WITH_WARNING}
+        return stored and self.status != 0x0111
 
 
 class StoreInterrupted(AssociationLost):
