@@ -11,19 +11,20 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 import trio
+from pydicom.uid import ImplicitVRLittleEndian
 
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import Json
-from proxy.demo.node import DemoNode
+from proxy.demo.node import EVERY_TRANSFER_SYNTAX, DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.dispatch import DispatchState
 from proxy.offload import Inline, Threads
 from proxy.slots import Turn
 from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, configure, some_nodes, uids
+from tests.support.site import House, a_house, configure, uids
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,10 +44,13 @@ STEPS = [
     *COMMITS,
     "unpack",
     "adopt",
+    "convert",
     "store 0",
     "store 1",
     "store 5",
 ]
+IN_THREAD = {"unpack", "convert"}
+"""Calls that ask their thread for a cancellation."""
 GONE = ("instance", "holding", "holding_instance", "sending", "stored_at", "tombstone")
 
 
@@ -63,7 +67,7 @@ class Gate(Inline):
         if not self.opened.is_set() and self._waits_for(function, args):
             self.reached = True
             await self.opened.wait()
-        if getattr(function, "__name__", "") == "unpack":  # asks its thread for a cancellation
+        if getattr(function, "__name__", "") in IN_THREAD:
             return await self._threads(function, *args, **kwargs)
         return await super().__call__(function, *args, **kwargs)
 
@@ -106,8 +110,8 @@ class Scene:
                 self.backend.rest.archives["session", "sess-1"].bytes_per_s = 20_000
             if step == "unpack":
                 house.site.offload = gate = Gate(lambda call, _: call.__name__ == "unpack")
-            if step == "adopt":
-                gate = Gate(lambda call, _: call.__name__ == "_adopt")
+            if step in {"adopt", "convert"}:
+                gate = Gate(lambda call, _: call.__name__.strip("_") == step)
                 house.site.pacs._offload = gate
             if step.startswith("store"):
                 self.node.script.delay_s = 0.05
@@ -167,8 +171,12 @@ def dispatch() -> Json:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    async with DemoBackend().running() as backend, some_nodes("a") as (node,):
+async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+    callspec = getattr(request.node, "callspec", None)
+    converts = callspec is not None and callspec.params.get("step") == "convert"
+    takes = [ImplicitVRLittleEndian] if converts else EVERY_TRANSFER_SYNTAX
+    node = DemoNode("A", node_id="a", transfer_syntaxes=takes)
+    async with DemoBackend().running() as backend, node.running():
         with fast_directory() as directory:
             yield Scene(directory, backend, node)
 
