@@ -175,7 +175,8 @@ async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
         house.supervisor.resume()
         await house.until(lambda: not house.site.dispatches)
     asked = [re.findall(r"sess-\d", str(asked))[0] for asked in backend.rest.downloads]
-    assert asked == [f"sess-{number}" for number in (2, 5, 4, 0, 3, 1, 6)]
+    assert {*asked[:2]} == {"sess-2", "sess-5"}  # side by side: there is a download more for them
+    assert asked[2:] == [f"sess-{number}" for number in (4, 0, 3, 1, 6)]
 
 
 async def test_deletions_and_configuration_work_while_paused(
@@ -196,7 +197,7 @@ async def test_deletions_and_configuration_work_while_paused(
         stays = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
         uid = instances[0].study_instance_uid
         house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
-        assert (await house.over(gone))["error"] == "session deleted in ITH"
+        assert (await house.over(gone))["error"].startswith("session deleted in ITH; a node keeps")
         await house.until(lambda: house.site.pacs.usage_gb == 0)
         configure(backend, [described(nodes[0])])
         house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))

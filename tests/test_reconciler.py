@@ -11,6 +11,7 @@ import trio
 from proxy import reconciler, runner
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
+from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.machines.operation import OperationState
@@ -235,3 +236,70 @@ async def test_events_before_the_first_configuration_are_told_by_it(
         await house.until(lambda: house.site.configuration)
         assert house.site.nodes.keys() == {"a", "b"}
         await house.online()
+
+
+def dated(event: Json, timestamp: str) -> Json:
+    return {**event, "timestamp": timestamp}
+
+
+EARLIER, LATER = "2026-03-01T08:00:00.000Z", "2026-03-01T08:00:00.001Z"
+
+
+async def test_an_older_change_of_the_nodes_changes_nothing(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """An event that comes again after a newer one, even after a restart, ends no delivery."""
+    configure(backend, nodes)
+    offer(backend)
+    nodes[0].script.delay_s = 0.05
+    removed = dated(frames.nodes_changed([{"node_id": "a"}], "removed"), EARLIER)
+    added = dated(frames.nodes_changed([in_event(nodes[0])], "added"), LATER)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(removed)
+        assert house.site.nodes.keys() == {"b"}
+        house.tell(added)
+        assert house.site.nodes.keys() == {"a", "b"}
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: nodes[0].holds)
+        before = asked(backend)
+        house.tell(removed)
+        assert house.site.nodes.keys() == {"a", "b"}
+        assert (await house.over(order))["status"] == "completed"
+        await house.until(lambda: asked(backend) > before)
+
+
+async def test_an_older_status_changes_nothing_and_one_of_the_same_time_does(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        states = []
+        for is_active, timestamp in (
+            (False, LATER),
+            (True, EARLIER),
+            (True, LATER),
+            (False, EARLIER),
+            (False, "yesterday"),
+            (True, ""),
+            (False, "2999-01-01T00:00:00Z"),
+            (True, LATER),
+        ):
+            house.tell(dated(frames.status_changed(is_active=is_active), timestamp))
+            states.append(house.site.operation.state is OperationState.ACTIVE)
+        assert states == [False, False, True, True, False, True, False, True]
+
+
+async def test_an_older_configuration_event_changes_nothing(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
+        house.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
+        assert house.site.nodes["a"].node.retry_count == 7

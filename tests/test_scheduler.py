@@ -274,3 +274,117 @@ def test_who_comes_again_does_not_keep_the_others_waiting() -> None:
         served.append(holder)
         assert again not in served[:-1]
     assert {*rest} <= {*served}
+
+
+def test_a_spare_slot_is_for_urgent_ones_alone() -> None:
+    scheduler = Scheduler(1, quantum=1, patience=100, spare=1)
+    normal, high = scheduler.claim(2), scheduler.claim(1)
+    assert scheduler.serve() == [high]
+    urgent, another = scheduler.claim(URGENT), scheduler.claim(URGENT)
+    assert scheduler.serve() == [urgent]
+    scheduler.leave(high)
+    assert scheduler.serve() == [another]
+    scheduler.leave(urgent)
+    assert scheduler.serve() == []
+    scheduler.leave(another)
+    assert scheduler.serve() == [normal]
+
+
+def test_who_is_not_admitted_is_passed_over_and_makes_nobody_leave() -> None:
+    shut = {"shut"}
+    scheduler = Scheduler(
+        1, quantum=1, patience=2, admission=lambda _: lambda claim: claim.party not in shut
+    )
+    first = scheduler.claim(1, party="shut")
+    low, urgent = scheduler.claim(3, party="open"), scheduler.claim(URGENT, party="shut")
+    assert scheduler.serve() == [low]
+    assert all(scheduler.goes_on(low) for _ in range(10))
+    shut.clear()
+    assert not scheduler.goes_on(low)
+    scheduler.leave(low)
+    assert scheduler.serve() == [urgent]
+    scheduler.leave(urgent)
+    assert scheduler.serve() == [first]
+
+
+def test_each_slot_given_counts_for_the_next_admission() -> None:
+    one_each = Scheduler(
+        5,
+        quantum=1,
+        patience=100,
+        admission=lambda served: lambda claim: claim.party not in {each.party for each in served},
+    )
+    a, _, b = (one_each.claim(2, party=party) for party in "aab")
+    assert one_each.serve() == [a, b]
+
+
+@settings(UNHURRIED, max_examples=100)
+@given(
+    limit=st.integers(1, 3),
+    spare=st.integers(0, 2),
+    steps=st.lists(st.tuples(st.sampled_from(["come", "leave", "shut"]), RANKS), max_size=60),
+    chance=CHOICE,
+)
+def test_no_slot_that_somebody_may_have_is_left_free(
+    limit: int, spare: int, steps: list[tuple[str, int]], chance: Random
+) -> None:
+    shut: set[int] = set()
+    scheduler = Scheduler(
+        limit,
+        quantum=1,
+        patience=3,
+        spare=spare,
+        admission=lambda _: lambda claim: claim.party not in shut,
+    )
+    for step, number in steps:
+        match step:
+            case "come":
+                scheduler.claim(number, party=chance.randrange(4))
+            case "leave" if scheduler.served:
+                scheduler.leave(chance.choice(scheduler.served))
+            case _:
+                shut ^= {number}
+        for begun in scheduler.serve():
+            assert begun.party not in shut
+        others = [each for each in scheduler.served if each.rank > URGENT]
+        assert len(others) <= limit
+        assert len(scheduler.served) <= limit + spare
+        for each in scheduler.waiting:
+            free = limit + spare if each.rank == URGENT else limit
+            assert each.party in shut or len(scheduler.served) >= free
+
+
+def test_where_the_limit_falls_the_least_urgent_leave_between_two_services() -> None:
+    scheduler = Scheduler(4, quantum=50, patience=100)
+    claims = [scheduler.claim(rank, party=rank) for rank in (2, 1, 3, URGENT)]
+    normal, high, low, urgent = claims
+    assert len(scheduler.serve()) == 4
+    scheduler.limit = 2
+    assert [scheduler.goes_on(each) for each in (urgent, high)] == [True, True]
+    assert [scheduler.goes_on(each) for each in (low, normal)] == [False, False]
+    assert [scheduler.goes_on(each) for each in (urgent, high)] == [True, True]
+    scheduler.leave(low)
+    scheduler.leave(normal)
+    assert [scheduler.goes_on(each) for each in (urgent, high)] == [True, True]
+    late = scheduler.claim(URGENT, party="late")
+    assert scheduler.serve() == []
+    assert [scheduler.goes_on(each) for each in (urgent, high)] == [True, False]
+    scheduler.leave(high)
+    assert scheduler.serve() == [late]
+
+
+@settings(UNHURRIED, max_examples=100)
+@given(before=st.integers(1, 6), after=st.integers(1, 6), ranks=st.lists(RANKS, max_size=12))
+def test_a_new_limit_is_kept_after_one_service_of_each(
+    before: int, after: int, ranks: list[int]
+) -> None:
+    scheduler = Scheduler(before, quantum=1000, patience=1000)
+    for rank in ranks:
+        scheduler.claim(rank, party=rank)
+    scheduler.serve()
+    scheduler.limit = after
+    for claim in sorted(scheduler.served, key=lambda each: (each.rank, each.arrival))[::-1]:
+        if not scheduler.goes_on(claim):
+            scheduler.leave(claim)
+    scheduler.serve()
+    assert len(scheduler.served) == min(after, len(ranks))

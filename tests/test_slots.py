@@ -258,3 +258,16 @@ def test_who_comes_in_the_same_instant_is_served_by_rank_and_order() -> None:
         return tuple(served)
 
     assert in_every_order(scenario).keys() == {((0, 4), (2, 2), (2, 3), (3, 1))}
+
+
+async def test_who_was_not_admitted_is_served_when_it_is(autojump_clock: MockClock) -> None:
+    shut = True
+    slots = Slots(1, admission=lambda _: lambda _: not shut)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.take, 0)
+        await wait_all_tasks_blocked()
+        assert (slots.taken, slots.waiting) == (0, 1)
+        shut = False
+        slots.look()
+        await wait_all_tasks_blocked()
+        assert (slots.taken, slots.waiting) == (1, 0)

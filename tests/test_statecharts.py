@@ -16,9 +16,11 @@ from click.testing import CliRunner, Result
 
 import proxy.machines
 from proxy.cli.statecharts import README, differences, documents, statecharts
-from proxy.fsm import ActivityFailed, Event, Machine
+from proxy.fsm import ActivityFailed, Event, Machine, Source
 from proxy.fsm.page import sentence
 from proxy.machines import MACHINES
+from proxy.machines.changes import CHANGES, Change
+from proxy.machines.delivery import DELIVERY
 from proxy.machines.failures import FAILURES
 from tests.support.machine_suite import dead_cells
 
@@ -54,7 +56,7 @@ def test_each_machine_has_a_page_and_a_document_for_tools() -> None:
     names = [
         name for machine in MACHINES for name in (f"{machine.name}.md", f"{machine.name}.scxml")
     ]
-    assert list(documents()) == [*names, "failures.md"]
+    assert list(documents()) == [*names, "changes.md", "failures.md"]
 
 
 def machines_in_modules() -> Iterator[Machine[Any, Any, Any]]:
@@ -123,10 +125,27 @@ def test_the_trace_names_tests_that_exist() -> None:
         assert f"def {name}(" in (ROOT / "tests" / file).read_text()
 
 
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.id)
+def test_each_change_takes_rows_and_is_shown_by_tests_that_exist(change: Change) -> None:
+    for machine, events in change.tells:
+        assert {row.on for row in machine.rows} >= {*events}
+    assert change.shown_by
+    for test in change.shown_by:
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / "end_to_end" / file).read_text()
+
+
+def test_every_request_of_the_supervisor_to_a_delivery_is_part_of_a_change() -> None:
+    told = {event for change in CHANGES for _, events in change.tells for event in events}
+    others = {"GiveUpRequested", "ContentReady"}  # of the download, not of a change
+    requests = {event for event in DELIVERY.events if event.source is Source.SUPERVISOR}
+    assert {event for event in requests if event.__name__ not in others} <= told
+
+
 def test_without_a_directory_the_pages_are_printed_in_order() -> None:
     output = call().output
     titles = re.findall(r"^# (\w+)$", output, re.MULTILINE)
-    assert titles == [*(machine.name for machine in MACHINES), "failures"]
+    assert titles == [*(machine.name for machine in MACHINES), "changes", "failures"]
     assert "<scxml" not in output
 
 

@@ -26,6 +26,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
+from proxy.nodes import NewScans
 from proxy.work import DeliveryRun
 from tests.ledger.make import fast_directory
 from tests.support.site import (
@@ -45,7 +46,12 @@ HELD, STORING, WAITING, BACKING_OFF = (
     DeliveryState.WAITING,
     DeliveryState.BACKING_OFF,
 )
-DELETED = "session deleted in ITH"
+DELETED = "session deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
+
+
+def offer_scan(backend: DemoBackend) -> None:
+    instances = ct_series(Study(1), slices=2, size=16)
+    backend.rest.offer("scan", "scan-1", zip_session(instances))
 
 
 @pytest.fixture
@@ -198,6 +204,7 @@ async def test_an_order_before_the_first_configuration_waits_for_it(
 ) -> None:
     configure(backend, nodes)
     offer(backend)
+    offer_scan(backend)
     async with a_house(directory, backend) as house:
         order = house.tell(frames.session_dispatch("sess-1", ["a", "elsewhere"]))
         scan = house.tell(frames.new_scan_available("scan-1"))
@@ -205,8 +212,38 @@ async def test_an_order_before_the_first_configuration_waits_for_it(
         assert house.statuses(order) == []
         await house.configured()
         assert (await house.over(order))["status"] == "completed"
-        assert house.statuses(scan) == []  # no node was known to be online
+        assert (await house.over(scan))["status"] == "completed"
+        assert {p.get("node_id") for p in house.statuses(scan)} == {"a", "b", None}
         assert house.supervisor.counts["session.dispatch"] == 1
+
+
+async def test_orders_and_deletions_before_the_first_configuration_outlive_a_crash(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """Nothing of a node that is not ours is ever told, though the order was kept with it."""
+    configure(backend, nodes)
+    wanted = offer(backend, "sess-1", seed=1)
+    for number in (2, 3):
+        offer(backend, f"sess-{number}", seed=number)
+    async with a_house(directory, backend) as house:
+        first = house.tell(frames.session_dispatch("sess-1", ["a", "elsewhere"]))
+        deleted = house.tell(frames.session_dispatch("sess-2", ["a"]))
+        house.tell(frames.session_deleted("sess-2", study_instance_uid="1.2.3"))
+        foreign = house.tell(frames.session_dispatch("sess-3", ["elsewhere"]))
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        assert (await house.over(first))["status"] == "completed"
+        assert {p.get("node_id") for p in house.statuses(first)} == {"a", None}
+        assert (await house.over(deleted))["error"] == DELETED
+        assert house.statuses(foreign) == []
+        assert nodes[0].holds.keys() == uids(wanted)
+        await house.idle()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await trio.sleep(0.1)
+        assert house.site.dispatches == []
+        assert house.supervisor._undecided.take() == []
 
 
 async def test_another_workspace_s_event_is_not_for_us(house: House, backend: DemoBackend) -> None:
@@ -218,31 +255,41 @@ async def test_another_workspace_s_event_is_not_for_us(house: House, backend: De
     assert house.supervisor.counts["foreign"] == 2
 
 
-async def test_a_new_scan_goes_to_the_nodes_that_read_and_answer(
-    directory: Path, backend: DemoBackend
+PERMISSIONS = {"reads": "READ_ONLY", "writes": "write", "both": "read_write", "dead": "read"}
+
+
+@pytest.mark.parametrize(
+    ("new_scans", "takers"),
+    [
+        ("read", {"reads", "both"}),
+        ("write", {"writes", "both"}),
+        ("any", {"reads", "writes", "both"}),
+        ("none", set()),
+    ],
+)
+async def test_a_new_scan_goes_to_the_nodes_that_may_have_it_and_answer(
+    directory: Path, backend: DemoBackend, new_scans: NewScans, takers: set[str]
 ) -> None:
-    instances = ct_series(Study(1), slices=2, size=16)
-    async with some_nodes("reads", "writes", "both", "dead") as nodes:
-        permissions = ("READ_ONLY", "write", "read_write", "read")
-        configure(
-            backend,
-            [described(n, permission=p) for n, p in zip(nodes, permissions, strict=True)],
-        )
+    async with some_nodes(*PERMISSIONS) as nodes:
+        configure(backend, [described(n, permission=PERMISSIONS[n.node_id]) for n in nodes])
         await trio.to_thread.run_sync(nodes[3].stop)
-        backend.rest.offer("scan", "scan-1", zip_session(instances))
-        async with a_house(directory, backend) as house:
+        offer_scan(backend)
+        async with a_house(directory, backend, new_scans=new_scans) as house:
             await house.configured()
-            await house.until(lambda: house.vitals.health(online=True).nodes[2].is_reachable)
+            known = {each: house.site.nodes[each].run for each in PERMISSIONS}
+            await house.until(lambda: known["dead"].data.failures)
             await house.until(
-                lambda: sum(n.run.state is NodeState.ONLINE for n in house.site.nodes.values()) == 3
+                lambda: sum(run.state is NodeState.ONLINE for run in known.values()) == 3
             )
             order = house.tell(frames.new_scan_available("scan-1"))
-            assert (await house.over(order))["status"] == "completed"
-            assert {p.get("node_id") for p in house.statuses(order)} == {"reads", "both", None}
+            if takers:
+                assert (await house.over(order))["status"] == "completed"
+                assert {p.get("node_id") for p in house.statuses(order)} == {*takers, None}
             other = frames.new_scan_available("scan-1")
             other["payload"]["action"] = "look"
             assert house.statuses(house.tell(other)) == []
             await house.idle()
+            assert {node.node_id for node in nodes if node.holds} == takers
 
 
 async def test_damaged_files_are_never_counted_as_sent(
@@ -378,7 +425,7 @@ async def test_a_deleted_subject_takes_its_sessions_along(
     order = house.tell(frames.session_dispatch("sess-1", ["a"], subject_id="subj-1"))
     await house.until(lambda: len(nodes[0].holds) >= 1)
     house.tell(frames.subject_deleted("subj-1", subject_identifier="DEMO-0001"))
-    assert (await house.over(order))["error"] == "subject deleted in ITH"
+    assert (await house.over(order))["error"] == DELETED.replace("session", "subject")
     await house.until(lambda: house.site.pacs.usage_gb == 0)
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import trio
 
-from proxy.dispatches import Dispatches
+from proxy.dispatches import DELETED, Dispatches
 from proxy.events.incoming import ScanDeletedEvent, SessionDeletedEvent, SubjectDeletedEvent
 from proxy.ledger import Deleted
 from proxy.logs import log
@@ -39,7 +39,7 @@ class Deletions:
 
     def cancel(self, event: DeletionEvent) -> None:
         """Stop what is under way for the entity."""
-        reason = f"{event.entity_type or 'entity'} deleted in ITH"
+        reason = f"{event.entity_type or 'entity'} {DELETED}"
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
@@ -60,7 +60,12 @@ class Deletions:
         except OSError as error:  # the rows are gone; the next start looks for the files again
             log("pacs.not_deleted", level="error", event_type=event.event_type, error=error)
         else:
-            log("pacs.deleted", event_type=event.event_type, entries=deleted.instances)
+            log(
+                "pacs.deleted",
+                event_type=event.event_type,
+                entries=deleted.instances,
+                files_sent=deleted.confirmed,
+            )
         await self._dispatches.recount()
 
     def _keep(self, event: DeletionEvent) -> None:

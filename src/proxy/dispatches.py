@@ -23,11 +23,12 @@ from proxy.machines.dispatch import Work as DispatchData
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
 from proxy.model import Entity, Order
+from proxy.nodes import Effect
 from proxy.reports import Reports
 from proxy.runner import Run
 from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
-REMOVED = "node removed from configuration"
+DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
 NOTHING: Mapping[str, Delivery] = {}
 
 
@@ -66,7 +67,7 @@ class Dispatches:
             if each.outcome is not None:
                 at.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
             elif unfinished.is_deleted:
-                at.to_cancel[each.node_id] = "deleted in ITH"
+                at.to_cancel[each.node_id] = DELETED
         self._reports.recover(at.order, known)
         self._start(at, {each.node_id: each for each in unfinished.deliveries})
 
@@ -87,7 +88,7 @@ class Dispatches:
                 node = site.nodes[node_id]
                 at.deliveries[node_id] = self._delivery(at, node, known.get(node_id))
             else:
-                self._end(at, node_id, Outcome.CANCELLED, Progress(error=REMOVED))
+                self._end(at, node_id, Outcome.CANCELLED, Progress(error=Effect.CANCEL.value))
         site.dispatches.append(at)
         log(
             "dispatch.started",
@@ -99,7 +100,7 @@ class Dispatches:
     def _delivery(
         self, at: DispatchAtWork, node: NodeAtWork, known: Delivery | None
     ) -> DeliveryAtWork:
-        each = DeliveryAtWork(node)
+        each = DeliveryAtWork(at, node)
         each.run = Run(
             DELIVERY,
             Progress(grace=self._site.settings.dicom.cancel_seconds),
@@ -151,70 +152,69 @@ class Dispatches:
             at.run.tell(dispatch.HoldRequested(reason))
             if at.run.state is DispatchState.HELD:
                 at.give_back_turn()  # granted in this instant, it would be in no activity's hands
-        self.hold_node(None, reason)
-
-    def hold_node(self, node_id: str | None, reason: str) -> None:
-        """Hold the deliveries to one node, or to all."""
-        for _, each in self._site.deliveries(node_id):
+        for each in self._site.deliveries:
             each.run.tell(delivery.HoldRequested(reason))
 
     def resume(self) -> None:
         """Let everything go on that nothing else holds."""
         for at in self._site.dispatches:
             at.run.tell(dispatch.ResumeRequested())
-        self.resume_node(None)
+        for each in self._site.deliveries:
+            self._resume(each)
 
-    def resume_node(self, node_id: str | None) -> None:
-        """Let the deliveries to one node, or to all, go on where nothing else holds them."""
-        for _, each in self._site.deliveries(node_id):
-            if self._held_because(each.node) is None:
-                event = policy.resume(each.run.state, each.run.data)
-                if event is not None:
-                    each.run.tell(event)
-
-    def restart_node(self, node_id: str, reason: str) -> None:
-        """Have the deliveries to a node go on over fresh associations, without waiting."""
-        for _, each in self._site.deliveries(node_id):
-            each.run.tell(delivery.RestartRequested(reason))
+    def apply(self, effect: Effect, each: DeliveryAtWork) -> None:
+        """Do to a delivery what a change of the configuration does to it."""
+        match effect:
+            case Effect.CANCEL:
+                self._cancel(each, effect.value)
+            case Effect.HOLD:
+                each.run.tell(delivery.HoldRequested(effect.value))
+            case Effect.RESUME:
+                self._resume(each)
+            case Effect.RESTART:
+                each.run.tell(delivery.RestartRequested(effect.value))
 
     def wake_node(self, node_id: str) -> None:
         """End the back-off of the deliveries to a node that answers again."""
-        for _, each in self._site.deliveries(node_id):
-            if each.run.state is DeliveryState.BACKING_OFF:
+        for each in self._site.deliveries:
+            if each.node_id == node_id and each.run.state is DeliveryState.BACKING_OFF:
                 each.run.tell(delivery.RestartRequested("the node answers again"))
-
-    def cancel_node(self, node_id: str, reason: str) -> None:
-        """Cancel the deliveries to one node."""
-        for at, each in self._site.deliveries(node_id):
-            self._cancel(at, each, reason)
 
     def cancel_entity(self, matches: Callable[[Entity], bool], reason: str) -> None:
         """Cancel every dispatch of the entities that match."""
-        for at, each in self._site.deliveries():
-            if matches(at.order.entity):
-                self._cancel(at, each, reason)
+        for each in self._site.deliveries:
+            if matches(each.dispatch.order.entity):
+                self._cancel(each, reason)
 
     async def recount(self) -> None:
         """Tell every delivery what a deletion left of it; one with nothing left is cancelled."""
-        for at, each in self._site.deliveries():
+        for each in self._site.deliveries:
+            at = each.dispatch
             if at.is_planned:
-                counts = await self._site.ledger.counts(at.dispatch_id, each.node.id)
+                counts = await self._site.ledger.counts(at.dispatch_id, each.node_id)
                 each.run.tell(at.ready(_not_less(counts, each.run.data)))
                 if not counts.total:
-                    self._cancel(at, each, "deleted in ITH")
+                    self._cancel(each, DELETED)
 
-    def _cancel(self, at: DispatchAtWork, each: DeliveryAtWork, reason: str) -> None:
+    def _cancel(self, each: DeliveryAtWork, reason: str) -> None:
         """Cancel a delivery; while the order is being recorded, as soon as it is."""
-        if at.run.state is DispatchState.ACCEPTED:
-            at.to_cancel[each.node.id] = reason
+        if each.dispatch.run.state is DispatchState.ACCEPTED:
+            each.dispatch.to_cancel[each.node_id] = reason
         else:
             each.run.tell(delivery.CancelRequested(reason))
+
+    def _resume(self, each: DeliveryAtWork) -> None:
+        """Let a delivery go on where nothing else holds it."""
+        if self._held_because(each.node) is None:
+            event = policy.resume(each.run.state, each.run.data)
+            if event is not None:
+                each.run.tell(event)
 
     def _held_because(self, node: NodeAtWork) -> str | None:
         operation = self._site.operation
         if operation.state is not OperationState.ACTIVE:
             return operation.data.reason or "the proxy is stopping"
-        return "the node is set inactive" if node.run.state is NodeState.DISABLED else None
+        return Effect.HOLD.value if node.run.state is NodeState.DISABLED else None
 
     # -- What the machines put out --------------------------------------------------------------
 
@@ -226,6 +226,8 @@ class Dispatches:
                 self._reports.downloading(order, still_open, percent)
             case dispatch.HandOver():
                 at.content.set()
+                for each in at.deliveries.values():
+                    each.node.ahead[order.priority.rank] += not each.run.over
             case dispatch.GiveUp(error):
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
@@ -241,7 +243,7 @@ class Dispatches:
     def _on_delivery(
         self, at: DispatchAtWork, each: DeliveryAtWork, output: DeliveryOutput
     ) -> None:
-        node_id = each.node.id
+        node_id = each.node_id
         each.tell_followers()
         match output:
             case delivery.Advanced(progress):
@@ -257,6 +259,8 @@ class Dispatches:
                 )
             case delivery.DeliveryOver(outcome, progress):
                 each.node.leave(each)
+                each.node.ahead[at.order.priority.rank] -= at.content.is_set()
+                self._site.downloads.look()
                 self._end(at, node_id, outcome, progress)
                 self._close_if_over(at)
 

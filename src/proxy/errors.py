@@ -105,6 +105,17 @@ class InstanceUnusable(ProxyError):
         self.code = code
 
 
+class NotConverted(ProxyError):
+    """An instance cannot be had in the transfer syntax that the node takes.
+
+    ``code`` is ``large``, ``encoding`` (its own is broken), or ``copy`` (our disk).
+    """
+
+    def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint)
+        self.code = code
+
+
 class NodeError(ProxyError):
     """A DICOM node did not do what it was asked; the subclasses say at which layer."""
 

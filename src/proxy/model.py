@@ -6,6 +6,12 @@ from enum import Enum
 
 import msgspec
 
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+"""The transfer syntaxes without compressed pixel data (PS3.5 annex A); big endian is retired."""
+
 
 class EntityType(Enum):
     """The three kinds of things ITH dispatches; the values are the wire's words."""

@@ -120,7 +120,7 @@ class Reconciler:
         if configuration.workspace_id:
             self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
         self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
-        self._roster.apply(configuration.effective_nodes)
+        self._roster.apply(present, configuration)
         # A change of the flag counts, not the flag: an event may have told a newer one.
         was_active = present is None or present.is_active
         if flag_counts and configuration.is_active != was_active:

@@ -1,21 +1,20 @@
 """The site's nodes as configured, each with its run; and what a change of one leads to.
 
-Owned by the supervisor. A change touches the deliveries to that node and nothing else.
+Owned by the supervisor. What a change touches is decided by :func:`proxy.nodes.affected`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import trio
 
 from proxy.activities.node import NodeActivities
-from proxy.dispatches import REMOVED, Dispatches
+from proxy.dispatches import Dispatches
 from proxy.logs import log
 from proxy.machines import node
 from proxy.machines.node import NODE, Health, NodeOutput
-from proxy.nodes import Node, diff
+from proxy.nodes import Configuration, Effect, Node, affected
 from proxy.runner import Run
 from proxy.slots import Slots
 from proxy.work import NodeAtWork, Site, log_fault
@@ -34,25 +33,23 @@ class Roster:
         self._dispatches = dispatches
         self._nursery = nursery
 
-    def apply(self, wanted: Sequence[Node]) -> None:
-        """Make the nodes at work those that are wanted."""
-        at_work = self._site.nodes
-        change = diff([each.node for each in at_work.values()], wanted)
-        for configured in change.removed:
-            self._remove(at_work.pop(configured.node_id))
-        for configured in change.added:
+    def apply(self, old: Configuration | None, new: Configuration) -> None:
+        """Make the nodes at work those of the new configuration, and tell whom that affects."""
+        at_work, wanted = self._site.nodes, {each.node_id: each for each in new.effective_nodes}
+        nodes = affected(at_work.values(), old, new) if old else ()
+        deliveries = affected(self._site.deliveries, old, new) if old else ()
+        for node_id in [*at_work]:
+            if node_id in wanted:
+                at_work[node_id].node = wanted.pop(node_id)
+            else:
+                del at_work[node_id]
+        for each, effect in nodes:
+            self._tell(each, effect)
+        for delivery, effect in deliveries:
+            self._dispatches.apply(effect, delivery)
+        for configured in wanted.values():
             self._add(configured)
-        for configured in wanted:
-            at_work[configured.node_id].node = configured
-        for configured in change.moved:
-            at_work[configured.node_id].asking.cancel("the node's address changed")
-            at_work[configured.node_id].run.tell(node.ChangeRequested())
-            self._dispatches.restart_node(configured.node_id, "the node's address changed")
-        for configured in change.deactivated:
-            at_work[configured.node_id].run.tell(node.DisableRequested())
-        for configured in change.activated:
-            at_work[configured.node_id].run.tell(node.EnableRequested())
-        log("nodes.applied", nodes_total=len(at_work))
+        log("nodes.applied", nodes_total=len(at_work), deliveries=len(deliveries))
 
     def _add(self, configured: Node) -> None:
         site = self._site
@@ -64,25 +61,37 @@ class Roster:
         each = NodeAtWork(configured, slots)
         activities = NodeActivities(site, each)
         each.run = Run(
-            NODE, Health(), activities.all(), partial(self._on_node, each), on_fault=log_fault
+            NODE,
+            Health(associations=slots.limit, ceiling=slots.limit),
+            activities.all(),
+            partial(self._on_node, each),
+            on_fault=log_fault,
         )
         site.nodes[configured.node_id] = each
         if not configured.is_active:
             each.run.tell(node.DisableRequested())
         self._nursery.start_soon(each.run.run)
 
-    def _remove(self, each: NodeAtWork) -> None:
-        self._dispatches.cancel_node(each.id, REMOVED)
-        each.run.tell(node.RemoveRequested())
+    def _tell(self, each: NodeAtWork, effect: Effect) -> None:
+        """Do to a node's own run what a change of the configuration does to it."""
+        match effect:
+            case Effect.CANCEL:
+                each.run.tell(node.RemoveRequested())
+            case Effect.HOLD:
+                each.run.tell(node.DisableRequested())
+            case Effect.RESUME:
+                each.run.tell(node.EnableRequested())
+            case Effect.RESTART:
+                each.asking.cancel(effect.value)
+                each.run.tell(node.ChangeRequested())
 
     def _on_node(self, each: NodeAtWork, output: NodeOutput) -> None:
         match output:
             case node.GateOpened():
-                log("node.admitted", node_id=each.id)
-                self._dispatches.wake_node(each.id)
+                log("node.admitted", node_id=each.node_id)
+                self._dispatches.wake_node(each.node_id)
             case node.GateClosed(error):
-                log("node.given_up", level="warning", node_id=each.id, problem=error)
-            case node.HoldDeliveries():
-                self._dispatches.hold_node(each.id, "the node is set inactive")
-            case node.ResumeDeliveries():
-                self._dispatches.resume_node(each.id)
+                log("node.given_up", level="warning", node_id=each.node_id, problem=error)
+            case node.AssociationsLimited(associations):
+                log("node.associations", node_id=each.node_id, associations=associations)
+                each.slots.limit = associations

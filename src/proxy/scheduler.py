@@ -12,13 +12,17 @@ service in a pool:
 * After ``patience`` services in a row that were not for whoever has waited longest, the next one
   is, whatever its priority, so that nobody waits for ever. An urgent claim lets at most one less
   urgent service pass, the one under way when it came included, if who makes room leaves at once.
+* ``spare`` slots beyond the limit are for urgent claims alone: for services too long to wait for.
+* Who is not admitted at the moment is passed over, and is no reason for anybody to leave.
+* Where the limit falls below what is in use, the least urgent leave between two services.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeAlias
 
 URGENT = 0
 """The rank that aging does not overtake twice."""
@@ -42,15 +46,37 @@ class Claim:
     makes_room: bool = False
 
 
-class Scheduler:
-    """The claims on one pool of ``limit`` slots; a slot serves one claim at a time."""
+Admits: TypeAlias = Callable[[Claim], bool]
 
-    def __init__(self, limit: int, *, quantum: int, patience: int) -> None:
+
+def everybody(_: Sequence[Claim]) -> Admits:
+    """Admit whoever comes, whoever is served."""
+    return lambda _: True
+
+
+class Scheduler:
+    """The claims on one pool of ``limit`` slots; a slot serves one claim at a time.
+
+    ``admission`` is told who is served, before a slot is given, and says of each claim whether it
+    may have one.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        quantum: int,
+        patience: int,
+        spare: int = 0,
+        admission: Callable[[Sequence[Claim]], Admits] = everybody,
+    ) -> None:
         self.limit = limit
         self.waiting: list[Claim] = []
         self.served: list[Claim] = []
         self._quantum = quantum
         self._patience = patience
+        self._spare = spare
+        self._admission = admission
         self._arrivals = count()
         self._round = 0
         self._impatience = 0
@@ -73,10 +99,13 @@ class Scheduler:
 
     def serve(self) -> list[Claim]:
         """Give the free slots to those whose turn it is; returns them."""
-        begun = []
-        while self.waiting and len(self.served) < self.limit:
-            claim = self._line()[0]
-            if claim is self._oldest():
+        begun: list[Claim] = []
+        while any(map(self._is_free_for, self.waiting)):
+            admitted = self._admitted()
+            claim = next(filter(self._is_free_for, self._line(admitted)), None)
+            if claim is None:
+                break
+            if claim is self._oldest(admitted):
                 self._impatience = -1
             self.waiting.remove(claim)
             self.served.append(claim)
@@ -85,6 +114,12 @@ class Scheduler:
             begun.append(claim)
         return begun
 
+    def _admitted(self) -> list[Claim]:
+        return list(filter(self._admission(self.served), self.waiting))
+
+    def _is_free_for(self, claim: Claim) -> bool:
+        return len(self.served) < self.limit + (self._spare if claim.rank == URGENT else 0)
+
     def goes_on(self, claim: Claim) -> bool:
         """Whether who is served may begin another service; if not, it is to leave.
 
@@ -92,9 +127,14 @@ class Scheduler:
         """
         if claim not in self.served:
             return False
-        leaving = sum(each.makes_room for each in self.served if each is not claim)
-        line = self._line()
-        if leaving < len(line) and self._gives_way(claim, line[leaving], is_first=not leaving):
+        staying = [each for each in self.served if each is claim or not each.makes_room]
+        room = self.limit - len(staying)
+        line = self._line(self._admitted())
+        if room < 0:
+            leaves = claim is max(staying, key=lambda each: (each.rank, each.arrival))
+        else:
+            leaves = room < len(line) and self._gives_way(claim, line[room], is_first=not room)
+        if leaves:
             claim.makes_room = True
             return False
         self._count(claim)
@@ -105,19 +145,17 @@ class Scheduler:
             return claim.used >= self._quantum
         return other.rank < claim.rank or (is_first and self._favours_oldest())
 
-    def _line(self) -> list[Claim]:
+    def _line(self, waiting: list[Claim]) -> list[Claim]:
         """Those who wait, in the order of service."""
-        line = sorted(
-            self.waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival)
-        )
+        line = sorted(waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival))
         if line and self._favours_oldest():
-            oldest = self._oldest()
+            oldest = self._oldest(line)
             line.remove(oldest)
             line.insert(0, oldest)
         return line
 
-    def _oldest(self) -> Claim:
-        return min(self.waiting, key=lambda each: each.arrival)
+    def _oldest(self, waiting: list[Claim]) -> Claim:
+        return min(waiting, key=lambda each: each.arrival)
 
     def _favours_oldest(self) -> bool:
         spent = any(each.rank == URGENT and each.overtaken for each in self.waiting)

@@ -38,7 +38,6 @@ from proxy.pacs.objects import Objects
 from proxy.reports import Reports
 from proxy.runner import OBSERVERS, Run
 from proxy.settings import Settings
-from proxy.slots import Slots
 from proxy.supervisor import Supervisor
 from proxy.vitals import Vitals
 from proxy.wire import TcpNetwork
@@ -207,5 +206,4 @@ def _site(
             ratio=limits.ratio,
             reserve_bytes=int(limits.reserve_gb * 1024**3),
         ),
-        downloads=Slots(limits.downloads),
     )

@@ -6,11 +6,11 @@ given back in the next, so it is an object that knows whether it was given back.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import trio
 
-from proxy.scheduler import Claim, Scheduler
+from proxy.scheduler import Admits, Claim, Scheduler, everybody
 
 
 class Turn:
@@ -35,8 +35,18 @@ class Slots:
     The defaults are for turns that are one service each.
     """
 
-    def __init__(self, limit: int, *, quantum: int = 1, patience: int = 8) -> None:
-        self._scheduler = Scheduler(limit, quantum=quantum, patience=patience)
+    def __init__(
+        self,
+        limit: int,
+        *,
+        quantum: int = 1,
+        patience: int = 8,
+        spare: int = 0,
+        admission: Callable[[Sequence[Claim]], Admits] = everybody,
+    ) -> None:
+        self._scheduler = Scheduler(
+            limit, quantum=quantum, patience=patience, spare=spare, admission=admission
+        )
         self._bells: dict[Claim, trio.Event] = {}
 
     @property
@@ -47,7 +57,7 @@ class Slots:
     @limit.setter
     def limit(self, limit: int) -> None:
         self._scheduler.limit = limit
-        self._serve()
+        self.look()
 
     @property
     def taken(self) -> int:
@@ -68,7 +78,7 @@ class Slots:
         bell = self._bells[claim] = trio.Event()
         try:
             await trio.lowlevel.checkpoint()
-            self._serve()
+            self.look()
             await bell.wait()
         except trio.Cancelled:
             self._leave(claim)
@@ -79,8 +89,9 @@ class Slots:
 
     def _leave(self, claim: Claim) -> None:
         self._scheduler.leave(claim)
-        self._serve()
+        self.look()
 
-    def _serve(self) -> None:
+    def look(self) -> None:
+        """Serve whoever can be served now; to be called when more may be admitted than before."""
         for claim in self._scheduler.serve():
             self._bells[claim].set()

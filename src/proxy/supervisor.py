@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, get_args
 
 import trio
 
@@ -43,21 +43,22 @@ from proxy.machines.delivery import WIRED, DeliveryState
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OPERATION, Lock, Locks, OperationOutput, OperationState
 from proxy.model import Entity, EntityType, Order, Priority
+from proxy.recency import Recency
 from proxy.reconciler import Reconciler
 from proxy.reports import Reports
 from proxy.roster import Roster
 from proxy.runner import Run
+from proxy.undecided import Undecided
 from proxy.work import Identity, Site
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
+UndecidedEvent: TypeAlias = DispatchEvent | NewScanAvailableEvent | DeletionEvent
 ActionEvent: TypeAlias = (
-    DispatchEvent
-    | NewScanAvailableEvent
-    | DeletionEvent
-    | ProxyNodesChangedEvent
-    | ProxyConfigChangedEvent
-    | ProxyStatusChangedEvent
+    UndecidedEvent | ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
 )
+
+
+REACHABLE = frozenset({NodeState.ONLINE, NodeState.UNKNOWN})
 
 
 class Supervisor:
@@ -76,8 +77,9 @@ class Supervisor:
             on_first=self._begin,
             on_active=self._set_active,
         )
+        self._recency = Recency(site.ledger)
         self._unfinished: list[Unfinished] = []
-        self._undecided: list[DispatchEvent | NewScanAvailableEvent | DeletionEvent] = []
+        self._undecided = Undecided(site.ledger, get_args(UndecidedEvent))
         self.counts: Counter[str] = Counter()
         """How many events came, by type, and how many were unknown, broken or not for us."""
 
@@ -87,6 +89,8 @@ class Supervisor:
         locks = read_locks(await ledger.document(LOCKS_DOCUMENT))
         for lock, wish in (locks or {}).items():
             self._site.operation.tell(operation.PauseRequested(lock, wish.reason, wish.since))
+        await self._recency.load()
+        await self._undecided.load()
         self._unfinished = await ledger.unfinished()
         await self._reconciler.load(locks_known=locks is not None)
         self._nursery.start_soon(self._reconciler.follow)
@@ -96,8 +100,7 @@ class Supervisor:
         unfinished, self._unfinished = self._unfinished, []
         for each in unfinished:
             self._dispatches.recover(each)
-        undecided, self._undecided = self._undecided, []
-        for event in undecided:
+        for event in self._undecided.take():
             if isinstance(event, SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent):
                 self._deletions.cancel(event)
             else:
@@ -157,7 +160,12 @@ class Supervisor:
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
                 if self._site.configuration is None:  # it holds for what is to be begun, too
-                    self._undecided.append(event)
+                    self._undecided.keep(event)
+            case (
+                ProxyNodesChangedEvent() | ProxyConfigChangedEvent() | ProxyStatusChangedEvent()
+            ) if self._recency.is_outdated(event):
+                log("event.outdated", level="warning", event_type=event.event_type)
+                self._reconciler.look()
             case ProxyNodesChangedEvent():
                 self._reconciler.change_nodes(event)
             case ProxyConfigChangedEvent():
@@ -173,7 +181,7 @@ class Supervisor:
     def _dispatch(self, event: DispatchEvent) -> None:
         """Begin a dispatch to those of its nodes that are ours; if none is, say nothing."""
         if self._site.configuration is None:
-            self._undecided.append(event)
+            self._undecided.keep(event)
             return
         ours = [node_id for node_id in dict.fromkeys(event.payload.nodes) if self._knows(node_id)]
         if ours:
@@ -182,20 +190,26 @@ class Supervisor:
             log("dispatch.not_ours", correlation_id=event.correlation_id)
 
     def _dispatch_new_scan(self, event: NewScanAvailableEvent) -> None:
-        """Begin a dispatch to every node that takes new scans (protocol.md 4.2)."""
+        """Begin a dispatch to every node that gets new scans and is not known to be unreachable.
+
+        protocol.md 4.2; which nodes get them is not settled there, so the site may choose.
+        """
         if event.payload.action != "pull_and_dispatch":
             log("event.action_unknown", level="warning", event_type=event.event_type)
             return
         if self._site.configuration is None:
-            self._undecided.append(event)
+            self._undecided.keep(event)
             return
+        wanted = self._site.settings.dispatch.new_scans
         takers = [
-            each.id
+            each.node_id
             for each in self._site.nodes.values()
-            if each.run.state is NodeState.ONLINE and each.node.permission.reads
+            if each.run.state in REACHABLE and each.node.permission.gets_new_scans(wanted)
         ]
         if takers:
             self._start(self._order(event, takers))
+        else:
+            log("dispatch.no_taker", correlation_id=event.correlation_id)
 
     def _start(self, order: Order) -> None:
         """Begin a dispatch; where the work has stopped, keep its order for the next start."""
@@ -270,7 +284,7 @@ class Supervisor:
 
     async def _tell_drained(self) -> None:
         """Wait until no association is in use."""
-        for _, each in self._site.deliveries():
+        for each in self._site.deliveries:
             await each.run.until(*(set(DeliveryState) - set(WIRED)))
         self._site.operation.tell(operation.Drained())
 

@@ -41,7 +41,7 @@ class Vitals:
             proxy_status="online" if online else "offline",
             proxy_version=__version__,
             nodes={
-                each.id: each.run.state is NodeState.ONLINE
+                each.node_id: each.run.state is NodeState.ONLINE
                 for each in self._site.nodes.values()
                 if each.run.state is not NodeState.DISABLED
             },

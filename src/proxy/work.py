@@ -7,9 +7,11 @@ Data only. The supervisor makes these and tells their runs what happened outside
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import cast
 
 import trio
 
@@ -33,6 +35,7 @@ from proxy.nodes import Configuration, Node
 from proxy.offload import Offload
 from proxy.pacs.local import LocalPacs
 from proxy.runner import Run
+from proxy.scheduler import Admits, Claim
 from proxy.settings import Settings
 from proxy.slots import Slots, Turn
 from proxy.wire import Network
@@ -54,9 +57,11 @@ class NodeAtWork:
     run: NodeRun = field(init=False)
     asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the C-ECHO under way, if there is one."""
+    ahead: Counter[int] = field(default_factory=Counter)
+    """How many deliveries to it have their content and are not over, by the rank of priority."""
 
     @property
-    def id(self) -> str:
+    def node_id(self) -> str:
         """ITH's id of the node."""
         return self.node.node_id
 
@@ -80,17 +85,23 @@ class TakesTurns:
 
 @dataclass
 class DeliveryAtWork(TakesTurns):
-    """One delivery of a dispatch: its node, its run, and its turn while it has one.
+    """One delivery of ``dispatch``: its node, its run, and its turn while it has one.
 
     ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
     trio's clock, and the error. ``moved`` is set, and made anew, whenever the delivery got
     farther: for those that follow it.
     """
 
+    dispatch: DispatchAtWork
     node: NodeAtWork
     run: DeliveryRun = field(init=False)
     kept: tuple[int, float, str] | None = None
     moved: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def node_id(self) -> str:
+        """ITH's id of the node."""
+        return self.node.node_id
 
     def tell_followers(self) -> None:
         """Let the deliveries that follow this one look at the ledger."""
@@ -162,23 +173,47 @@ class Site:
     network: Network
     offload: Offload
     archive_limits: ArchiveLimits
-    downloads: Slots
     identity: Identity = Identity()
     configuration: Configuration | None = None
     nodes: dict[str, NodeAtWork] = field(default_factory=dict)
     dispatches: list[DispatchAtWork] = field(default_factory=list)
     operation: OperationRun = field(init=False)
+    downloads: Slots = field(init=False)
     chance: Callable[[], float] = random.random
     """Uniform in [0, 1): where every random choice comes from."""
 
-    def deliveries(self, node_id: str | None = None) -> list[tuple[DispatchAtWork, DeliveryAtWork]]:
-        """The deliveries that are not over, to one node or to all, oldest dispatch first."""
+    def __post_init__(self) -> None:
+        self.downloads = Slots(self.settings.limits.downloads, spare=1, admission=self._admission)
+
+    def _admission(self, downloading: Sequence[Claim]) -> Admits:
+        """Let a dispatch be downloaded if one of its nodes has not too much before it already.
+
+        More urgent ones do not wait for less urgent ones; a node that is down, or slow, holds up
+        only the dispatches that are for no other node.
+        """
+        most = self.settings.limits.dispatches_per_node
+        coming = Counter((node_id, each.rank) for each in downloading for node_id in _party(each))
+
+        def has_room(node_id: str, rank: int) -> bool:
+            ahead = self.nodes[node_id].ahead if node_id in self.nodes else Counter[int]()
+            return sum(ahead[r] + coming[node_id, r] for r in range(rank + 1)) < most
+
+        return lambda claim: any(has_room(node_id, claim.rank) for node_id in _party(claim))
+
+    @property
+    def deliveries(self) -> list[DeliveryAtWork]:
+        """The deliveries that are not over, oldest dispatch first."""
         return [
-            (dispatch, delivery)
+            delivery
             for dispatch in self.dispatches
             for delivery in dispatch.deliveries.values()
-            if not delivery.run.over and node_id in {None, delivery.node.id}
+            if not delivery.run.over
         ]
+
+
+def _party(claim: Claim) -> frozenset[str]:
+    """The nodes that a download is for."""
+    return cast("frozenset[str]", claim.party)
 
 
 def log_fault(error: Exception) -> None:

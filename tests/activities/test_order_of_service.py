@@ -15,6 +15,7 @@ from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
+from proxy.machines.dispatch import DispatchState
 from proxy.roster import PATIENT_INSTANCES, TURN_INSTANCES
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, offer, some_nodes, uids
@@ -184,4 +185,61 @@ async def test_many_orders_for_one_node_let_those_for_another_be_downloaded() ->
                 fetched = [request.path.split("/")[-2] for request in backend.rest.downloads]
                 assert fetched[0] == "many-0"
                 assert fetched.index("one") <= 2
+                await house.idle()
+
+
+async def test_an_urgent_order_does_not_wait_for_the_downloads_under_way() -> None:
+    async with DemoBackend().running() as backend, some_nodes("a") as nodes:
+        configure(backend, nodes)
+        with fast_directory() as directory:
+            async with a_house(directory, backend, downloads=1) as house:
+                await house.configured()
+                for number, name in enumerate(("long", "next", "urgent")):
+                    offer(backend, name, slices=4, seed=number + 1)
+                backend.rest.archives["session", "long"].bytes_per_s = 1_000
+                long = house.tell(frames.session_dispatch("long", ["a"]))
+                await house.until(lambda: backend.rest.downloads)
+                later = house.tell(frames.session_dispatch("next", ["a"], priority="high"))
+                await house.until(lambda: house.site.downloads.waiting == 1)
+                urgent = house.tell(frames.session_dispatch("urgent", ["a"], priority="urgent"))
+                await completed(house, urgent, 4)
+                assert house.dispatch_state(long) is DispatchState.FETCHING
+                assert house.dispatch_state(later) is DispatchState.QUEUED
+                backend.rest.archives["session", "long"].bytes_per_s = None
+
+
+async def test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says() -> None:
+    """A node that is stuck fills neither the disk nor anybody else's time."""
+    async with (
+        DemoBackend().running() as backend,
+        some_nodes("stuck", "well") as (stuck, well),
+    ):
+        configure(backend, [stuck, well])
+        with fast_directory() as directory:
+            limits = {"dispatches_per_node": 2}
+            async with a_house(
+                directory, backend, limits=limits, dicom={"retry_count": 100}
+            ) as house:
+                await house.configured()
+                stuck.script.delay_s = 60.0
+                for number in range(7):
+                    offer(backend, f"sess-{number}", slices=2, seed=number + 1)
+                for number in range(4):
+                    house.tell(frames.session_dispatch(f"sess-{number}", ["stuck"]))
+                await house.until(lambda: house.site.downloads.waiting == 2)
+                for_both = house.tell(frames.session_dispatch("sess-4", ["stuck", "well"]))
+                for_well = house.tell(frames.session_dispatch("sess-5", ["well"]))
+                urgent = house.tell(frames.session_dispatch("sess-6", ["stuck"], priority="urgent"))
+                assert (await house.over(for_both, "well"))["status"] == "completed"
+                await completed(house, for_well, 2)
+                await house.dispatch(urgent).content.wait()
+                assert house.site.downloads.waiting == 2
+                assert len(backend.rest.downloads) == 5
+
+                stuck.script.delay_s = 0.0
+                await trio.to_thread.run_sync(stuck.stop)
+                stuck.start()
+                await house.until(lambda: not house.site.dispatches)
+                assert len(stuck.holds) == 12
+                assert not +house.site.nodes["stuck"].ahead
                 await house.idle()

@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import VERIFICATION, Arrival, Script
+from proxy.demo.node_script import STUDY_ROOT_FIND, VERIFICATION, Arrival, Script
 from proxy.demo.sample import (
     Study,
     assortment,
@@ -251,3 +251,36 @@ async def test_trio_can_wait_for_what_it_holds() -> None:
             await node.wait_for(lambda node: len(node.holds) == 3)
     with pytest.raises(RuntimeError, match="running"):
         await node.wait_for(lambda _: False)
+
+
+def test_it_says_what_it_holds_where_it_lets_itself_be_asked(node: DemoNode) -> None:
+    store(node, SLICES[0])
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "IMAGE"
+    asked.StudyInstanceUID = asked.SeriesInstanceUID = ""
+
+    def answers(uid: str) -> list[int]:
+        entity = AE("SENDER")
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
+        entity.add_requested_context(STUDY_ROOT_FIND)
+        association = entity.associate(node.host, node.port)
+        if not association.is_established:
+            return []
+        asked.SOPInstanceUID = uid
+        statuses = [status.Status for status, _ in association.send_c_find(asked, STUDY_ROOT_FIND)]
+        association.release()
+        return statuses
+
+    assert answers(SLICES[0].sop_instance_uid) == []
+    node.script.finds = True
+    assert answers(SLICES[0].sop_instance_uid) == [0xFF00, 0x0000]
+    assert answers(SLICES[1].sop_instance_uid) == [0x0000]
+    assert node.tally.finds == 2
+
+
+def test_it_may_store_before_it_leaves(node: DemoNode) -> None:
+    node.script.stores_first = True
+    node.script.drop_at = 2
+    assert store(node, *SLICES) == [0, None]
+    assert node.holds.keys() == {one.sop_instance_uid for one in SLICES[:2]}
+    assert node.tally.bytes == sum(one.data_set_size for one in SLICES[:2])

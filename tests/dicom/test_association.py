@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from proxy.dicom import dimse
 from proxy.dicom.association import Association, Target, associate
 from proxy.dicom.contexts import ECHO
 from proxy.dicom.storage import echo, verify
@@ -479,4 +480,4 @@ async def test_an_unusable_pdu_size_is_aborted(network: TcpNetwork) -> None:
 def test_an_association_that_never_opened_has_no_wire() -> None:
     association = Association(Target("h", 1, "A", "B"), (ECHO,), CLOCKS)
     with pytest.raises(RuntimeError):
-        association.begin()
+        association.begin(dimse.C_ECHO_RSP)

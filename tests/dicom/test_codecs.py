@@ -220,7 +220,7 @@ def test_whatever_comes_is_a_pdu_or_an_invalid_one(body: bytes, kind: int) -> No
 def test_whatever_comes_is_a_response_or_an_invalid_command(command: bytes) -> None:
     try:
         response = dimse.decode_response(command)
-    except dimse.InvalidCommand:
+    except dimse.InvalidMessage:
         return
     assert 0 <= response.status <= 0xFFFF
 
@@ -239,5 +239,5 @@ def test_what_is_no_ae_title_is_refused(title: str) -> None:
 
 def test_a_response_without_the_words_is_none() -> None:
     empty = Dataset()
-    with pytest.raises(dimse.InvalidCommand):
+    with pytest.raises(dimse.InvalidMessage):
         dimse.decode_response(node.command(empty))

@@ -5,27 +5,114 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dicom.contexts import Contexts, plan
+from proxy.dicom.contexts import CONVERTIBLE, FALLBACKS, SYNTAX_REFUSED, Contexts, plan
 from proxy.dicom.pdu import Proposal
-from proxy.model import Instance
+from proxy.model import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    Instance,
+)
+
+JPEG_2000, MPEG_4 = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.102"
+SYNTAXES = [*sorted(CONVERTIBLE), *(f"2.{number}" for number in range(20))]
 
 
-def instance(sop_class: int, syntax: int) -> Instance:
-    return Instance(f"1.{sop_class}", "1.2", f"2.{syntax}", "1", "1", "", 10, 0)
+def of(sop_class: int, syntax: str) -> Instance:
+    return Instance(f"1.{sop_class}", "1.2", syntax, "1", "1", "", 10, 0)
 
 
-@given(st.lists(st.builds(instance, st.integers(0, 30), st.integers(0, 20)), max_size=400))
-def test_every_instance_has_one_context_in_one_association(instances: list[Instance]) -> None:
-    planned = plan(instances)
-    assert all(1 <= len(proposals) <= 128 for proposals in planned)
+@given(
+    st.lists(st.builds(of, st.integers(0, 60), st.sampled_from(SYNTAXES)), max_size=400),
+    st.sampled_from([128, 127]),
+)
+def test_every_instance_has_one_context_in_one_association(
+    instances: list[Instance], limit: int
+) -> None:
+    planned = plan(instances, limit)
+    assert all(1 <= len(proposals) <= limit for proposals in planned)
     pairs = [
         (proposal.sop_class_uid, *proposal.transfer_syntax_uids)
         for proposals in planned
         for proposal in proposals
     ]
+    own = {(i.sop_class_uid, i.transfer_syntax_uid) for i in instances}
     assert len({*pairs}) == len(pairs)
-    assert {*pairs} == {(i.sop_class_uid, i.transfer_syntax_uid) for i in instances}
-    assert len(planned) == -(-len(pairs) // 128)
+    assert own <= {*pairs}
+    convertible = {sop_class for sop_class, syntax in own if syntax in CONVERTIBLE}
+    assert len({*pairs} - own) <= len(convertible)
+    # No association is begun that is not needed, but for what must stay together.
+    assert all(len(proposals) > limit - 4 for proposals in planned[:-1])
+
+
+@given(st.lists(st.builds(of, st.integers(0, 60), st.sampled_from(SYNTAXES)), max_size=400))
+def test_what_can_be_converted_is_offered_so_in_the_same_association(
+    instances: list[Instance],
+) -> None:
+    planned = plan(instances)
+    for each in instances:
+        own = Proposal(each.sop_class_uid, (each.transfer_syntax_uid,))
+        (proposals,) = [proposals for proposals in planned if own in proposals]
+        of_class = [p for p in proposals if p.sop_class_uid == each.sop_class_uid]
+        offered = {syntax for p in of_class for syntax in p.transfer_syntax_uids}
+        if each.transfer_syntax_uid in CONVERTIBLE:
+            assert offered >= {*FALLBACKS}
+        contexts = Contexts(proposals)
+        for number, proposal in contexts.proposed.items():
+            if proposal == own:
+                continue
+            contexts.negotiate({number: (0, proposal.transfer_syntax_uids[-1])})
+        fallback = contexts.fallback(each.sop_class_uid, each.transfer_syntax_uid)
+        assert (fallback in FALLBACKS) == (each.transfer_syntax_uid in CONVERTIBLE)
+        assert fallback != each.transfer_syntax_uid
+
+
+@pytest.mark.parametrize(
+    ("own", "more"),
+    [
+        ([EXPLICIT_VR_LITTLE_ENDIAN], [IMPLICIT_VR_LITTLE_ENDIAN]),
+        ([IMPLICIT_VR_LITTLE_ENDIAN], [EXPLICIT_VR_LITTLE_ENDIAN]),
+        ([EXPLICIT_VR_BIG_ENDIAN], FALLBACKS),
+        ([DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN], FALLBACKS),
+        ([DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN], FALLBACKS[1:]),
+        (FALLBACKS, []),
+        ([JPEG_2000, MPEG_4], []),
+        ([JPEG_2000, EXPLICIT_VR_LITTLE_ENDIAN], [IMPLICIT_VR_LITTLE_ENDIAN]),
+    ],
+)
+def test_one_context_more_offers_the_native_syntaxes_that_are_missing(
+    own: list[str], more: list[str]
+) -> None:
+    (proposals,) = plan([of(1, syntax) for syntax in own])
+    wanted = [Proposal("1.1", (syntax,)) for syntax in own]
+    wanted += [Proposal("1.1", tuple(more))] if more else []
+    assert [*proposals] == wanted
+
+
+def test_a_fallback_is_what_the_node_picked() -> None:
+    deflated = of(1, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    (proposals,) = plan([deflated])
+    for syntax in FALLBACKS:
+        contexts = Contexts(proposals)
+        contexts.negotiate({1: (4, ""), 3: (0, syntax)})
+        assert contexts.find("1.1", deflated.transfer_syntax_uid) is None
+        assert contexts.fallback("1.1", deflated.transfer_syntax_uid) == syntax
+        assert contexts.fallback("1.1", JPEG_2000) is None
+    contexts = Contexts(proposals)
+    contexts.negotiate({1: (0, deflated.transfer_syntax_uid), 3: (4, "")})
+    assert contexts.fallback("1.1", deflated.transfer_syntax_uid) is None
+
+
+@pytest.mark.parametrize("result", [1, 2, 3, 4, None])
+def test_where_the_class_is_taken_it_is_the_syntax_whatever_the_node_says(
+    result: int | None,
+) -> None:
+    (proposals,) = plan([of(1, EXPLICIT_VR_LITTLE_ENDIAN)])
+    contexts = Contexts(proposals)
+    answer = {} if result is None else {1: (result, "")}
+    contexts.negotiate({**answer, 3: (0, IMPLICIT_VR_LITTLE_ENDIAN)})
+    assert contexts.refusal("1.1", EXPLICIT_VR_LITTLE_ENDIAN) == SYNTAX_REFUSED
 
 
 def test_the_node_decides_by_context() -> None:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
-from proxy.dicom.dimse import Priority
+from proxy.dicom.dimse import C_STORE_RSP, Priority
 from proxy.dicom.storage import StoreInterrupted, StoreResult, store
 from proxy.errors import AssociationLost, InstanceUnusable
 from proxy.machines.failures import Remedy
@@ -133,7 +133,7 @@ async def test_several_instances_over_one_association(network: TcpNetwork, tmp_p
     paths = [tmp_path / str(n) for n in range(5)]
     instances = [write_ct(path, 2 * n) for n, path in enumerate(paths, 1)]
     (proposals,) = plan(instances)
-    assert len(proposals) == 1
+    assert len(proposals) == 2, "their own syntax, and what they can be converted to"
     async with (
         scripted(answering(0, 0xA700, 0, 0xB007, 0)) as target,
         associate(network, target, proposals, CLOCKS) as association,
@@ -142,6 +142,7 @@ async def test_several_instances_over_one_association(network: TcpNetwork, tmp_p
             await store(association, instance, path)
             for instance, path in zip(instances, paths, strict=True)
         ]
+        assert not association.sent_whole, "of what is answered nothing is unknown"
     assert [result.status for result in results] == [0, 0xA700, 0, 0xB007, 0]
 
 
@@ -210,9 +211,9 @@ async def test_an_instance_whose_context_is_refused_is_not_sent(
 
     async def script(peer: Peer) -> None:
         proposed = await peer.request()
-        await peer.send(node.accept({1: (4, ""), 3: (0, proposed[3])}))
+        await peer.send(node.accept({1: (4, ""), 3: (4, ""), 5: (0, proposed[5])}))
         await peer.message()
-        await peer.send(node.data(node.pdv(node.command(node.response(0)), context_id=3)))
+        await peer.send(node.data(node.pdv(node.command(node.response(0)), context_id=5)))
         await peer.finish()
 
     (proposals,) = plan(instances)
@@ -565,18 +566,36 @@ async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path
             await store(association, instance, path)
         assert not association.established
         with pytest.raises(AssociationLost) as next_one:
-            association.begin()
+            association.begin(C_STORE_RSP)
     assert caught.value.code == "short"
     assert next_one.value.code == "local"
+
+
+async def test_a_response_that_comes_with_the_acceptance_ends_the_association(
+    network: TcpNetwork, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        contexts = {n: (0, syntax) for n, syntax in (await peer.request()).items()}
+        early = node.data(node.pdv(node.command(node.response(0))))
+        await peer.send(node.accept(contexts), early)
+        assert await peer.until_end() == node.abort()
+
+    (proposals,) = plan([write_ct(path)])
+    async with scripted(script) as target:
+        with pytest.raises(AssociationLost) as caught:
+            async with associate(network, target, proposals, CLOCKS):
+                pytest.fail("it is no association to use")
+    assert caught.value.code == "protocol"
 
 
 async def test_a_response_nobody_asked_for_ends_the_association(
     network: TcpNetwork, path: Path
 ) -> None:
-    sent = trio.Event()
+    opened, sent = trio.Event(), trio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.accept_all()
+        await opened.wait()
         await peer.send(node.data(node.pdv(node.command(node.response(0)))))
         sent.set()
         assert await peer.until_end() == node.abort()
@@ -587,6 +606,7 @@ async def test_a_response_nobody_asked_for_ends_the_association(
         scripted(script) as target,
         associate(network, target, proposals, CLOCKS) as association,
     ):
+        opened.set()
         await sent.wait()
         await trio.sleep(0.01)
         with pytest.raises(StoreInterrupted) as caught:
@@ -596,7 +616,7 @@ async def test_a_response_nobody_asked_for_ends_the_association(
 
 
 def test_sending_needs_no_dicom_library() -> None:
-    question = "import sys, proxy.dicom.storage; print(*sys.modules)"
+    question = "import sys, proxy.dicom.find, proxy.dicom.storage; print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", question], capture_output=True, text=True, check=True
     )

@@ -179,6 +179,25 @@ async def test_the_retries_of_a_running_dispatch_follow_a_configuration_event(si
         assert once_each(slow, 48, 20)
 
 
+async def test_another_calling_ae_title_for_all_is_shown_between_two_instances(site: Site) -> None:
+    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+        site.has(slow=slow)
+        site.offer("sess-1", ct_session(48, 20))
+        await site.start()
+        ordered = await site.dispatch("sess-1", "slow")
+        await slow.wait_for(lambda node: len(node.holds) >= 3)
+
+        renamed: Json = {"calling_ae_title": "ITHPROXY"}
+        site.backend.rest.configuration["config"] |= renamed
+        await tell(site, frames.config_changed(renamed))
+
+        assert (await site.closing(ordered))["status"] == "completed"
+        assert once_each(slow, 48, 20)
+        names = [arrival.calling_ae_title for arrival in slow.arrivals]
+        assert [*dict.fromkeys(names)] == ["DICOM_PROXY", "ITHPROXY"]
+        assert names == sorted(names)
+
+
 async def test_a_deletion_stops_what_is_under_way(site: Site) -> None:
     async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import trio
+
 from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Script
 from tests.end_to_end.program import the_program
@@ -13,6 +15,8 @@ from tests.end_to_end.site import Site, assert_tells_the_truth
 
 REPEATED_BY_A_KILL = 2
 """The instance in flight, and one whose answer waits for the ledger's group commit."""
+GROUP_COMMIT_S = 0.5
+"""After it, what the ledger was told is on disk."""
 
 
 async def test_kill_9_loses_nothing_and_repeats_next_to_nothing(site: Site) -> None:
@@ -40,6 +44,28 @@ async def test_kill_9_loses_nothing_and_repeats_next_to_nothing(site: Site) -> N
             assert len(node.arrivals) <= len(session) + 2 * REPEATED_BY_A_KILL
         assert {each["status"] for each in site.backend.statuses[ordered, None]} == {"completed"}
         assert len(site.backend.rest.downloads) == 1
+
+
+async def test_kill_9_between_storing_and_its_answer_sends_nothing_twice(site: Site) -> None:
+    session = ct_session(74, 10)
+    script = Script(stores_first=True, stall_at=5, finds=True)
+    async with DemoNode(script=script).running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session)
+        async with the_program(site) as program:
+            ordered = await site.dispatch("sess-1", "node")
+            await node.wait_for(lambda node: len(node.holds) == 5)
+            await trio.sleep(GROUP_COMMIT_S)
+            await program.kill()
+        async with the_program(site) as program:
+            ending = await site.ending(ordered, "node")
+            assert await program.terminate() == 0
+
+        assert (ending["status"], ending["files_sent"]) == ("completed", 10)
+        assert node.holds == hashes_of(session)
+        assert len(node.arrivals) == 10
+        (asked,) = program.lines("delivery.asked")
+        assert (asked["count"], asked["found"]) == (1, 1)
 
 
 async def test_kill_9_while_downloading(site: Site) -> None:

@@ -200,3 +200,26 @@ async def test_a_later_dispatch_of_the_same_entity_is_not_marked(
     await ledger.delete_session("sess-1", uid(1))
     await ledger.accept(order(correlation_id="new"))
     assert [u.is_deleted for u in await ledger.unfinished()] == [True, False]
+
+
+async def test_a_deletion_says_how_much_of_it_nodes_have_confirmed(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    await keep_all(ledger)
+    accepted = await ledger.accept(order("n1", "n2"))
+    await ledger.plan(accepted.dispatch_id)
+    for node_id, instances in (("n1", ONE), ("n2", ONE[:1])):
+        for each in instances:
+            ledger.post_result(
+                accepted.dispatch_id,
+                node_id,
+                each,
+                STORED,
+                0,
+                confirmed_by=f"{node_id}@host:104",
+            )
+    deleted = await ledger.delete_scan(uid(1), 1)
+    assert (deleted.instances, deleted.confirmed) == (2, 3)
+    deleted = await ledger.delete_session(SESSION.id, None)
+    assert deleted.confirmed == len(ONE) - 2
+    assert (await ledger.delete_session(SESSION.id, None)).confirmed == 0

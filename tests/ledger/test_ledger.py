@@ -148,6 +148,39 @@ async def test_results_are_counted_and_answered_instances_not_sent_again(
     assert [d.counts for d in found.deliveries] == [expected, Counts(total=6)]
 
 
+async def test_in_doubt_is_what_was_sent_without_an_answer(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    dispatch = await planned(ledger, 1, 2, 3, 4, 5, nodes=("n1", "n2"))
+    ledger.post_sending(dispatch, "n1", instance(1))
+    ledger.post_result(dispatch, "n1", instance(2), UNKNOWN)
+    ledger.post_result(dispatch, "n1", instance(3), STORED, 0x0000)
+    ledger.post_result(dispatch, "n1", instance(4), REFUSED, 0xA900)
+    ledger.post_result(dispatch, "n2", instance(5), UNKNOWN)
+    assert set(await ledger.in_doubt(dispatch, "n1", "N1")) == {instance(1), instance(2)}
+    assert await ledger.in_doubt(dispatch, "n2", "N2") == [instance(5)]
+    ledger.post_result(dispatch, "n1", instance(1), STORED)
+    ledger.post_result(dispatch, "n1", instance(2), PLANNED)
+    assert await ledger.in_doubt(dispatch, "n1", "N1") == []
+
+
+async def test_what_a_node_has_with_another_content_is_beyond_doubt(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    first = await planned(ledger, 1, 2)
+    for number in (1, 2):
+        ledger.post_result(first, "n1", instance(number), STORED, 0, confirmed_by="N1")
+    ledger.post_dispatch_over(first, "completed", None)
+    second = (await ledger.accept(order(correlation_id="corr_2"))).dispatch_id
+    newer = instance(1, content="b")
+    await ledger.keep(SESSION, [newer, instance(2)], '"v2"')
+    await ledger.plan(second)
+    for each in (newer, instance(2)):
+        ledger.post_result(second, "n1", each, UNKNOWN)
+    assert await ledger.in_doubt(second, "n1", "N1") == [instance(2)]
+    assert set(await ledger.in_doubt(second, "n1", "another")) == {newer, instance(2)}
+
+
 async def test_an_answer_stays_whatever_is_posted_after_it(
     ledger: Ledger, autojump_clock: MockClock
 ) -> None:

@@ -39,8 +39,10 @@ from proxy.machines.delivery import (
     Followed,
     GiveUpRequested,
     HoldRequested,
+    InstanceFound,
     InstanceRefused,
     InstanceStored,
+    NodeCrowded,
     Outcome,
     Progress,
     Purpose,
@@ -79,6 +81,7 @@ LEGAL = {
     "AttemptsExhausted": NO_LONGER_WAITING | ON_THE_WIRE,
     # only an association brings answers
     "InstanceStored": ON_THE_WIRE,
+    "InstanceFound": ON_THE_WIRE,
     "InstanceRefused": ON_THE_WIRE,
     "AllStored": ON_THE_WIRE,
     "SomeRefused": ON_THE_WIRE,
@@ -86,6 +89,7 @@ LEGAL = {
     "StoppedToHold": ON_THE_WIRE,
     "StoppedToCancel": ON_THE_WIRE,
     "TurnYielded": ON_THE_WIRE,
+    "NodeCrowded": ON_THE_WIRE,
     "ActivityFailed": names("WAITING") | ON_THE_WIRE,
     "RetryDue": names("BACKING_OFF"),
     "StopTimedOut": names("STOPPING"),
@@ -118,7 +122,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 22
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 24
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -146,6 +150,27 @@ async def test_a_refused_instance_fails_the_delivery_after_the_others(
         assert event == SomeRefused(error)
         given_up = replace(two, error=error)
         assert told(bench, event) == (FAILED, given_up, over(Outcome.FAILED, given_up))
+
+
+async def test_what_the_node_is_found_to_have_is_not_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(DELIVERY, SOME, STORING) as bench:
+        bench.run.data = replace(SOME, attempts=2, error="no answer came")
+        two = replace(bench.run.data, files_stored=2, attempts=0)
+        assert told(bench, InstanceFound()) == (STORING, two, [Advanced(two)])
+        three = replace(two, files_stored=3)
+        assert told(bench, InstanceStored()) == (STORING, three, [Advanced(three)])
+        assert told(bench, policy.settled(three))[0] is COMPLETED
+
+
+@pytest.mark.parametrize("state", ENDING)
+async def test_found_in_the_instant_of_a_stop_counts(
+    state: DeliveryState, autojump_clock: MockClock
+) -> None:
+    async with running(DELIVERY, SOME, state) as bench:
+        more = replace(bench.run.data, files_stored=bench.run.data.files_stored + 1)
+        assert told(bench, InstanceFound()) == (state, more, [Advanced(more)])
 
 
 async def test_what_another_dispatch_brings_is_counted_and_told(autojump_clock: MockClock) -> None:
@@ -187,22 +212,24 @@ async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> N
         assert told(bench, InstanceStored()) == (STORING, taken, [Advanced(taken)])
 
 
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
 async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
-    autojump_clock: MockClock,
+    event: Event, autojump_clock: MockClock
 ) -> None:
     async with running(DELIVERY, SOME, STORING) as bench:
         bench.run.data = kept = replace(SOME, attempts=1, error="connection refused")
-        assert told(bench, TurnYielded()) == (WAITING, kept, [])
+        assert told(bench, event) == (WAITING, kept, [])
         await trio.sleep(80_000)
         assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
 
 
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
 @pytest.mark.parametrize("state", ENDING)
 async def test_a_stop_is_stronger_than_a_yield(
-    state: DeliveryState, autojump_clock: MockClock
+    state: DeliveryState, event: Event, autojump_clock: MockClock
 ) -> None:
     async with running(DELIVERY, SOME, state) as bench:
-        assert untouched(bench, TurnYielded())
+        assert untouched(bench, event)
 
 
 async def test_a_node_that_is_down_costs_attempts_until_none_is_left(
@@ -445,7 +472,7 @@ class DeliveryWalk(Walk):
             return policy.stopped(self.data)
         if isinstance(event, AllStored | SomeRefused):
             return policy.settled(self.data)
-        if isinstance(event, TurnYielded):
+        if isinstance(event, TurnYielded | NodeCrowded):
             return policy.last_word(self.data, event)
         return event
 
@@ -458,7 +485,7 @@ class DeliveryWalk(Walk):
         if not isinstance(event, BackOffKept):
             assert after.attempts <= before.attempts + 1
             if after.attempts < before.attempts:
-                assert isinstance(event, InstanceStored)
+                assert isinstance(event, InstanceStored | InstanceFound)
         if step.after is not self.state:
             self.moved(event, step)
         if before.stop is Purpose.CANCEL and step.after not in OVER:
@@ -474,7 +501,7 @@ class DeliveryWalk(Walk):
             assert 0 < step.data.files_total <= step.data.files_stored
         if step.after is STORING:
             assert self.state is WAITING
-        if isinstance(event, TurnYielded):
+        if isinstance(event, TurnYielded | NodeCrowded):
             assert (self.state, step.after, step.data) == (STORING, WAITING, self.data)
         if step.after is HELD:
             assert isinstance(event, HoldRequested) or self.data.stop is Purpose.HOLD

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from proxy.fsm import ActivityFailed, Event, Step
@@ -19,6 +20,7 @@ from proxy.machines.node import (
     REMOVED,
     SUSPECT,
     UNKNOWN,
+    AssociationsLimited,
     BreakerTripped,
     ChangeRequested,
     DisableRequested,
@@ -26,13 +28,14 @@ from proxy.machines.node import (
     GateClosed,
     GateOpened,
     Health,
-    HoldDeliveries,
     NodeAnswered,
+    NodeCongested,
+    NodeCoped,
     NodeFailed,
     NodeOutput,
     NodeState,
     RemoveRequested,
-    ResumeDeliveries,
+    RoomProven,
 )
 from proxy.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
@@ -51,6 +54,10 @@ LEGAL = {
     "DisableRequested": EVERYWHERE,
     "EnableRequested": EVERYWHERE,
     "RemoveRequested": EVERYWHERE,
+    # and a delivery that was at work before may have had its say of the room at the node
+    "NodeCongested": EVERYWHERE,
+    "NodeCoped": EVERYWHERE,
+    "RoomProven": EVERYWHERE,
     "ProbeDue": names("OFFLINE"),
     "ActivityFailed": names("UNKNOWN ONLINE SUSPECT PROBING"),
 }
@@ -67,7 +74,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(NODE, WELL) == 7 * 9
+    assert oracle_agrees(NODE, WELL) == 7 * 12
 
 
 async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> None:
@@ -132,17 +139,57 @@ async def test_the_breaker_trips_but_once(autojump_clock: MockClock) -> None:
 async def test_a_new_address_is_a_new_node(state: NodeState, autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = DOWN
-        assert told(bench, ChangeRequested()) == (UNKNOWN, WELL, [GateOpened()])
+        assert told(bench, ChangeRequested()) == (
+            UNKNOWN,
+            WELL,
+            [GateOpened(), AssociationsLimited(1)],
+        )
+
+
+@pytest.mark.parametrize("state", [*ENABLED, DISABLED])
+async def test_associations_halve_with_each_complaint_and_grow_by_one(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = given = Health(associations=7, ceiling=8, coped=40)
+        three = replace(given, associations=3, coped=0)
+        assert told(bench, NodeCongested()) == (state, three, [AssociationsLimited(3)])
+        assert told(bench, NodeCongested())[2] == [AssociationsLimited(1)]
+        assert told(bench, NodeCongested())[2] == [AssociationsLimited(1)]
+        assert told(bench, NodeCoped(60)) == (state, replace(three, associations=1, coped=60), [])
+        assert told(bench, NodeCoped(60))[1].coped == 120
+        two = replace(three, associations=2)
+        assert told(bench, RoomProven()) == (state, two, [AssociationsLimited(2)])
+
+
+async def test_a_node_is_given_no_more_than_the_settings_allow(autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, ONLINE) as bench:
+        bench.run.data = most = Health(associations=2, ceiling=2)
+        assert told(bench, RoomProven()) == (ONLINE, most, [AssociationsLimited(2)])
+
+
+async def test_failures_say_nothing_of_the_room_and_a_new_address_has_all_of_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(NODE, WELL, ONLINE) as bench:
+        bench.run.data = Health(associations=2, ceiling=4, coped=9)
+        for event in (fails, NodeAnswered(), fails, fails, trips, NodeAnswered()):
+            bench.run.tell(event)
+        assert bench.run.data == Health(associations=2, ceiling=4, coped=9)
+        assert told(bench, ChangeRequested()) == (
+            UNKNOWN,
+            Health(associations=4, ceiling=4),
+            [GateOpened(), AssociationsLimited(4)],
+        )
 
 
 @pytest.mark.parametrize("state", ENABLED)
 async def test_disabled_and_enabled(state: NodeState, autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = DOWN
-        assert told(bench, DisableRequested()) == (DISABLED, WELL, [HoldDeliveries()])
+        assert told(bench, DisableRequested()) == (DISABLED, WELL, [])
         await trio.sleep(80_000)
-        on = [ResumeDeliveries(), GateOpened()]
-        assert told(bench, EnableRequested()) == (UNKNOWN, WELL, on)
+        assert told(bench, EnableRequested()) == (UNKNOWN, WELL, [GateOpened()])
 
 
 @pytest.mark.parametrize("state", [*ENABLED, DISABLED])
@@ -198,6 +245,9 @@ async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: Mo
         DisableRequested(),
         EnableRequested(),
         RemoveRequested(),
+        NodeCongested(),
+        NodeCoped(5),
+        RoomProven(),
     ],
 )
 async def test_removed_is_removed(event: Event, autojump_clock: MockClock) -> None:
@@ -207,12 +257,12 @@ async def test_removed_is_removed(event: Event, autojump_clock: MockClock) -> No
 
 class NodeWalk(Walk):
     machine = NODE
-    start = WELL
+    start = Health(associations=4, ceiling=4)
 
     def __init__(self) -> None:
         super().__init__()
         self.gate_open = True
-        self.held = False
+        self.given = 4
 
     def exact(self, event: Event) -> Event | None:
         if isinstance(event, NodeFailed | BreakerTripped):
@@ -229,12 +279,8 @@ class NodeWalk(Walk):
                 self.gate_open = False
             if isinstance(output, GateOpened):
                 self.gate_open = True
-            if isinstance(output, HoldDeliveries):
-                assert not self.held
-                self.held = True
-            if isinstance(output, ResumeDeliveries):
-                assert self.held
-                self.held = False
+            if isinstance(output, AssociationsLimited):
+                self.given = output.associations
         if isinstance(event, ActivityFailed):
             assert step.after is OFFLINE
 
@@ -245,12 +291,9 @@ class NodeWalk(Walk):
         if self.state in {OFFLINE, PROBING}:
             assert not self.gate_open
             assert self.data.probe_in > 0
-        if self.state in ENABLED:
-            assert not self.held
         if self.state in {UNKNOWN, ONLINE, DISABLED}:
-            assert self.data == WELL
-        if self.state is DISABLED:
-            assert self.held
+            assert (self.data.failures, self.data.error) == (0, None)
+        assert 1 <= self.data.associations == self.given <= self.data.ceiling == 4
 
 
 def test_the_gate_is_closed_while_the_breaker_is_open() -> None:
@@ -314,8 +357,7 @@ class Probed:
 async def test_the_life_of_a_node(autojump_clock: MockClock) -> None:
     node = Probed()
     await node.live()
-    reopened = [GateOpened(), HoldDeliveries(), ResumeDeliveries(), GateOpened()]
-    assert node.outputs == [GateClosed(GONE), *reopened]
+    assert node.outputs == [GateClosed(GONE), GateOpened(), GateOpened()]
     assert (node.echoes, node.most) == (0, 1)
     assert node.run.state is REMOVED
 
@@ -352,8 +394,10 @@ def test_wherever_it_is_cancelled_no_echo_is_left() -> None:
     def check() -> None:
         assert world[0].echoes == 0
         assert world[0].most <= 1
-        reopened = [GateOpened(), HoldDeliveries(), ResumeDeliveries(), GateOpened()]
-        assert world[0].outputs == [GateClosed(GONE), *reopened][: len(world[0].outputs)]
+        assert (
+            world[0].outputs
+            == [GateClosed(GONE), GateOpened(), GateOpened()][: len(world[0].outputs)]
+        )
 
     assert cancelled_at_every_step(scenario, check) > 10
-    assert len(world[0].outputs) == 5
+    assert len(world[0].outputs) == 3

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from proxy.machines import delivery, dispatch, node, policy
 from proxy.machines.delivery import DELIVERY, ENDING, DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.failure_table import Remedy
 from tests.machines.walk import UNHURRIED
 
 DONE, FAILED, CANCELLED = Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED
@@ -50,12 +51,12 @@ def test_waits_by_hand() -> None:
 
 
 def attempt(
-    failed: int, allowed: int, *, retryable: bool = True
+    failed: int, allowed: int, remedy: Remedy = Remedy.RETRY_LATER
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
     return policy.after_attempt(
         Progress(attempts=failed),
         "reset",
-        retryable=retryable,
+        remedy,
         retry_count=allowed,
         retry_delay=10,
         retry_max=60,
@@ -77,7 +78,7 @@ def test_a_retry_count_is_of_tries_after_the_first() -> None:
 @UNHURRIED
 @given(counts, counts)
 def test_what_cannot_be_repeated_is_not(failed: int, allowed: int) -> None:
-    assert attempt(failed, allowed, retryable=False) == delivery.AttemptsExhausted("reset")
+    assert attempt(failed, allowed, Remedy.NEVER) == delivery.AttemptsExhausted("reset")
 
 
 def fetch(
@@ -92,6 +93,12 @@ def fetch(
         chance=0.5,
         retry_after=retry_after,
     )
+
+
+def test_what_is_to_be_repeated_at_once_is_so_often_and_no_oftener() -> None:
+    assert attempt(0, 2, Remedy.RETRY_NOW) == delivery.AttemptFailed("reset", 0.0)
+    assert attempt(1, 2, Remedy.RETRY_NOW) == delivery.AttemptFailed("reset", 0.0)
+    assert attempt(2, 2, Remedy.RETRY_NOW) == delivery.AttemptsExhausted("reset")
 
 
 def test_a_download_is_tried_so_many_times_in_all() -> None:
@@ -255,3 +262,34 @@ def test_probes_grow_rarer() -> None:
     ]
     found = [event.probe_in for event in waits if isinstance(event, node.BreakerTripped)]
     assert found == pytest.approx([5.5, 11, 22, 33, 33])
+
+
+@pytest.mark.parametrize(
+    ("given", "in_use", "complained"),
+    [(4, 4, True), (4, 3, True), (4, 1, True), (1, 1, True), (2, 4, False), (2, 3, False)],
+)
+def test_several_who_find_no_room_at_once_are_one_complaint(
+    given: int, in_use: int, complained: bool
+) -> None:
+    health = node.Health(associations=given, ceiling=4)
+    expected = node.NodeCongested() if complained else None
+    assert policy.congested(health, in_use=in_use) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "stored", "proves"),
+    [
+        (1, 0, 99, False),
+        (1, 0, 100, True),
+        (1, 60, 40, True),
+        (1, 60, 39, False),
+        (3, 0, 9999, True),
+        (4, 0, 9999, False),
+    ],
+)
+def test_room_is_proven_by_instances_without_complaint_where_there_may_be_more(
+    given: int, before: int, stored: int, proves: bool
+) -> None:
+    health = node.Health(associations=given, ceiling=4, coped=before)
+    told = policy.coped(health, stored, threshold=100)
+    assert told == (node.RoomProven() if proves else node.NodeCoped(stored))

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.nodes import Node, NodesDiff, Permission, apply_change, diff
+from proxy.nodes import (
+    Configuration,
+    Effect,
+    Node,
+    Permission,
+    SiteConfig,
+    affected,
+    apply_change,
+)
 from tests.nodes.site import FROM_EVENT
 
 replace = msgspec.structs.replace
@@ -71,33 +81,86 @@ def test_of_two_changes_of_one_node_both_hold() -> None:
     assert [n.port for n in after.nodes] == [7]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A run for a node: its own, or a delivery to it."""
+
+    node_id: str
+    name: str = ""
+
+
+def configured(*nodes: Node, **config: object) -> Configuration:
+    return Configuration(proxy_id="proxy-1", nodes=nodes, config=SiteConfig(**config))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("was", "now", "expected"),
     [
-        ({}, {"host": "other"}, "moved"),
-        ({}, {"port": 105}, "moved"),
-        ({}, {"ae_title": "OTHER"}, "moved"),
-        ({}, {"calling_ae_title": "OTHER"}, "moved"),
-        ({}, {"is_active": False}, "deactivated"),
-        ({}, {"is_active": False, "port": 105}, "deactivated"),
-        ({"is_active": False}, {"is_active": True}, "activated"),
-        ({"is_active": False}, {"is_active": True, "port": 105}, "activated"),
-        ({"is_active": False}, {"is_active": False, "port": 105}, "retuned"),
-        ({}, {"name": "Reading room 2"}, "retuned"),
-        ({}, {"retry_count": 9}, "retuned"),
-        ({}, {"connection_timeout": 9.0}, "retuned"),
-        ({}, {"max_pdu_size": 0}, "retuned"),
-        ({}, {"permission": Permission.READ}, "retuned"),
+        ({}, {"host": "other"}, Effect.RESTART),
+        ({}, {"port": 105}, Effect.RESTART),
+        ({}, {"ae_title": "OTHER"}, Effect.RESTART),
+        ({}, {"calling_ae_title": "OTHER"}, Effect.RESTART),
+        ({}, {"is_active": False}, Effect.HOLD),
+        ({}, {"is_active": False, "port": 105}, Effect.HOLD),
+        ({"is_active": False}, {"is_active": True}, Effect.RESUME),
+        ({"is_active": False}, {"is_active": True, "port": 105}, Effect.RESUME),
+        ({"is_active": False}, {"is_active": False, "port": 105}, None),
+        ({}, {"name": "Reading room 2"}, None),
+        ({}, {"description": "beside the lift"}, None),
+        ({}, {"retry_count": 9}, None),
+        ({}, {"retry_delay": 9.0}, None),
+        ({}, {"connection_timeout": 9.0}, None),
+        ({}, {"max_pdu_size": 0}, None),
+        ({}, {"repush": "all"}, None),
+        ({}, {"storage_path": "/srv"}, None),
+        ({}, {"permission": Permission.READ}, None),
     ],
 )
-def test_what_a_change_means(was: dict[str, object], now: dict[str, object], expected: str) -> None:
-    changed = diff([node(**was), node("other")], [node(**now), node("other")])
-    only: dict[str, tuple[Node, ...]] = {expected: (node(**now),)}
-    assert changed == msgspec.convert(only, NodesDiff, from_attributes=True)
+def test_what_a_change_of_a_node_does_to_what_runs_for_it(
+    was: dict[str, object], now: dict[str, object], expected: Effect | None
+) -> None:
+    its_own, delivery, of_another = Running("n1"), Running("n1", "delivery"), Running("other")
+    touched = affected(
+        [its_own, of_another, delivery],
+        configured(node(**was), node("other")),
+        configured(node(**now), node("other")),
+    )
+    assert touched == (((its_own, expected), (delivery, expected)) if expected else ())
 
 
-def test_added_and_removed() -> None:
-    assert diff([node("n1")], [node("n2")]) == NodesDiff(added=(node("n2"),), removed=(node("n1"),))
+@pytest.mark.parametrize(
+    ("config", "touches"),
+    [
+        ({"retry_count": 4}, False),
+        ({"retry_delay": 60.0}, False),
+        ({"timeout": 45.0}, False),
+        ({"max_pdu_size": 65536}, False),
+        ({"port": 11113}, False),
+        ({"ae_title": "OTHER"}, False),
+        ({"mode": "public"}, False),
+        ({"api_url": "https://proxy.example.org/api"}, False),
+        ({"calling_ae_title": "NEWNAME"}, True),
+    ],
+)
+def test_what_a_change_of_the_proxys_configuration_does(
+    config: dict[str, object], touches: bool
+) -> None:
+    nodes = (node("n1"), node("n2", calling_ae_title="OWN"), node("n3", is_active=False))
+    runs = [Running("n1"), Running("n2"), Running("n3")]
+    touched = affected(runs, configured(*nodes), configured(*nodes, **config))
+    assert touched == (((runs[0], Effect.RESTART),) if touches else ())
+
+
+def test_a_node_that_goes_takes_its_runs_along() -> None:
+    runs = [Running("n1"), Running("n2"), Running("n1", "again")]
+    assert affected(runs, configured(node("n1"), node("n2")), configured(node("n2"))) == (
+        (runs[0], Effect.CANCEL),
+        (runs[2], Effect.CANCEL),
+    )
+
+
+def test_a_node_that_comes_touches_nothing() -> None:
+    assert affected([Running("n1"), Running("n2")], configured(), configured(node("n1"))) == ()
 
 
 NODES = st.builds(
@@ -115,47 +178,66 @@ NODES = st.builds(
 SITES = st.lists(NODES, unique_by=lambda n: n.node_id)
 
 
-@given(SITES, SITES)
-def test_every_changed_id_is_in_one_part_and_no_other_is_in_any(
-    old: list[Node], new: list[Node]
+RUNS = st.lists(st.builds(Running, st.sampled_from("abcdefxyz"), st.text(max_size=1)))
+CONFIGS = st.fixed_dictionaries(
+    {}, optional={"retry_count": st.just(9), "calling_ae_title": st.sampled_from(["C", "D"])}
+)
+SIDES = st.builds(lambda nodes, config: configured(*nodes, **config), SITES, CONFIGS)
+
+
+def spoken_to_as(site: Configuration) -> dict[str, tuple[object, ...]]:
+    """By node id: whether it is used, and, if so, where and under which names; said anew here."""
+    default = site.config.calling_ae_title
+    return {
+        n.node_id: (True, n.host, n.port, n.ae_title, n.calling_ae_title or default)
+        if n.is_active
+        else (False,)
+        for n in site.nodes
+    }
+
+
+@given(RUNS, SIDES, SIDES)
+def test_a_change_touches_all_that_it_must_and_nothing_else(
+    runs: list[Running], old: Configuration, new: Configuration
 ) -> None:
-    parts = msgspec.structs.asdict(diff(old, new)).values()
-    ids = [n.node_id for part in parts for n in part]
-    before = {n.node_id: n for n in old}
-    after = {n.node_id: n for n in new}
-    assert len(ids) == len(set(ids))
-    assert set(ids) == {i for i in before | after if before.get(i) != after.get(i)}
-
-
-@given(SITES, SITES)
-def test_a_diff_leads_from_the_old_nodes_to_the_new(old: list[Node], new: list[Node]) -> None:
-    changed = diff(old, new)
-    site = {n.node_id: n for n in old}
-    for gone in changed.removed:
-        assert site.pop(gone.node_id) == gone
-    others = (changed.added, changed.deactivated, changed.activated, changed.moved, changed.retuned)
-    site |= {n.node_id: n for part in others for n in part}
-    assert site == {n.node_id: n for n in new}
-
-
-@given(SITES, SITES)
-def test_only_a_move_of_an_active_node_counts_as_moved(old: list[Node], new: list[Node]) -> None:
-    before = {n.node_id: n for n in old}
-    for now in diff(old, new).moved:
-        was = before[now.node_id]
-        assert was.is_active
-        assert now.is_active
-        assert (was.host, was.port, was.ae_title, was.calling_ae_title) != (
-            now.host,
-            now.port,
-            now.ae_title,
-            now.calling_ae_title,
+    before, after = spoken_to_as(old), spoken_to_as(new)
+    touched = affected(runs, old, new)
+    must = [r for r in runs if r.node_id in before and before[r.node_id] != after.get(r.node_id)]
+    assert [run for run, _ in touched] == must
+    for run, effect in touched:
+        was, now = before[run.node_id], after.get(run.node_id)
+        assert effect is (
+            Effect.CANCEL
+            if now is None
+            else {
+                (True, False): Effect.HOLD,
+                (False, True): Effect.RESUME,
+                (True, True): Effect.RESTART,
+            }[bool(was[0]), bool(now[0])]
         )
 
 
-@given(SITES)
-def test_nothing_changed_nothing_touched(site: list[Node]) -> None:
-    assert diff(site, reversed(site)) == NodesDiff()
+@given(RUNS, SIDES)
+def test_nothing_changed_nothing_touched(runs: list[Running], site: Configuration) -> None:
+    shuffled = replace(site, nodes=tuple(reversed(site.nodes)))
+    assert affected(runs, site, shuffled) == ()
+
+
+@given(RUNS, RUNS, SIDES, SIDES)
+def test_what_is_done_to_a_run_does_not_depend_on_the_others(
+    some: list[Running], others: list[Running], old: Configuration, new: Configuration
+) -> None:
+    together = affected(some + others, old, new)
+    assert together == affected(some, old, new) + affected(others, old, new)
+
+
+@given(RUNS, SIDES, NODES)
+def test_a_change_of_one_node_touches_no_run_of_another(
+    runs: list[Running], old: Configuration, changed: Node
+) -> None:
+    others = tuple(n for n in old.nodes if n.node_id != changed.node_id)
+    touched = affected(runs, old, replace(old, nodes=(*others, changed)))
+    assert {run.node_id for run, _ in touched} <= {changed.node_id}
 
 
 @given(SITES, st.lists(st.sampled_from("abcxyz")))

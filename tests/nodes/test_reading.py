@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
-from proxy.nodes import Node, NodeInvalid, Permission, read_node, read_nodes
+from proxy.nodes import NewScans, Node, NodeInvalid, Permission, read_node, read_nodes
 from tests.nodes.site import FROM_EVENT, FROM_REST
 
 READROOM = Node(node_id="n1", name="Reading room", ae_title="READROOM", host="192.0.2.20", port=104)
@@ -92,7 +92,19 @@ def test_numbers_may_be_text_and_ids_numbers() -> None:
 )
 def test_permissions_of_both_generations(word: str, permission: Permission) -> None:
     assert read_node(FROM_REST | {"permission": word}).permission is permission
-    assert permission.reads is (permission is not Permission.WRITE)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "get_them"),
+    [
+        ("read", {Permission.READ, Permission.READ_WRITE}),
+        ("write", {Permission.WRITE, Permission.READ_WRITE}),
+        ("any", {*Permission}),
+        ("none", set()),
+    ],
+)
+def test_which_nodes_get_new_scans(wanted: NewScans, get_them: set[Permission]) -> None:
+    assert {each for each in Permission if each.gets_new_scans(wanted)} == get_them
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.errors import LedgerError
+from proxy.errors import InstanceUnusable, LedgerError, NotConverted
 from proxy.ledger import Holding, Ledger
-from proxy.model import Instance
+from proxy.model import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Instance
 from proxy.offload import Inline, Offload, Threads
 from proxy.pacs.local import Checked, LocalPacs
 from proxy.pacs.objects import Objects
@@ -293,3 +295,93 @@ async def test_taking_in_and_deleting_the_same_content_at_once_keeps_rows_and_fi
             nursery.start_soon(take_in, 2)
             nursery.start_soon(delete)
         assert site.files() == (await ledger.all_objects()).keys()
+
+
+# Copies in another transfer syntax ---------------------------------------------------------------
+
+HASH = "ab" * 32
+PIXEL_BYTES = 800_000_000
+PIXELS = struct.pack("<HH2sxxL", 0x7FE0, 0x0010, b"OW", PIXEL_BYTES)
+
+
+@asynccontextmanager
+async def a_large_instance(root: Path) -> AsyncIterator[tuple[Site, Instance]]:
+    """Hold an instance that takes no room on disk, but its copy would."""
+    async with Ledger.open(root / "ledger.db", Threads(1)) as ledger:
+        site = Site(root, ledger, Threads(2))
+        staged = site.objects.staging(1) / "large"
+        with staged.open("wb") as file:
+            file.write(PIXELS)
+            file.truncate(len(PIXELS) + PIXEL_BYTES)
+        site.objects.adopt(staged, HASH)
+        size = len(PIXELS) + PIXEL_BYTES
+        yield site, Instance("1", "1.2", EXPLICIT_VR_LITTLE_ENDIAN, "1", "1", HASH, size, 0)
+
+
+def copies_in(root: Path) -> list[Path]:
+    return [*root.glob("staging/copies/*")]
+
+
+async def test_a_cancelled_conversion_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    async with a_large_instance(tmp_path) as (site, held), trio.open_nursery() as nursery:
+
+        async def use() -> None:
+            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN, 0):
+                pytest.fail("the conversion was not cancelled")
+
+        nursery.start_soon(use)
+        with trio.fail_after(10):
+            while not any(copy.stat().st_size for copy in copies_in(tmp_path)):  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        (copy,) = copies_in(tmp_path)
+        nursery.cancel_scope.cancel("the test says so")
+        assert copy.stat().st_size < PIXEL_BYTES
+    assert copies_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["done", "error", "cancelled", "refused", "missing", "full"])
+async def test_a_copy_is_there_for_as_long_as_it_is_lent(tmp_path: Path, how: str) -> None:
+    async with a_large_instance(tmp_path) as (site, large):
+        data = PIXELS[:8] + b"\2\0\0\0ab"
+        held = msgspec.structs.replace(large, size=len(data))
+        site.objects.path(HASH).write_bytes(b"?" * len(data) if how == "refused" else data)
+        if how == "missing":
+            site.objects.remove([HASH])
+        outcome = {
+            "error": KeyError,
+            "refused": NotConverted,
+            "missing": InstanceUnusable,
+            "full": NotConverted,
+        }
+        reserve = 1 << 62 if how == "full" else 0
+        with trio.CancelScope() as scope, ExitStack() as stack:
+            if how in outcome:
+                stack.enter_context(pytest.raises(outcome[how]))
+            async with site.pacs.converted(held, IMPLICIT_VR_LITTLE_ENDIAN, reserve) as (
+                copy,
+                converted,
+            ):
+                assert copies_in(tmp_path) == [copy]
+                assert copy.read_bytes() == PIXELS[:4] + b"\2\0\0\0ab"
+                assert (converted.size, converted.offset) == (10, 0)
+                assert converted.sop_instance_uid == held.sop_instance_uid
+                if how == "error":
+                    raise KeyError
+                if how == "cancelled":
+                    scope.cancel("the test says so")
+                await trio.lowlevel.checkpoint()
+        assert copies_in(tmp_path) == []
+
+
+async def test_copies_have_names_of_their_own_and_the_next_start_removes_what_is_left(
+    tmp_path: Path,
+) -> None:
+    async with open_site(tmp_path) as site:
+        copies = [site.objects.new_copy() for _ in range(3)]
+        assert len({*copies}) == 3
+        for copy in copies:
+            copy.write_bytes(b"what a crash left")
+    async with open_site(tmp_path) as site:
+        assert (await site.pacs.janitor()).removed == 1
+        assert not copies[0].parent.exists()
+        assert site.objects.new_copy().parent.exists()

@@ -34,7 +34,7 @@ from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
-from proxy.nodes import Repush
+from proxy.nodes import NewScans, Repush
 from proxy.offload import Inline, Threads
 from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
@@ -48,7 +48,6 @@ from proxy.settings import (
     ServiceSettings,
     Settings,
 )
-from proxy.slots import Slots
 from proxy.supervisor import Supervisor
 from proxy.vitals import Vitals
 from proxy.wire import Network, TcpNetwork
@@ -188,17 +187,21 @@ async def a_house(
     detail: Detail = "both",
     dicom: Mapping[str, object] = {},
     downloads: int = 3,
+    limits: Mapping[str, int] = {},
     drain_seconds: float = 5.0,
     network: Network | None = None,
     ledger_offload: Inline | Threads | None = None,
     listens: bool = True,
     repush: Repush = "new",
+    new_scans: NewScans = "read",
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
         dicom=msgspec.structs.replace(QUICK, **dicom),
-        dispatch=DispatchSettings(status_detail=detail, progress_seconds=0.1, repush=repush),
-        limits=LimitSettings(downloads=downloads, reserve_gb=0.0),
+        dispatch=DispatchSettings(
+            status_detail=detail, progress_seconds=0.1, repush=repush, new_scans=new_scans
+        ),
+        limits=LimitSettings(downloads=downloads, reserve_gb=0.0, **limits),
         service=ServiceSettings(drain_seconds=drain_seconds, flush_seconds=1.0),
         state_dir=directory,
         token=Secret(backend.key),
@@ -226,7 +229,6 @@ async def a_house(
             network=network or TcpNetwork(),
             offload=offload,
             archive_limits=ArchiveLimits(reserve_bytes=0),
-            downloads=Slots(downloads),
         )
         house: House = await services.start(_work, site, outbox, detail, backend)
         if listens:

@@ -23,6 +23,7 @@ PACKAGES = {
     "storescu": "dcmtk",
     "dcmqrscp": "dcmtk",
     "dcmqridx": "dcmtk",
+    "dcmconv": "dcmtk",
     "dcmsend": "dcmtk",
     "dcmrecv": "dcmtk",
     "dcmdump": "dcmtk",

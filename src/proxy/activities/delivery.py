@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import trio
 
-from proxy.activities.node import fault_of
+from proxy.activities.asking import Asking
+from proxy.activities.node import cope, crowd, fault_of
+from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, target_for
-from proxy.dicom.association import Association, associate
-from proxy.dicom.contexts import plan
+from proxy.dicom.association import associate
+from proxy.dicom.contexts import MAX_CONTEXTS, plan
+from proxy.dicom.find import FIND
 from proxy.dicom.pdu import Proposal
-from proxy.dicom.storage import StoreResult, store
+from proxy.dicom.storage import StoreResult
 from proxy.errors import InstanceUnusable, NodeError
 from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
@@ -42,6 +46,8 @@ class DeliveryActivities:
         self._tries: Counter[Instance] = Counter()
         self._unanswered: set[Instance] | None = None
         self._asked = at.node.node.identity
+        self._asking = Asking(site, dispatch, at)
+        self._complained = False
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -73,7 +79,7 @@ class DeliveryActivities:
             run.tell(delivery.TurnGranted())
             return
         if to.run.state not in OPEN:
-            run.tell(self._failed(run, f"node is offline: {to.run.data.error}", retryable=True))
+            run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
             return
         dispatch_id = self._dispatch.dispatch_id
         self._at.turn = await to.slots.take(
@@ -110,9 +116,13 @@ class DeliveryActivities:
         once. The turn is given back once the association is gone, so that no node has more of
         them than allowed.
         """
+        had = run.data.files_stored
+        self._complained = False
         try:
             ending = await self._attempt(run)
         finally:
+            if not self._complained:
+                cope(self._at.node, run.data.files_stored - had)
             self._at.give_back_turn()
         run.tell(policy.last_word(run.data, ending))
 
@@ -131,16 +141,18 @@ class DeliveryActivities:
             for _ in range(changed):
                 run.tell(delivery.InstanceRefused(CHANGED))
         to_send = await ledger.to_send(dispatch_id, configured.node_id)
+        in_doubt = await self._asking.in_doubt()
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
         self._unanswered = set(to_send)
-        for number, proposals in enumerate(plan(to_send)):
+        for number, proposals in enumerate(plan(to_send, MAX_CONTEXTS - bool(in_doubt))):
             if number and not self._at.goes_on():
                 return delivery.TurnYielded()
             offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
             part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
             try:
-                ending = await self._send(run, proposals, part)
+                doubtful = [instance for instance in part if instance in in_doubt]
+                ending = await self._send(run, proposals, part, doubtful)
             except NodeError as error:
                 return self._after_error(run, error)
             if ending is not None:
@@ -149,12 +161,16 @@ class DeliveryActivities:
 
     async def _settled(self, run: DeliveryRun) -> Ending:
         """How it ends where nothing is left to send, by what the ledger counts."""
-        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node.id)
+        counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node_id)
         run.tell(self._dispatch.ready(counts))
         return policy.settled(run.data)
 
     async def _send(
-        self, run: DeliveryRun, proposals: Sequence[Proposal], part: Sequence[Instance]
+        self,
+        run: DeliveryRun,
+        proposals: Sequence[Proposal],
+        part: Sequence[Instance],
+        in_doubt: Sequence[Instance],
     ) -> Ending | None:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
@@ -162,63 +178,76 @@ class DeliveryActivities:
         self._asked = to.node.identity
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
+                offered = [*proposals, FIND] if in_doubt else proposals
                 association = await stack.enter_async_context(
-                    associate(self._site.network, target, proposals, clocks)
+                    associate(self._site.network, target, offered, clocks)
                 )
+                to.run.tell(node.NodeAnswered())
+                await self._asking.ask(association, in_doubt, partial(self._found, run))
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
-            to.run.tell(node.NodeAnswered())
+            part = [each for each in part if each in (self._unanswered or ())]
+            storing = Storing(self._site, run, association)
+            stack.callback(storing.log, to.node_id)
             for number, instance in enumerate(part):
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
                 if number and not self._at.goes_on():
                     return delivery.TurnYielded()
-                ending = await self._store(run, association, instance)
+                ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
                 if self._unanswered:
                     self._unanswered.discard(instance)
         return None
 
-    async def _store(
-        self, run: DeliveryRun, association: Association, instance: Instance
-    ) -> Ending | None:
+    def _found(self, run: DeliveryRun, instance: Instance) -> None:
+        """Count what the node says it has; it may have it with whatever content."""
+        self._note(instance, InstanceState.STORED)
+        run.tell(delivery.InstanceFound())
+        if self._unanswered:
+            self._unanswered.discard(instance)
+
+    async def _store(self, run: DeliveryRun, storing: Storing, instance: Instance) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
         self._note(instance, InstanceState.SENDING)
         self._tries[instance] += 1
         try:
-            result = await store(association, instance, self._site.pacs.path(instance))
+            result = await storing.store(instance)
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
-            if association.established:
+            if storing.association.established:
                 run.tell(delivery.InstanceRefused(str(error)))
                 return None  # deleted while it waited, or lost: the counts will tell
-            return self._failed(run, str(error), retryable=True)
+            return self._failed(run, str(error))
         except BaseException:
-            sent = association.sent_whole
+            sent = storing.association.sent_whole
             self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)
             raise
+        if result is None:
+            self._note(instance, InstanceState.PLANNED)
+            return policy.stopped(run.data)
         return self._answered(run, instance, result)
 
     def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
         """Note the node's answer in the ledger before the machine, hence ITH, hears of it."""
         sentence = result.failure.in_full
         match result.failure.remedy:
-            case Remedy.STORED:
-                self._note(instance, InstanceState.STORED, result)
-                run.tell(delivery.InstanceStored())
-            case Remedy.STORED_WITH_WARNING:
-                self._note(instance, InstanceState.STORED_WITH_WARNING, result)
+            case Remedy.STORED | Remedy.STORED_WITH_WARNING as remedy:
+                self._note(instance, InstanceState[remedy.name], result)
                 run.tell(delivery.InstanceStored())
             case Remedy.NEVER | Remedy.OTHER_SYNTAX:
                 self._note(instance, InstanceState.REFUSED, result)
                 run.tell(delivery.InstanceRefused(sentence))
             case Remedy.ASK_NODE:
                 self._note(instance, InstanceState.UNKNOWN, result)
-                return self._failed(run, sentence, retryable=True)
+                return self._failed(run, sentence)
             case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
                 self._note(instance, InstanceState.PLANNED, result)
-                return self._failed(run, sentence, retryable=True)
+                if result.failure.remedy is Remedy.FEWER_ASSOCIATIONS:
+                    self._complained = True
+                    crowd(self._at.node)
+                return self._failed(run, sentence, result.failure.remedy)
         return None
 
     def _note(
@@ -226,7 +255,7 @@ class DeliveryActivities:
     ) -> None:
         self._site.ledger.post_result(
             self._dispatch.dispatch_id,
-            self._at.node.id,
+            self._at.node_id,
             instance,
             state,
             result.status if result else None,
@@ -237,13 +266,18 @@ class DeliveryActivities:
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
         """What it means that the association could not be had, or was lost."""
         to = self._at.node
-        log("delivery.attempt_failed", level="warning", node_id=to.id, error=error)
-        to.run.tell(fault_of(self._site, to.run, error.in_full))
-        return self._failed(
-            run, error.in_full, retryable=classify_error(error).remedy is not Remedy.NEVER
-        )
+        remedy = classify_error(error).remedy
+        log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
+        if remedy is Remedy.FEWER_ASSOCIATIONS:
+            self._complained = True
+            crowd(to)
+            if to.slots.taken > 1:
+                return delivery.NodeCrowded()
+        elif remedy is not Remedy.RETRY_NOW:
+            to.run.tell(fault_of(self._site, to.run, error.in_full))
+        return self._failed(run, error.in_full, remedy)
 
-    def _failed(self, run: DeliveryRun, error: str, *, retryable: bool) -> Ending:
+    def _failed(self, run: DeliveryRun, error: str, remedy: Remedy = Remedy.RETRY_LATER) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
         if run.data.stop is not None:
             return policy.stopped(run.data)
@@ -252,7 +286,7 @@ class DeliveryActivities:
         return policy.after_attempt(
             run.data,
             error,
-            retryable=retryable,
+            remedy,
             retry_count=dicom.retry_count if count is None else count,
             retry_delay=dicom.retry_delay_seconds if delay is None else delay,
             retry_max=dicom.retry_max_seconds,

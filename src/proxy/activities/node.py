@@ -10,11 +10,14 @@ from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
 from proxy.machines.node import Health, NodeOutput, NodeState
+from proxy.nodes import Node
 from proxy.runner import Activity
 from proxy.work import NodeAtWork, NodeRun, Site
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
+ROOM_INSTANCES = 100
+"""After so many without complaint a node that complained is given one association more."""
 
 
 class NodeActivities:
@@ -46,20 +49,21 @@ class NodeActivities:
                 await self._ask(run)
 
     async def probe_once(self, run: NodeRun) -> None:
-        """Ask once."""
-        await self._ask(run)
+        """Ask once, as with :meth:`probe_first`."""
+        await self.probe_first(run)
 
     async def _ask(self, run: NodeRun) -> bool:
-        """Tell the run what C-ECHO found out; return whether it was asked at the right address."""
-        dicom, asked = self._site.settings.dicom, self._at.node
-        error: NodeError | None = None
-        try:
-            with trio.CancelScope() as self._at.asking, trio.fail_after(dicom.echo_seconds):
-                await verify(self._site.network, target_for(dicom, asked), clocks_for(dicom, asked))
-        except NodeError as failure:
-            error = failure
-        except trio.TooSlowError:
-            error = NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
+        """Tell the run what C-ECHO found out; return whether that says anything of the node.
+
+        It does not where the node's address changed meanwhile. Nor does a failure while a
+        delivery has an association: many nodes take one at a time, and the delivery will tell.
+        """
+        asked = self._at.node
+        with trio.CancelScope() as self._at.asking:
+            error = await self._verify(asked)
+            if error is not None and self._at.slots.taken:
+                await trio.sleep(self._site.settings.dicom.echo_seconds)
+                return False
         if self._at.asking.cancelled_caught or asked.address != self._at.node.address:
             return False
         if error is None:
@@ -68,8 +72,20 @@ class NodeActivities:
             self._failed(run, error)
         return True
 
+    async def _verify(self, asked: Node) -> NodeError | None:
+        """Ask; return what is wrong."""
+        dicom = self._site.settings.dicom
+        try:
+            with trio.fail_after(dicom.echo_seconds):
+                await verify(self._site.network, target_for(dicom, asked), clocks_for(dicom, asked))
+        except NodeError as error:
+            return error
+        except trio.TooSlowError:
+            return NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
+        return None
+
     def _failed(self, run: NodeRun, error: NodeError) -> None:
-        log("node.unreachable", level="debug", node_id=self._at.id, problem=str(error))
+        log("node.unreachable", level="debug", node_id=self._at.node_id, problem=str(error))
         run.tell(fault_of(self._site, run, error.in_full))
 
 
@@ -84,3 +100,15 @@ def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.Bre
         cap=site.settings.dicom.retry_max_seconds,
         chance=site.chance(),
     )
+
+
+def crowd(at: NodeAtWork) -> None:
+    """Have a node that complained given fewer associations at a time."""
+    fewer = policy.congested(at.run.data, in_use=at.slots.taken)
+    if fewer is not None:
+        at.run.tell(fewer)
+
+
+def cope(at: NodeAtWork, stored: int) -> None:
+    """Count for a node what it stored over one association without complaint."""
+    at.run.tell(policy.coped(at.run.data, stored, threshold=ROOM_INSTANCES))

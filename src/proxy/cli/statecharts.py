@@ -13,6 +13,7 @@ from proxy.cli.exits import Exit
 from proxy.fsm.page import page, table, text
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
+from proxy.machines.changes import CHANGES, Change
 from proxy.machines.failures import FAILURES, Layer
 
 README = "README.md"
@@ -68,6 +69,7 @@ def documents() -> dict[str, str]:
     for machine in MACHINES:
         found[f"{machine.name}.md"] = page(machine, trace)
         found[f"{machine.name}.scxml"] = scxml(machine)
+    found["changes.md"] = _changes()
     found["failures.md"] = _failures()
     return found
 
@@ -83,6 +85,49 @@ def differences(directory: Path) -> Iterator[str]:
     for file in sorted(directory.iterdir()):
         if file.name not in {*documents(), README}:
             yield f"left over: {file.name}"
+
+
+def _changes() -> str:
+    head = (
+        "# changes\n\n"
+        "What a change does to what is at work: the events that tell of it, and the rows they "
+        "take.\n\n"
+        f"Software item `{CHANGES[0].__module__}`. Written by `ith-proxy statecharts`, the rows "
+        "from the tables that the program runs; not to be edited. In a state that is not listed "
+        "the event is ignored, on purpose: the machine's own page says why.\n"
+    )
+    return head + "".join(
+        f"\n## {change.id} {change.when}\n\n{change.means}\n{_rows_told(change)}{_shown_by(change)}"
+        for change in CHANGES
+    )
+
+
+def _rows_told(change: Change) -> str:
+    lines = table(
+        ("Machine", "Event", "In", "Row", "Goes to", "Why"),
+        (
+            (
+                f"[{machine.name}]({machine.name}.md)",
+                f"`{event.__name__}`",
+                ", ".join(state.name for state in row.sources),
+                row.id,
+                row.target.name if row.target is not None else "(stays)",
+                text(row.doc),
+            )
+            for machine, events in change.tells
+            for event in events
+            for row in machine.rows
+            if row.on is event
+        ),
+    )
+    return f"\n{lines}" if lines else ""
+
+
+def _shown_by(change: Change) -> str:
+    """Say which end-to-end tests show it."""
+    return (
+        "\nShown in `tests/end_to_end` by " + ", ".join(f"`{t}`" for t in change.shown_by) + ".\n"
+    )
 
 
 def _failures() -> str:

@@ -95,7 +95,7 @@ def _operation(run: OperationRun) -> OperationStatus:
 
 def _node(each: NodeAtWork) -> NodeStatus:
     run = each.run
-    return NodeStatus(each.id, each.node.ae_title, _word(run.state), run.data.error)
+    return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), run.data.error)
 
 
 def _dispatch(at: DispatchAtWork) -> DispatchStatus:

@@ -1,4 +1,4 @@
-"""A DICOM node: a Storage and Verification SCP that counts what it gets and can misbehave.
+"""A DICOM node: an SCP of Storage, Verification and Query that counts and can misbehave.
 
 It is built on pynetdicom with threads of its own and shares nothing with the proxy, which
 meets it over TCP alone. The demonstration and the end-to-end tests run it.
@@ -11,7 +11,7 @@ import itertools
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -33,9 +33,17 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationServer, AssociationSocket
 
-from proxy.demo.node_script import SUCCESS, VERIFICATION, Arrival, Script, Tally
+from proxy.demo.node_script import (
+    STUDY_ROOT_FIND,
+    SUCCESS,
+    VERIFICATION,
+    Arrival,
+    Script,
+    Tally,
+)
 
 PROCESSING_FAILURE = 0x0110
+PENDING = 0xFF00
 POLL_S = 0.02
 NEGOTIATION_S = 5
 
@@ -64,6 +72,7 @@ class DemoNode:
         require_called: bool = False,
         require_calling: Sequence[str] = (),
         maximum_pdu_size: int = 16384,
+        maximum_associations: int = 100,
     ) -> None:
         self.ae_title = ae_title
         self.node_id = node_id
@@ -80,7 +89,7 @@ class DemoNode:
         self._entity = AE(ae_title)
         self._entity.require_called_aet = require_called
         self._entity.require_calling_aet = [*require_calling]
-        self._entity.maximum_associations = 100
+        self._entity.maximum_associations = maximum_associations
         self._entity.maximum_pdu_size = maximum_pdu_size
         self._entity.acse_timeout = NEGOTIATION_S
         self._lock = threading.Lock()
@@ -118,6 +127,7 @@ class DemoNode:
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_C_ECHO, self._on_echo),
+                (evt.EVT_C_FIND, self._on_find),
             ],
             server_class=AssociationServer,
         )
@@ -164,6 +174,9 @@ class DemoNode:
             self.script.reject_next -= rejected
             self.tally.associations += not rejected
             self.tally.rejections += rejected
+        if self.script.finds:
+            acceptor = event.assoc.acceptor
+            acceptor.supported_contexts = [*self._contexts, build_context(STUDY_ROOT_FIND)]
         if rejected:
             event.assoc.acse.send_reject(*self.script.rejection)
             event.assoc.kill()
@@ -186,9 +199,21 @@ class DemoNode:
         self._tell()
         return self.script.echo_status
 
+    def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        with self._lock:
+            self.tally.finds += 1
+        self._tell()
+        asked = event.identifier
+        if self._stopping.wait(self.script.find_delay_s):
+            yield PROCESSING_FAILURE, None
+        elif asked.QueryRetrieveLevel == "IMAGE" and asked.SOPInstanceUID in self.holds:
+            yield PENDING, asked
+
     def _on_store(self, event: evt.Event) -> int | Dataset:
         arrival = self._arrival(event)
         script = self.script
+        if script.stores_first:
+            self._keep(arrival, event)
         wait_s = None if arrival.ordinal == script.stall_at else script.delay_s
         if self._stopping.wait(wait_s):
             return PROCESSING_FAILURE
@@ -200,7 +225,8 @@ class DemoNode:
             return PROCESSING_FAILURE
         answer = script.answer(arrival)
         status = answer.Status if isinstance(answer, Dataset) else answer
-        if status == SUCCESS or status & 0xF000 == 0xB000:
+        taken = status == SUCCESS or status & 0xF000 == 0xB000
+        if taken and not script.stores_first:
             self._keep(arrival, event)
         return answer
 

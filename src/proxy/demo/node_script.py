@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 
 VERIFICATION = "1.2.840.10008.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 SUCCESS = 0x0000
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 
@@ -43,7 +44,10 @@ class Script:
     the next ``reject_next`` associations. ``answer`` gives the status of a C-STORE response, or
     a data set with the status and, say, an Error Comment (PS3.7 Annex C); ``delay_s`` passes
     before it. ``abort_at``, ``drop_at`` and ``stall_at`` name the arrival at which the node
-    sends A-ABORT, closes the socket, or never answers.
+    sends A-ABORT, closes the socket, or never answers; with ``stores_first`` it has it by then.
+
+    With ``finds`` it lets itself be asked, by C-FIND at the level IMAGE, for an instance it
+    holds, and takes ``find_delay_s`` for an answer.
     """
 
     reject_next: int = 0
@@ -54,6 +58,9 @@ class Script:
     abort_at: int | None = None
     drop_at: int | None = None
     stall_at: int | None = None
+    stores_first: bool = False
+    finds: bool = False
+    find_delay_s: float = 0.0
 
 
 @dataclass
@@ -63,5 +70,6 @@ class Tally:
     associations: int = 0
     rejections: int = 0
     echoes: int = 0
+    finds: int = 0
     bytes: int = 0
     calling_ae_titles: set[str] = field(default_factory=set)

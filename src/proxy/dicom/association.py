@@ -1,12 +1,11 @@
 """One DICOM association to a node, as those use it who have messages to send (PS3.7).
 
 It negotiates contexts and exchanges messages; the protocol below is ``proxy.dicom.provider``'s,
-what the messages are, C-STORE and C-ECHO, is ``proxy.dicom.storage``'s.
+what the messages are is ``proxy.dicom.storage``'s and ``proxy.dicom.find``'s.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -15,7 +14,7 @@ import trio
 
 from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
-from proxy.dicom.dimse import CommandReader, InvalidCommand, Response
+from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
 from proxy.machines.upper_layer import Clocks, DataRequested, Pdu, Send
 from proxy.wire import Network, lost
@@ -30,6 +29,8 @@ _BLOCK_FRAGMENTS = 500
 _MEGABYTE = 1_000_000
 _LOOK_SECONDS = 1.0
 """How often the kernel is asked what it still has to deliver."""
+_MAX_PENDING = 64
+"""So many answers to a C-FIND are taken; to what is asked here, there is one."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -72,8 +73,8 @@ async def associate(
 class Association(Provider):
     """An association at work; get one from :func:`associate`.
 
-    ``sent_whole`` tells, after an error or a cancellation, whether the last byte of the latest
-    message was handed to the kernel: where it was not, the node cannot have stored it.
+    ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
+    has no answer was handed to the kernel: where it was not, the node cannot have stored it.
     ``buffer`` is for reading data sets, in blocks of some whole fragments.
     """
 
@@ -84,8 +85,9 @@ class Association(Provider):
         self.buffer = memoryview(b"")
         self.sent_whole = False
         self._target = target
-        self._commands = CommandReader()
-        self._responses: deque[Response] = deque()
+        self._messages = MessageReader()
+        self._responses: list[Response] = []
+        self._due: tuple[int, int] | None = None
         self._message_id = 0
 
     def close(self) -> None:
@@ -93,8 +95,8 @@ class Association(Provider):
         super().close()
         self.buffer = memoryview(b"")
 
-    def begin(self) -> int:
-        """Begin a message and return its id.
+    def begin(self, due: int) -> int:
+        """Begin a message to which ``due`` is the response, a command field; return its id.
 
         A node that left in the meantime is noticed here, before anything is sent.
 
@@ -103,19 +105,33 @@ class Association(Provider):
         self.sent_whole = False
         self._listen_now()
         self._check()
-        if self._responses:
-            raise self.give_up("protocol")
         step = self._run.tell(DataRequested())
         if Send(Pdu.DATA) not in step.outputs:
             raise lost("closed")
         self._message_id = self._message_id % 0xFFFF + 1
+        self._due = due, self._message_id
         return self._message_id
 
-    async def response(self, sent_bytes: int) -> Response:
-        """Wait for the response to a message of ``sent_bytes``.
+    async def exchange(
+        self, context_id: int, command: bytes, identifier: bytes = b""
+    ) -> list[Response]:
+        """Send a short message, and wait for its responses as :meth:`responses` does.
 
-        The time for it begins when the node's host has the last byte: on a slow line the kernel
-        may deliver for minutes what it took from us, and then the limit of a stall is the one.
+        Raises :class:`proxy.errors.AssociationLost`.
+        """
+        size = self.fragment_size
+        message = [*pdu.fragments(memoryview(command), context_id, size, is_command=True)]
+        if identifier:
+            message += pdu.fragments(memoryview(identifier), context_id, size)
+        await self.send(message)
+        return await self.responses(len(command) + len(identifier))
+
+    async def responses(self, sent_bytes: int) -> list[Response]:
+        """Wait for the final response to a message of ``sent_bytes``; the pending ones go before.
+
+        The time for them all begins when the node's host has the last byte: on a slow line the
+        kernel may deliver for minutes what it took from us, and then the limit of a stall is the
+        one.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
@@ -125,10 +141,11 @@ class Association(Provider):
         while True:
             until = moved_at + (self._clocks.stall if queued else patience)
             with trio.move_on_at(min(until, trio.current_time() + _LOOK_SECONDS)):
-                while not self._responses and self._error is None:
+                while self._due is not None and self._error is None:
                     await self._listen()
-            if self._responses:
-                return self._responses.popleft()
+            if self._responses and self._due is None:
+                complete, self._responses = self._responses, []
+                return complete
             self._check()
             if (left := self._connected.queued()) < queued:
                 moved_at, queued = trio.current_time(), left
@@ -147,16 +164,24 @@ class Association(Provider):
         self.buffer = memoryview(bytearray(fragments * self.fragment_size))
 
     def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
-        """Join fragments to responses; there is never more than one due."""
+        """Join fragments to responses; only such as are due are taken (PS3.7 section 9.3)."""
         try:
-            responses = [r for r in map(self._commands.add, pdvs) if r is not None]
-        except InvalidCommand:
-            self.give_up("protocol")
-            return
-        self._responses += responses
-        if len(self._responses) > 1:
+            for pdv in pdvs:
+                response = self._messages.add(pdv)
+                if response is not None:
+                    self._take(response)
+        except InvalidMessage:
             self._responses.clear()
             self.give_up("protocol")
+
+    def _take(self, response: Response) -> None:
+        if (response.command_field, response.message_id) != self._due:
+            raise InvalidMessage("a response that is not due")
+        self._responses.append(response)
+        if not response.is_pending:
+            self._due = None
+        elif len(self._responses) > _MAX_PENDING:
+            raise InvalidMessage("answers without end")
 
     def _request(self) -> bytes:
         target = self._target

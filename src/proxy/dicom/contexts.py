@@ -2,33 +2,60 @@
 
 One context for each pair of SOP class and transfer syntax: where a context offers several
 syntaxes the node picks one, and it need not be the one the stored bytes are in
-(PS3.8 sections 9.3.2.2 and 9.3.3.2).
+(PS3.8 sections 9.3.2.2 and 9.3.3.2). What can be converted without loss is offered once more, in
+a context of its own, for nodes that take none but the default (PS3.5 section 10.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from proxy.dicom.dimse import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from proxy.dicom.dimse import VERIFICATION
 from proxy.dicom.pdu import Proposal
-from proxy.model import Instance
+from proxy.model import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    Instance,
+)
 
 MAX_CONTEXTS = 128
 """Context ids are the odd numbers of one byte."""
 
-CLASS_REFUSED, SYNTAX_REFUSED = 3, 4
-"""Results of a presentation context (PS3.8 Table 9-18)."""
+SYNTAX_REFUSED = 4
+"""The result of a presentation context whose transfer syntaxes the node does not take."""
+
+FALLBACKS = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+"""What an instance is converted to where the node does not take its own syntax; best first."""
+
+CONVERTIBLE = frozenset({*FALLBACKS, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
+"""What can be converted: compressed pixel data are never decompressed."""
 
 ECHO = Proposal(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 
 
-def plan(instances: Iterable[Instance]) -> list[tuple[Proposal, ...]]:
-    """What to propose for ``instances``, in their order: one tuple for each association needed."""
-    pairs = dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in instances)
-    proposals = [Proposal(sop_class, (syntax,)) for sop_class, syntax in pairs]
-    return [
-        tuple(proposals[at : at + MAX_CONTEXTS]) for at in range(0, len(proposals), MAX_CONTEXTS)
-    ]
+def plan(instances: Iterable[Instance], limit: int = MAX_CONTEXTS) -> list[tuple[Proposal, ...]]:
+    """What to propose for ``instances``, in their order: one tuple for each association needed.
+
+    Each has up to ``limit`` contexts. What can be converted of one SOP class is in one
+    association, with what it is converted to.
+    """
+    groups: dict[tuple[str, str], dict[str, None]] = {}
+    for each in instances:
+        syntax = each.transfer_syntax_uid
+        key = each.sop_class_uid, "" if syntax in CONVERTIBLE else syntax
+        groups.setdefault(key, {})[syntax] = None
+    planned: list[list[Proposal]] = []
+    for (sop_class, alone), syntaxes in groups.items():
+        proposals = [Proposal(sop_class, (syntax,)) for syntax in syntaxes]
+        others = tuple(syntax for syntax in FALLBACKS if syntax not in syntaxes)
+        if others and not alone:
+            proposals.append(Proposal(sop_class, others))
+        if not planned or len(planned[-1]) + len(proposals) > limit:
+            planned.append([])
+        planned[-1] += proposals
+    return [tuple(proposals) for proposals in planned]
 
 
 class Contexts:
@@ -55,13 +82,19 @@ class Contexts:
         """Return the id of the accepted context for such an instance, None if there is none."""
         return self._accepted.get((sop_class_uid, transfer_syntax_uid))
 
+    def fallback(self, sop_class_uid: str, transfer_syntax_uid: str) -> str | None:
+        """Return the accepted transfer syntax that such an instance can be converted to, if any."""
+        if transfer_syntax_uid not in CONVERTIBLE:
+            return None
+        taken = (s for s in FALLBACKS if (sop_class_uid, s) in self._accepted)
+        return next((syntax for syntax in taken if syntax != transfer_syntax_uid), None)
+
     def refusal(self, sop_class_uid: str, transfer_syntax_uid: str) -> int | None:
         """Return the result (PS3.8 Table 9-18) by which such an instance was refused, if any.
 
-        Some nodes give the SOP class as the reason where it is the syntax: not where they took
-        the class in another one.
+        Some nodes give the SOP class as the reason where it is the syntax, or none: where they
+        took the class in another one, it is the syntax.
         """
-        result = self._refused.get((sop_class_uid, transfer_syntax_uid))
-        if result == CLASS_REFUSED and any(taken == sop_class_uid for taken, _ in self._accepted):
+        if any(taken == sop_class_uid for taken, _ in self._accepted):
             return SYNTAX_REFUSED
-        return result
+        return self._refused.get((sop_class_uid, transfer_syntax_uid))

@@ -1,6 +1,8 @@
-"""The command sets of C-STORE and C-ECHO: Implicit VR Little Endian, always (PS3.7 section 6.3).
+"""The messages of C-STORE, C-ECHO and C-FIND, requested by us (PS3.7 sections 6.3 and 9.3).
 
-Bytes in, values out. A command set that cannot be understood is :class:`InvalidCommand`.
+Bytes in, values out. A command set is in Implicit VR Little Endian, always; so is the identifier
+of a C-FIND here, since its context is proposed in no other syntax. What cannot be understood is
+:class:`InvalidMessage`.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import msgspec
 from proxy.dicom.pdu import Pdv
 
 VERIFICATION = "1.2.840.10008.1.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-MAX_COMMAND_BYTES = 65536
+MAX_SET_BYTES = 65536
+"""The longest command set or identifier that is read."""
 
 C_STORE_RSP = 0x8001
+C_FIND_RSP = 0x8020
 C_ECHO_RSP = 0x8030
 
 _ELEMENT = struct.Struct("<HHI")
 _NO_DATA_SET = 0x0101
 _SOME_DATA_SET = 0x0001
+_PENDING = (0xFF00, 0xFF01)
 
 
 class Priority(IntEnum):
@@ -32,14 +36,15 @@ class Priority(IntEnum):
     LOW = 2
 
 
-class InvalidCommand(Exception):
-    """A command set that cannot be read, or is not the one that was due."""
+class InvalidMessage(Exception):
+    """A message that cannot be read, or is not the one that was due."""
 
 
 class Response(msgspec.Struct, frozen=True):
     """What a response says; the optional texts are empty, the optional numbers None.
 
     ``comment`` is the node's free text and may hold patient data: for the site's own eyes.
+    ``identifier`` is a pending response's data set, as it came.
     """
 
     command_field: int
@@ -49,6 +54,12 @@ class Response(msgspec.Struct, frozen=True):
     comment: str = ""
     error_id: int | None = None
     offending_elements: tuple[str, ...] = ()
+    identifier: bytes = b""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether more responses follow: so it is with C-FIND alone (PS3.4 Table C.4-1)."""
+        return self.command_field == C_FIND_RSP and self.status in _PENDING
 
 
 def encode_store_request(
@@ -59,19 +70,30 @@ def encode_store_request(
 ) -> bytes:
     """Encode C-STORE-RQ (PS3.7 Table 9.3-1)."""
     return _command(
-        _element(0x0002, _uid(sop_class_uid))
+        encode_uid(0x0002, sop_class_uid)
         + _us(0x0100, 0x0001)
         + _us(0x0110, message_id)
         + _us(0x0700, priority)
         + _us(0x0800, _SOME_DATA_SET)
-        + _element(0x1000, _uid(sop_instance_uid))
+        + encode_uid(0x1000, sop_instance_uid)
+    )
+
+
+def encode_find_request(sop_class_uid: str, message_id: int) -> bytes:
+    """Encode C-FIND-RQ (PS3.7 Table 9.3-3)."""
+    return _command(
+        encode_uid(0x0002, sop_class_uid)
+        + _us(0x0100, 0x0020)
+        + _us(0x0110, message_id)
+        + _us(0x0700, Priority.MEDIUM)
+        + _us(0x0800, _SOME_DATA_SET)
     )
 
 
 def encode_echo_request(message_id: int) -> bytes:
     """Encode C-ECHO-RQ (PS3.7 Table 9.3-12)."""
     return _command(
-        _element(0x0002, _uid(VERIFICATION))
+        encode_uid(0x0002, VERIFICATION)
         + _us(0x0100, 0x0030)
         + _us(0x0110, message_id)
         + _us(0x0800, _NO_DATA_SET)
@@ -79,87 +101,102 @@ def encode_echo_request(message_id: int) -> bytes:
 
 
 def decode_response(command: bytes) -> Response:
-    """Decode a C-STORE-RSP or C-ECHO-RSP (PS3.7 Tables 9.3-2 and 9.3-13)."""
-    elements = _elements(command)
+    """Decode C-STORE-RSP, C-FIND-RSP or C-ECHO-RSP (PS3.7 Tables 9.3-2, 9.3-4 and 9.3-13)."""
+    elements = decode_elements(command)
     return Response(
         command_field=_number(elements, 0x0100),
         message_id=_number(elements, 0x0120),
         status=_number(elements, 0x0900),
-        sop_instance_uid=_text(elements.get(0x1000, b"")),
-        comment=_text(elements.get(0x0902, b"")),
+        sop_instance_uid=decode_text(elements.get(0x1000, b"")),
+        comment=decode_text(elements.get(0x0902, b"")),
         error_id=_number(elements, 0x0903) if elements.get(0x0903) else None,
         offending_elements=_tags(elements.get(0x0901, b"")),
     )
 
 
-class CommandReader:
-    """Joins the fragments of command sets, which may be spread over PDVs and PDUs."""
+class MessageReader:
+    """Joins the fragments of responses, which may be spread over PDVs and PDUs."""
 
     def __init__(self) -> None:
         self._joined = b""
+        self._pending: Response | None = None
 
     def add(self, pdv: Pdv) -> Response | None:
         """Add a fragment; the response if it was the last one.
 
-        Raises :class:`InvalidCommand` for fragments of a data set too: no response we ask for
-        has one.
+        A pending response has an identifier, which follows it; no other has a data set
+        (PS3.7 sections 9.1.1.1, 9.1.2.1 and 9.1.5.1).
+
+        Raises :class:`InvalidMessage`.
         """
-        if not pdv.is_command:
-            raise InvalidCommand("a data set in the response")
+        if pdv.is_command is (self._pending is not None):
+            raise InvalidMessage("a data set where none is due, or none where one is")
         self._joined += pdv.fragment
-        if len(self._joined) > MAX_COMMAND_BYTES:
-            raise InvalidCommand("a command set without end")
+        if len(self._joined) > MAX_SET_BYTES:
+            raise InvalidMessage("a command set or identifier without end")
         if not pdv.is_last:
             return None
         whole, self._joined = self._joined, b""
-        return decode_response(whole)
+        if self._pending is not None:
+            response, self._pending = self._pending, None
+            return msgspec.structs.replace(response, identifier=whole)
+        response = decode_response(whole)
+        if response.is_pending:
+            self._pending = response
+            return None
+        return response
+
+
+def encode_element(tag: int, value: bytes) -> bytes:
+    """Encode an element whose value has an even length."""
+    return _ELEMENT.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+def encode_uid(tag: int, uid: str) -> bytes:
+    """Encode a UI element (PS3.5 section 9.1)."""
+    value = uid.encode("ascii")
+    return encode_element(tag, value + b"\0" * (len(value) % 2))
+
+
+def decode_elements(encoded: bytes) -> dict[int, bytes]:
+    """Read the values by tag; a sequence of undefined length cannot be read.
+
+    Raises :class:`InvalidMessage`.
+    """
+    found = {}
+    at = 0
+    while at < len(encoded):
+        try:
+            group, element, length = _ELEMENT.unpack_from(encoded, at)
+        except struct.error as error:
+            raise InvalidMessage("it ends within an element's head") from error
+        at += _ELEMENT.size
+        if length > len(encoded) - at:
+            raise InvalidMessage("an element that is longer than what it is in")
+        found[group << 16 | element] = encoded[at : at + length]
+        at += length
+    return found
+
+
+def decode_text(value: bytes) -> str:
+    """Read a UID or the comment, which is LO: the node's character set is not known here."""
+    return value.decode("ascii", "replace").strip("\0 ")
 
 
 def _command(elements: bytes) -> bytes:
-    return _element(0x0000, len(elements).to_bytes(4, "little")) + elements
+    return encode_element(0x0000, len(elements).to_bytes(4, "little")) + elements
 
 
-def _element(element: int, value: bytes) -> bytes:
-    return _ELEMENT.pack(0, element, len(value)) + value
-
-
-def _us(element: int, value: int) -> bytes:
-    return _element(element, value.to_bytes(2, "little"))
-
-
-def _uid(uid: str) -> bytes:
-    value = uid.encode("ascii")
-    return value + b"\0" * (len(value) % 2)
-
-
-def _elements(command: bytes) -> dict[int, bytes]:
-    found = {}
-    at = 0
-    while at < len(command):
-        try:
-            group, element, length = _ELEMENT.unpack_from(command, at)
-        except struct.error as error:
-            raise InvalidCommand("a command set that ends within an element") from error
-        at += _ELEMENT.size
-        if length > len(command) - at:
-            raise InvalidCommand("an element that is longer than its command set")
-        if group == 0:
-            found[element] = command[at : at + length]
-        at += length
-    return found
+def _us(tag: int, value: int) -> bytes:
+    return encode_element(tag, value.to_bytes(2, "little"))
 
 
 def _number(elements: dict[int, bytes], element: int) -> int:
     """Read a US; an empty one must not pass for 0, which is success."""
     value = elements.get(element, b"")
     if len(value) != 2:
-        raise InvalidCommand(f"a response without (0000,{element:04X})")
+        raise InvalidMessage(f"a response without (0000,{element:04X})")
     return int.from_bytes(value, "little")
-
-
-def _text(value: bytes) -> str:
-    """Read a UID or the comment, which is LO: the node's character set is not known here."""
-    return value.decode("ascii", "replace").strip("\0 ")
 
 
 def _tags(value: bytes) -> tuple[str, ...]:

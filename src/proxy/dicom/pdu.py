@@ -142,6 +142,21 @@ def encode_pdv_header(context_id: int, length: int, *, is_command: bool, is_last
     return _PDV.pack(4, 0, length + 6, length + 2, context_id, is_command | is_last << 1)
 
 
+def fragments(
+    data: memoryview, context_id: int, size: int, *, is_command: bool = False, is_last: bool = True
+) -> Iterator[bytes | memoryview]:
+    """Cut ``data`` into fragments of ``size`` bytes, each behind the headers of its own PDU."""
+    full = encode_pdv_header(context_id, size, is_command=is_command, is_last=False)
+    at = 0
+    while len(data) - at > size:
+        yield full
+        yield data[at : at + size]
+        at += size
+    rest = len(data) - at
+    yield encode_pdv_header(context_id, rest, is_command=is_command, is_last=is_last)
+    yield data[at:]
+
+
 class PduReader:
     """Cuts what was received into PDUs."""
 

@@ -18,16 +18,17 @@ from proxy.dicom import dimse
 from proxy.dicom.association import Association, Clocks, Target, associate
 from proxy.dicom.contexts import ECHO
 from proxy.dicom.dimse import Priority, Response
-from proxy.dicom.pdu import encode_pdv_header
+from proxy.dicom.pdu import fragments
 from proxy.errors import AssociationLost, InstanceUnusable, NodeError
 from proxy.machines.failures import (
     Failure,
     classify_context,
     classify_local,
     classify_store,
+    unusable,
 )
 from proxy.model import Instance
-from proxy.wire import Buffer, Network
+from proxy.wire import Network
 
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"})
 
@@ -102,13 +103,8 @@ async def echo(association: Association) -> None:
     context_id = association.contexts.find(ECHO.sop_class_uid, ECHO.transfer_syntax_uids[0])
     if context_id is None:
         raise NodeError("The node does not accept verification (C-ECHO)")
-    message_id = association.begin()
-    command = dimse.encode_echo_request(message_id)
-    await association.send(
-        [*_frames(memoryview(command), context_id, association.fragment_size, is_command=True)]
-    )
-    response = await association.response(len(command))
-    _insist(association, response, dimse.C_ECHO_RSP, message_id)
+    command = dimse.encode_echo_request(association.begin(dimse.C_ECHO_RSP))
+    (response,) = await association.exchange(context_id, command)
     if response.status != 0:
         raise NodeError(f"The node answered C-ECHO with status {response.status:04X}H")
 
@@ -128,47 +124,25 @@ async def _send(
     """Send the command and the data set, and return the response that belongs to them."""
     blocks = _blocks(association, instance, file)
     first = next(blocks)
-    message_id = association.begin()
+    message_id = association.begin(dimse.C_STORE_RSP)
     command = dimse.encode_store_request(
         instance.sop_class_uid, instance.sop_instance_uid, message_id, priority
     )
-    fragment = association.fragment_size
-    pending = [*_frames(memoryview(command), context_id, fragment, is_command=True)]
+    size = association.fragment_size
+    pending = [*fragments(memoryview(command), context_id, size, is_command=True)]
     try:
         for block, is_last in chain([first], blocks):
-            pending += _frames(block, context_id, fragment, is_last=is_last)
+            pending += fragments(block, context_id, size, is_last=is_last)
             await association.send(pending)
     except InstanceUnusable:
         association.give_up("local")
         raise
     association.sent_whole = True
-    response = await association.response(instance.size - instance.offset)
-    _insist(association, response, dimse.C_STORE_RSP, message_id, instance.sop_instance_uid)
-    return response
-
-
-def _insist(
-    association: Association, response: Response, kind: int, message_id: int, uid: str = ""
-) -> None:
-    """Abort unless a response is the one that was due (PS3.7 section 9.3.1)."""
-    due = response.command_field == kind and response.message_id == message_id
-    if not due or (response.sop_instance_uid or uid) != uid:
+    (response,) = await association.responses(instance.size - instance.offset)
+    if response.sop_instance_uid not in {"", instance.sop_instance_uid}:
         raise association.give_up("protocol")
-
-
-def _frames(
-    data: memoryview, context_id: int, size: int, *, is_command: bool = False, is_last: bool = True
-) -> Iterator[Buffer]:
-    """Cut ``data`` into fragments of ``size``, each behind the headers of its own PDU."""
-    full = encode_pdv_header(context_id, size, is_command=is_command, is_last=False)
-    at = 0
-    while len(data) - at > size:
-        yield full
-        yield data[at : at + size]
-        at += size
-    rest = len(data) - at
-    yield encode_pdv_header(context_id, rest, is_command=is_command, is_last=is_last)
-    yield data[at:]
+    association.sent_whole = False
+    return response
 
 
 @contextmanager
@@ -178,7 +152,7 @@ def _open(path: Path, instance: Instance) -> Iterator[int]:
         file = os.open(path, os.O_RDONLY)
     try:
         if os.fstat(file).st_size < instance.size:
-            raise _unusable("short")
+            raise unusable("short")
         yield file
     finally:
         os.close(file)
@@ -212,7 +186,7 @@ def _read(file: int, into: memoryview, at: int) -> None:
         while into:
             count = os.preadv(file, [into], at)
             if count == 0:
-                raise _unusable("short")
+                raise unusable("short")
             into = into[count:]
             at += count
 
@@ -222,9 +196,4 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unusable("read") from error
-
-
-def _unusable(code: str) -> InstanceUnusable:
-    failure = classify_local(code)
-    return InstanceUnusable(code, failure.sentence, hint=failure.hint)
+        raise unusable("read") from error

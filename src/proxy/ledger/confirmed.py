@@ -80,13 +80,18 @@ def withhold(connection: apsw.Connection, dispatch_id: int, node_id: str, node: 
     return connection.changes()
 
 
-def forget_buried(connection: apsw.Connection, tombstone_id: int) -> None:
-    """Forget what a deletion is about, by the tombstone and by the chosen instances."""
+def forget_buried(connection: apsw.Connection, tombstone_id: int) -> int:
+    """Forget what a deletion is about, by the tombstone and by the chosen instances.
+
+    Returns how much that was.
+    """
     connection.execute(_FORGET_BURIED, {"tombstone_id": tombstone_id})
+    forgotten = connection.changes()
     connection.execute(
         "DELETE FROM stored_at WHERE (sop_instance_uid, sha256) IN"
         " (SELECT sop_instance_uid, sha256 FROM instance WHERE id IN (SELECT id FROM chosen))"
     )
+    return forgotten + connection.changes()
 
 
 def forget(connection: apsw.Connection, before: float) -> None:

@@ -142,7 +142,7 @@ def delete(  # noqa: PLR0917 - posted by position
     )
     connection.execute(_CHOOSE_BURIED, {"tombstone_id": tombstone_id})
     drop_chosen(connection)
-    forget_buried(connection, tombstone_id)
+    confirmed = forget_buried(connection, tombstone_id)
     _empty_holdings(connection)
     connection.executemany("DELETE FROM holding WHERE id = ?", [(h,) for h in holdings])
     hashes = column(
@@ -151,7 +151,7 @@ def delete(  # noqa: PLR0917 - posted by position
         )
     )
     drop_tombstones(connection)
-    return Deleted(len(hashes), _orphans(connection, hashes))
+    return Deleted(len(hashes), _orphans(connection, hashes), confirmed)
 
 
 def release_unused(connection: apsw.Connection) -> tuple[str, ...]:

@@ -177,6 +177,14 @@ class Ledger:
         """Return what the node has not answered for, by study, series and instance number."""
         return await self._writer.call(sending.to_send, dispatch_id, node_id)
 
+    async def in_doubt(self, dispatch_id: int, node_id: str, node: str) -> list[Instance]:
+        """Return what the node may have since it was sent, though no answer came.
+
+        ``node`` is its identity. An instance of which it has confirmed another content is left
+        out: asked for a UID, the node would say that it has it.
+        """
+        return await self._writer.call(sending.in_doubt, dispatch_id, node_id, node)
+
     async def counts(self, dispatch_id: int, node_id: str) -> Counts:
         """Return how far a delivery is, also when its dispatch is over."""
         return await self._writer.call(sending.counts, dispatch_id, node_id)

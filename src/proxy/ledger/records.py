@@ -18,13 +18,13 @@ class InstanceState(Enum):
     PLANNED = "planned"
     """Not sent yet, or to be sent again."""
     SENDING = "sending"
-    """Handed to an association; found after a crash it is sent again."""
+    """Handed to an association; after a crash nobody knows how far it came."""
     STORED = "stored"
     STORED_WITH_WARNING = "stored_with_warning"
     REFUSED = "refused"
     """The node said no, and asking again cannot help."""
     UNKNOWN = "unknown"
-    """The last byte went out and no answer came."""
+    """The last byte went out and no usable answer came."""
 
     @property
     def is_settled(self) -> bool:
@@ -101,10 +101,14 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """What a deletion took: rows, and the objects (sha256) that no row refers to any more."""
+    """What a deletion took: rows, and the objects (sha256) that no row refers to any more.
+
+    ``confirmed`` counts what nodes had confirmed of it, once for each node: they keep it.
+    """
 
     instances: int
     orphans: tuple[str, ...]
+    confirmed: int = 0
 
 
 class Report(NamedTuple):

@@ -43,6 +43,24 @@ _FORGET_REPLACED = """
             SELECT instance_id FROM holding_instance WHERE holding_id = :holding_id)
 """
 
+_INSTANCES = """
+    SELECT i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.study_instance_uid,
+        i.series_instance_uid, i.sha256, i.size, i."offset", i.series_number,
+        i.instance_number, i.patient_id
+    FROM delivery v JOIN sending s ON s.delivery_id = v.id JOIN instance i ON i.id = s.instance_id
+    WHERE v.dispatch_id = ? AND v.node_id = ?
+"""
+_TO_SEND = f"""
+    {_INSTANCES} AND s.state IN ('planned', 'sending', 'unknown')
+    ORDER BY i.study_instance_uid, i.series_number NULLS LAST, i.series_instance_uid,
+        i.instance_number NULLS LAST, i.sop_instance_uid, i.id
+"""
+_IN_DOUBT = f"""
+    {_INSTANCES} AND s.state IN ('sending', 'unknown')
+        AND NOT EXISTS (SELECT 1 FROM stored_at c WHERE c.node = ?
+            AND c.sop_instance_uid = i.sop_instance_uid AND c.sha256 <> i.sha256)
+"""  # noqa: S608 - made of this module's own constants
+
 
 def _fold(condition: str) -> str:
     """Return the statement that adds rows of `sending` to the numbers in `delivery`."""
@@ -79,18 +97,17 @@ def plan(connection: apsw.Connection, dispatch_id: int) -> int:
 
 def to_send(connection: apsw.Connection, dispatch_id: int, node_id: str) -> list[Instance]:
     """Read what the node has not answered for, in the order to send it."""
-    rows = connection.execute(
-        "SELECT i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.study_instance_uid,"
-        ' i.series_instance_uid, i.sha256, i.size, i."offset", i.series_number,'
-        " i.instance_number, i.patient_id"
-        " FROM delivery v JOIN sending s ON s.delivery_id = v.id JOIN instance i"
-        " ON i.id = s.instance_id"
-        " WHERE v.dispatch_id = ? AND v.node_id = ?"
-        " AND s.state IN ('planned', 'sending', 'unknown')"
-        " ORDER BY i.study_instance_uid, i.series_number NULLS LAST, i.series_instance_uid,"
-        " i.instance_number NULLS LAST, i.sop_instance_uid, i.id",
-        (dispatch_id, node_id),
-    )
+    return [Instance(*row) for row in connection.execute(_TO_SEND, (dispatch_id, node_id))]
+
+
+def in_doubt(
+    connection: apsw.Connection, dispatch_id: int, node_id: str, node: str
+) -> list[Instance]:
+    """Read what was sent without an answer, but for what would be found whatever came of it.
+
+    That is what ``node`` has confirmed with another content.
+    """
+    rows = connection.execute(_IN_DOUBT, (dispatch_id, node_id, node))
     return [Instance(*row) for row in rows]
 
 

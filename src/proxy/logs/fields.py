@@ -37,7 +37,7 @@ FIELDS: Final[Mapping[str, Kind]] = _fields(
     """,
     COUNT="""
         attempt attempts associations bytes close_code count deliveries dicom_status dispatches
-        dropped entries files_sent files_total http_status limit nodes_online nodes_total pid
+        dropped entries files_sent files_total found http_status limit nodes_online nodes_total pid
         port progress queued schema size
     """,
     MEASURE="seconds wait_seconds elapsed_seconds disk_usage_gb megabytes_per_second",

@@ -16,7 +16,7 @@ class DeliveryState(Enum):
     """Where a delivery is."""
 
     WAITING = "Waiting for the content, for the node and for its turn to have an association."
-    STORING = "C-STORE requests are being sent to the node."
+    STORING = "The node is asked for what is in doubt, then C-STORE requests are sent to it."
     BACKING_OFF = "The node failed. Waiting before the next attempt."
     HELD = "Nothing is sent until the hold ends. What the node has is kept in the ledger."
     STOPPING = "Told to stop. The C-STORE in flight may end within the grace."
@@ -80,8 +80,16 @@ class TurnYielded(Event, frozen=True):
     """The association is gone: between two instances, another delivery's turn came."""
 
 
+class NodeCrowded(Event, frozen=True):
+    """The node takes no association beside those that it has of ours: to be tried after them."""
+
+
 class InstanceStored(Event, frozen=True):
     """The node answered a C-STORE with success or a warning."""
+
+
+class InstanceFound(Event, frozen=True):
+    """Asked by C-FIND for an instance whose C-STORE had no answer, the node said it has it."""
 
 
 class InstanceRefused(Event, frozen=True):
@@ -174,9 +182,9 @@ class GiveUpRequested(Event, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """What a delivery remembers beside its state; durations in seconds.
 
-    ``attempts`` counts the failed attempts since the node last took an instance. ``refusal`` is why
-    the node last refused one, ``error`` what last went wrong or stopped it; ``stop`` is what the
-    stop under way is for.
+    ``attempts`` counts the failed attempts since an instance was last stored or found.
+    ``refusal`` is why the node last refused one, ``error`` what last went wrong or stopped it;
+    ``stop`` is what the stop under way is for.
     """
 
     files_total: int = 0
@@ -248,7 +256,7 @@ def report_advance(progress: Progress, event: TurnGranted) -> Result:
     return progress, (Advanced(progress),)
 
 
-def count_stored(progress: Progress, event: InstanceStored) -> Result:
+def count_stored(progress: Progress, event: InstanceStored | InstanceFound) -> Result:
     """Count the instance, forget earlier failures, say how far it is."""
     stored = progress.files_stored + 1
     progress = replace(progress, files_stored=stored, attempts=0)
@@ -384,6 +392,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ),
         row("DLV-02", WAITING, TurnGranted, STORING, report_advance, doc="Its turn has come."),
         row("DLV-03", WIRED, InstanceStored, None, count_stored, doc="One more is at the node."),
+        row("DLV-31", WIRED, InstanceFound, None, count_stored, doc="It need not be sent again."),
         row("DLV-04", WIRED, InstanceRefused, None, count_refused, doc="The others go on."),
         row("DLV-05", WIRED, AllStored, COMPLETED, report_completed, doc="The node has them all."),
         row("DLV-06", WIRED, SomeRefused, FAILED, report_failed, doc="No retry can help."),
@@ -446,6 +455,13 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             doc="One delivery serves both dispatches.",
         ),
         row(
+            "DLV-32",
+            STORING,
+            NodeCrowded,
+            WAITING,
+            doc="It has fewer turns at the node now; that is no failed attempt.",
+        ),
+        row(
             "DLV-29",
             WAITING,
             BackOffKept,
@@ -480,6 +496,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
         ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
+        ignore("DLV-98", ENDING, NodeCrowded, doc="As DLV-95."),
         ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
         ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
     ),
@@ -487,6 +504,9 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         "In the ledger: each instance's state at the node, the failed attempts, when the next is "
         "due, the outcome. After a restart a delivery that was not over begins in WAITING, or goes "
         "on with its back-off, and sends what is left.",
+        "An instance is in doubt when it was sent and no answer came, or when the program ended "
+        "meanwhile. An attempt begins with asking the node for these by C-FIND, if it offers that: "
+        "what it says it has counts as stored, everything else is sent again.",
         "A stop is in two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
         "cancel; ABORTING cuts the association. An instance is counted only when the node "
         "answered.",

@@ -91,14 +91,21 @@ def _store(
     return Failure(id, Layer.STORE, tuple(codes.split()), remedy, sentence, hint, source)
 
 
-def _local(id: str, codes: str, remedy: Remedy, sentence: str, hint: str) -> Failure:
-    return Failure(
-        id, Layer.LOCAL, tuple(codes.split()), remedy, sentence, hint, "PS3.10 section 7"
-    )
+def _local(
+    id: str,
+    codes: str,
+    remedy: Remedy,
+    sentence: str,
+    hint: str,
+    *,
+    source: str = "PS3.10 section 7",
+) -> Failure:
+    return Failure(id, Layer.LOCAL, tuple(codes.split()), remedy, sentence, hint, source)
 
 
 _ADDRESS = "Check the node's address and port, and that a route and the firewall allow it."
 _ITS_LOG = "Look into the node's log."
+_ADD_SYNTAX = "Add the object's transfer syntax to those the node accepts."
 
 FAILURES: tuple[Failure, ...] = (
     _transport(
@@ -282,8 +289,9 @@ FAILURES: tuple[Failure, ...] = (
         "FLR-42",
         "result 4",
         Remedy.OTHER_SYNTAX,
-        "The node does not take this compression (transfer syntax)",
-        "Add the transfer syntax to those the node accepts.",
+        "The node does not take the object's compression or encoding (transfer syntax)",
+        _ADD_SYNTAX + " Compressed pixel data are never decompressed here; what is uncompressed is "
+        "converted where the node takes Implicit or Explicit VR Little Endian.",
     ),
     _context(
         "FLR-49",
@@ -344,7 +352,8 @@ FAILURES: tuple[Failure, ...] = (
         "A900",
         Remedy.OTHER_SYNTAX,
         "The node finds that the object does not match its SOP class",
-        "Look into the node's log; the object itself may be faulty.",
+        "Look into the node's log; the object itself may be faulty. Where the node takes another "
+        "encoding of it, that was tried too.",
         source="PS3.4 Table B.2-1",
     ),
     _store(
@@ -413,7 +422,7 @@ FAILURES: tuple[Failure, ...] = (
         ("unknown",),
         Remedy.ASK_NODE,
         "Everything was sent and no answer came",
-        "Nothing; the node is asked, or the object is sent again.",
+        "Nothing; the node is asked for it (C-FIND) where it offers that, else it is sent again.",
         "PS3.4 section C.4.1",
     ),
     _local(
@@ -436,6 +445,32 @@ FAILURES: tuple[Failure, ...] = (
         Remedy.NEVER,
         "The object was not sent: its data set has an odd number of bytes, so it is damaged",
         "Have the object's source write it anew. Some nodes break off the association over it.",
+    ),
+    _local(
+        "FLR-83",
+        "large",
+        Remedy.NEVER,
+        "The node does not take the object as it is encoded, and it is too large (over "
+        "1 GiB) to be converted",
+        _ADD_SYNTAX,
+        source="PS3.5 section 10.1",
+    ),
+    _local(
+        "FLR-84",
+        "encoding",
+        Remedy.NEVER,
+        "The node does not take the object as it is encoded, and it is not encoded well "
+        "enough to be converted",
+        _ADD_SYNTAX + " Or have the object's source write it anew.",
+        source="PS3.5 section 10.1",
+    ),
+    _local(
+        "FLR-85",
+        "copy",
+        Remedy.RETRY_LATER,
+        "The node wants the object in another transfer syntax, and the copy could not be written",
+        "Free disk space on this host: more than limits.reserve_gb must be left.",
+        source="PS3.5 section 10.1",
     ),
     _local(
         "FLR-89",

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUnreachable
+from proxy.errors import (
+    AssociationLost,
+    AssociationRejected,
+    InstanceUnusable,
+    NodeError,
+    NodeUnreachable,
+)
 from proxy.machines.failure_table import FAILURES, Failure, Layer, Remedy
 
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "classify_rejection",
     "classify_store",
     "classify_transport",
+    "unusable",
 ]
 
 
@@ -99,3 +106,9 @@ def classify_store(status: int | None) -> Failure:
 def classify_local(code: str) -> Failure:
     """Look up what is wrong with a file of ours."""
     return _LOCAL.get(code, _LOCAL["*"])
+
+
+def unusable(code: str) -> InstanceUnusable:
+    """Build the error for a file of ours that cannot be sent."""
+    failure = classify_local(code)
+    return InstanceUnusable(code, failure.sentence, hint=failure.hint)

@@ -43,6 +43,25 @@ class BreakerTripped(Event, frozen=True):
     probe_in: float
 
 
+class NodeCongested(Event, frozen=True):
+    """The node had no room for what we asked: too many associations, or out of resources."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class NodeCoped(Event, frozen=True):
+    """An association ended without complaint; the node stored so many instances over it."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    stored: int
+
+
+class RoomProven(Event, frozen=True):
+    """The node stored enough instances since its last complaint to be tried with more."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
 class ProbeDue(Event, frozen=True):
     """It is time to ask a node that was given up."""
 
@@ -74,11 +93,18 @@ class RemoveRequested(Event, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What is remembered of a node; ``failures`` in a row, ``probe_in`` in seconds."""
+    """What is remembered of a node; ``failures`` in a row, ``probe_in`` in seconds.
+
+    ``associations`` is how many it is given at a time, at most ``ceiling``; ``coped`` counts the
+    instances that it stored since that number last changed.
+    """
 
     failures: int = 0
     probe_in: float = 0.0
     error: str | None = None
+    associations: int = 1
+    ceiling: int = 1
+    coped: int = 0
 
 
 class GateOpened(msgspec.Struct, frozen=True):
@@ -91,76 +117,93 @@ class GateClosed(msgspec.Struct, frozen=True):
     error: str
 
 
-class HoldDeliveries(msgspec.Struct, frozen=True):
-    """Output: hold the deliveries to the node."""
+class AssociationsLimited(msgspec.Struct, frozen=True):
+    """Output: give the node so many associations at a time from now on."""
+
+    associations: int
 
 
-class ResumeDeliveries(msgspec.Struct, frozen=True):
-    """Output: let the held deliveries to the node go on."""
-
-
-NodeOutput: TypeAlias = GateOpened | GateClosed | HoldDeliveries | ResumeDeliveries
+NodeOutput: TypeAlias = GateOpened | GateClosed | AssociationsLimited
 Result: TypeAlias = tuple[Health, tuple[NodeOutput, ...]]
 
+replace = msgspec.structs.replace
 
-def forget_failures(health: Health, event: NodeAnswered) -> Result:
+
+def _well(health: Health) -> Health:
+    return replace(health, failures=0, probe_in=0.0, error=None)
+
+
+def forget_failures(health: Health, event: NodeAnswered | DisableRequested) -> Result:
     """Nothing is wrong with it."""
-    return Health(), ()
+    return _well(health), ()
 
 
 def open_gate(health: Health, event: NodeAnswered) -> Result:
     """Nothing is wrong with it any longer: waiting work may go."""
-    return Health(), (GateOpened(),)
+    return _well(health), (GateOpened(),)
 
 
 def count_failure(health: Health, event: NodeFailed) -> Result:
-    """Count it and keep its error."""
-    return Health(failures=health.failures + 1, error=event.error), ()
+    """Count it and keep its error; the pause before the next probe, if one is due, stays."""
+    return replace(health, failures=health.failures + 1, error=event.error), ()
 
 
-def keep_probing(health: Health, event: NodeFailed) -> Result:
-    """Count it; the pause before the next probe stays."""
+def _tripped(health: Health, event: BreakerTripped) -> Health:
     failures = health.failures + 1
-    return msgspec.structs.replace(health, failures=failures, error=event.error), ()
+    return replace(health, failures=failures, error=event.error, probe_in=event.probe_in)
 
 
 def close_gate(health: Health, event: BreakerTripped) -> Result:
     """Count it and keep work away."""
-    failures = health.failures + 1
-    health = Health(failures=failures, error=event.error, probe_in=event.probe_in)
-    return health, (GateClosed(event.error),)
+    return _tripped(health, event), (GateClosed(event.error),)
 
 
 def give_up_again(health: Health, event: BreakerTripped) -> Result:
     """Count it and wait longer before the next probe."""
-    failures = health.failures + 1
-    return Health(failures=failures, error=event.error, probe_in=event.probe_in), ()
+    return _tripped(health, event), ()
+
+
+def _distrusted(health: Health, event: ActivityFailed) -> Health:
+    return replace(health, failures=0, error=f"internal error: {event.error}", probe_in=60.0)
 
 
 def distrust(health: Health, event: ActivityFailed) -> Result:
     """Keep work away for a minute, then ask again."""
-    health = Health(error=f"internal error: {event.error}", probe_in=60.0)
+    health = _distrusted(health, event)
     return health, (GateClosed(health.error or ""),)
 
 
 def distrust_again(health: Health, event: ActivityFailed) -> Result:
     """Ask again in a minute; work is kept away already."""
-    return Health(error=f"internal error: {event.error}", probe_in=60.0), ()
+    return _distrusted(health, event), ()
 
 
 def start_over(health: Health, event: ChangeRequested) -> Result:
     """What was known was of the old address."""
-    return Health(), (GateOpened(),)
+    health = Health(associations=health.ceiling, ceiling=health.ceiling)
+    return health, (GateOpened(), AssociationsLimited(health.associations))
 
 
-def hold(health: Health, event: DisableRequested) -> Result:
-    """Hold its work."""
-    return Health(), (HoldDeliveries(),)
+def admit(health: Health, event: EnableRequested) -> Result:
+    """Work may be tried again."""
+    return health, (GateOpened(),)
 
 
-def go_on(health: Health, event: EnableRequested) -> Result:
-    """Let its work go on."""
-    return Health(), (ResumeDeliveries(), GateOpened())
+def halve_associations(health: Health, event: NodeCongested) -> Result:
+    """Give it half as many associations, but one."""
+    health = replace(health, associations=max(health.associations // 2, 1), coped=0)
+    return health, (AssociationsLimited(health.associations),)
+
+
+def count_coped(health: Health, event: NodeCoped) -> Result:
+    """Count what it stored without complaint."""
+    return replace(health, coped=health.coped + event.stored), ()
+
+
+def add_association(health: Health, event: RoomProven) -> Result:
+    """Give it one association more, up to what the settings allow."""
+    health = replace(health, associations=min(health.associations + 1, health.ceiling), coped=0)
+    return health, (AssociationsLimited(health.associations),)
 
 
 UNKNOWN, ONLINE, SUSPECT, OFFLINE, PROBING, DISABLED, REMOVED = NodeState
@@ -200,7 +243,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             (OFFLINE, PROBING),
             NodeFailed,
             None,
-            keep_probing,
+            count_failure,
             doc="A try from before failed too.",
         ),
         row("NOD-08", OFFLINE, BreakerTripped, None, give_up_again, doc="As NOD-07."),
@@ -212,8 +255,15 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             start_over,
             doc="A new address is a new node.",
         ),
-        row("NOD-10", ENABLED, DisableRequested, DISABLED, hold, doc="Hold what is for it."),
-        row("NOD-11", DISABLED, EnableRequested, UNKNOWN, go_on, doc="Go on from the ledger."),
+        row(
+            "NOD-10",
+            ENABLED,
+            DisableRequested,
+            DISABLED,
+            forget_failures,
+            doc="Nobody asks it; its deliveries are held.",
+        ),
+        row("NOD-11", DISABLED, EnableRequested, UNKNOWN, admit, doc="Its deliveries go on."),
         row("NOD-12", (*ENABLED, DISABLED), RemoveRequested, REMOVED, doc="It is gone."),
         row(
             "NOD-13",
@@ -224,6 +274,23 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             doc="A defect in the probe costs a minute, not the node.",
         ),
         row("NOD-14", PROBING, ActivityFailed, OFFLINE, distrust_again, doc="As NOD-13."),
+        row(
+            "NOD-15",
+            (*ENABLED, DISABLED),
+            NodeCongested,
+            None,
+            halve_associations,
+            doc="It has less room than we took.",
+        ),
+        row("NOD-16", (*ENABLED, DISABLED), NodeCoped, None, count_coped, doc="It has the room."),
+        row(
+            "NOD-17",
+            (*ENABLED, DISABLED),
+            RoomProven,
+            None,
+            add_association,
+            doc="It may have room for more.",
+        ),
     ),
     ignores=(
         ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
@@ -239,11 +306,17 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ignore("NOD-84", REMOVED, DisableRequested, doc="Gone."),
         ignore("NOD-85", REMOVED, EnableRequested, doc="Gone; if it comes back it is a new run."),
         ignore("NOD-86", REMOVED, RemoveRequested, doc="Gone."),
+        ignore("NOD-87", REMOVED, NodeCongested, doc="Gone."),
+        ignore("NOD-88", REMOVED, NodeCoped, doc="Gone."),
+        ignore("NOD-89", REMOVED, RoomProven, doc="Gone."),
     ),
     notes=(
         "In the ledger: the node's configuration, never its health. After a restart a node is "
         "UNKNOWN until it answers.",
         "One run for each configured node. A delivery's success or failure counts as much as a "
         "C-ECHO's; a C-ECHO is left out while other traffic proves the node.",
+        "The number of associations falls by half with each complaint and grows by one after "
+        "many instances without any, between one and dicom.associations_per_node. A complaint "
+        "is no failure of the node.",
     ),
 )

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.failure_table import Remedy
 
 Ending: TypeAlias = (
     delivery.AllStored
@@ -17,6 +18,7 @@ Ending: TypeAlias = (
     | delivery.AttemptFailed
     | delivery.AttemptsExhausted
     | delivery.TurnYielded
+    | delivery.NodeCrowded
     | delivery.StoppedToGoOn
     | delivery.StoppedToHold
     | delivery.StoppedToCancel
@@ -37,16 +39,18 @@ def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
 def after_attempt(
     progress: Progress,
     error: str,
+    remedy: Remedy,
     *,
-    retryable: bool,
     retry_count: int,
     retry_delay: float,
     retry_max: float,
     chance: float,
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
-    """What a failed attempt to deliver means: another one later, or the end."""
-    if not retryable or progress.attempts >= retry_count:
+    """What a failed attempt to deliver means: another one at once or later, or the end."""
+    if remedy is Remedy.NEVER or progress.attempts >= retry_count:
         return delivery.AttemptsExhausted(error)
+    if remedy is Remedy.RETRY_NOW:
+        return delivery.AttemptFailed(error, 0.0)
     wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, chance)
     return delivery.AttemptFailed(error, wait)
 
@@ -106,7 +110,12 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
     """
     if isinstance(ending, delivery.AllStored | delivery.SomeRefused):
         return ending
-    own = delivery.AttemptFailed | delivery.AttemptsExhausted | delivery.TurnYielded
+    own = (
+        delivery.AttemptFailed
+        | delivery.AttemptsExhausted
+        | delivery.TurnYielded
+        | delivery.NodeCrowded
+    )
     return ending if isinstance(ending, own) and progress.stop is None else stopped(progress)
 
 
@@ -141,6 +150,21 @@ def node_failed(
     if failures < threshold:
         return node.NodeFailed(error)
     return node.BreakerTripped(error, full_jitter(failures - threshold + 1, interval, cap, chance))
+
+
+def congested(health: node.Health, *, in_use: int) -> node.NodeCongested | None:
+    """What it means that a node had no room while it had so many associations of ours.
+
+    None while more are in use than it is given since its last complaint: it is the same one.
+    """
+    return node.NodeCongested() if in_use <= health.associations else None
+
+
+def coped(health: node.Health, stored: int, *, threshold: int) -> node.NodeCoped | node.RoomProven:
+    """What it means that a node stored so many instances over one association, uncomplaining."""
+    if health.associations < health.ceiling and health.coped + stored >= threshold:
+        return node.RoomProven()
+    return node.NodeCoped(stored)
 
 
 def release(

@@ -4,7 +4,7 @@ Everything here is a value or a pure function: reading what came, applying a cha
 change means. Fetching, keeping and acting upon it is the business of others.
 """
 
-from proxy.nodes.changes import NodesDiff, apply_change, diff
+from proxy.nodes.changes import Effect, affected, apply_change
 from proxy.nodes.configuration import (
     ConfigMerged,
     Configuration,
@@ -16,7 +16,7 @@ from proxy.nodes.configuration import (
     merge_config,
     read_configuration,
 )
-from proxy.nodes.node import Node, Permission, Repush
+from proxy.nodes.node import NewScans, Node, Permission, Repush
 from proxy.nodes.reading import NodeInvalid, NodesRead, Problem, read_node, read_nodes
 
 __all__ = [
@@ -24,17 +24,18 @@ __all__ = [
     "Configuration",
     "ConfigurationInvalid",
     "ConfigurationRead",
+    "Effect",
+    "NewScans",
     "Node",
     "NodeInvalid",
-    "NodesDiff",
     "NodesRead",
     "Permission",
     "Problem",
     "Repush",
     "SiteConfig",
+    "affected",
     "apply_change",
     "decode_configuration",
-    "diff",
     "encode_configuration",
     "merge_config",
     "read_configuration",

@@ -1,11 +1,12 @@
-"""Apply a change of the nodes, and say what it means for what is running (protocol.md 6.2)."""
+"""Apply a change of the nodes, and say what a change touches that is running (protocol.md 6.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Protocol, TypeVar
 
-import msgspec
-
+from proxy.nodes.configuration import Configuration
 from proxy.nodes.node import Node
 from proxy.nodes.reading import NodeInvalid, NodesRead, Problem, problem_of, read_id, read_node
 
@@ -39,43 +40,52 @@ def apply_change(nodes: Iterable[Node], changed_action: str, raw: Sequence[objec
     return NodesRead(tuple(after), tuple(problems))
 
 
-class NodesDiff(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the nodes; no id is in two of these, and an unchanged one in none.
+class Effect(Enum):
+    """What a change of the configuration does to a run; the value is the reason it is given."""
 
-    Holds the new description of each node, of the removed ones the last.
+    CANCEL = "node removed from configuration"
+    HOLD = "the node is set inactive"
+    RESUME = "the node is set active"
+    RESTART = "the node's address changed"
+
+
+class ForNode(Protocol):
+    """A run that is for one node: the node's own, or a delivery to it."""
+
+    @property
+    def node_id(self) -> str:
+        """ITH's id of the node."""
+        ...
+
+
+R = TypeVar("R", bound=ForNode)
+
+
+def affected(
+    runs: Iterable[R], old: Configuration, new: Configuration
+) -> tuple[tuple[R, Effect], ...]:
+    """Name the runs that a change of the configuration touches, and how, in the order of ``runs``.
+
+    A run is touched where its node went, changed sides between active and inactive, or, active
+    before and after, is to be spoken to at another address or under another name. Nothing else
+    touches a run that is under way: not another node's change, a new name, a retry count or a time
+    limit, which are read when they are next needed.
     """
+    before = {node.node_id: node for node in old.effective_nodes}
+    after = {node.node_id: node for node in new.effective_nodes}
+    effects = {
+        node_id: effect
+        for node_id, was in before.items()
+        if (effect := _effect(was, after.get(node_id))) is not None
+    }
+    return tuple((run, effects[run.node_id]) for run in runs if run.node_id in effects)
 
-    added: tuple[Node, ...] = ()
-    removed: tuple[Node, ...] = ()
-    deactivated: tuple[Node, ...] = ()
-    activated: tuple[Node, ...] = ()
-    moved: tuple[Node, ...] = ()
-    """Active before and after, at another host, port or AE title: associations are made anew."""
-    retuned: tuple[Node, ...] = ()
-    """Changed otherwise, or while inactive: nothing that runs is touched."""
 
-
-def diff(old: Iterable[Node], new: Iterable[Node]) -> NodesDiff:
-    """Compare two lists of nodes, in each of which an id occurs once."""
-    before = {node.node_id: node for node in old}
-    after = {node.node_id: node for node in new}
-    changed = [
-        (before[node_id], node)
-        for node_id, node in after.items()
-        if node_id in before and before[node_id] != node
-    ]
-
-    def those(belongs: Callable[[Node, Node], bool]) -> tuple[Node, ...]:
-        return tuple(now for was, now in changed if belongs(was, now))
-
-    def moved(was: Node, now: Node) -> bool:
-        return was.is_active and now.is_active and was.address != now.address
-
-    return NodesDiff(
-        added=tuple(node for node_id, node in after.items() if node_id not in before),
-        removed=tuple(node for node_id, node in before.items() if node_id not in after),
-        deactivated=those(lambda was, now: was.is_active and not now.is_active),
-        activated=those(lambda was, now: now.is_active and not was.is_active),
-        moved=those(moved),
-        retuned=those(lambda was, now: was.is_active == now.is_active and not moved(was, now)),
-    )
+def _effect(was: Node, now: Node | None) -> Effect | None:
+    if now is None:
+        return Effect.CANCEL
+    if was.is_active != now.is_active:
+        return Effect.RESUME if now.is_active else Effect.HOLD
+    if now.is_active and was.address != now.address:
+        return Effect.RESTART
+    return None

@@ -26,7 +26,7 @@ class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The proxy's own settings as ITH keeps them; the defaults hold where ITH says nothing.
 
     Address, port and AE title are those of the listener. ``mode`` and ``enable_phi_anonymization``
-    fail closed (protocol.md 11). The last four are defaults for nodes of which ITH does not say
+    fail closed (protocol.md 11). The last five are defaults for nodes of which ITH does not say
     otherwise; seconds for ``timeout`` and ``retry_delay``.
     """
 
@@ -40,6 +40,7 @@ class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_pdu_size: int | None = None
     retry_count: int | None = None
     retry_delay: float | None = None
+    calling_ae_title: str | None = None
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             "max_pdu_size": self.config.max_pdu_size,
             "retry_count": self.config.retry_count,
             "retry_delay": self.config.retry_delay,
+            "calling_ae_title": self.config.calling_ae_title,
         }
         return tuple(
             msgspec.structs.replace(
@@ -109,6 +111,7 @@ _CONFIG: Mapping[str, Callable[[object], object]] = {
     "max_pdu_size": fields.pdu_size,
     "retry_count": fields.count,
     "retry_delay": fields.seconds,
+    "calling_ae_title": fields.ae_title,
 }
 _ABOUT: Mapping[str, Callable[[object], object]] = {
     "proxy_id": fields.text,

@@ -11,6 +11,10 @@ Repush: TypeAlias = Literal["all", "new", "never"]
 """What a later dispatch sends of what a node has confirmed: all, what is new, nothing of it."""
 
 
+NewScans: TypeAlias = Literal["read", "write", "any", "none"]
+"""Which nodes new scans are for, by what they may do."""
+
+
 class Permission(Enum):
     """What a node may do with the proxy, in the words of the platform (protocol.md 4.2, 6.1)."""
 
@@ -18,10 +22,11 @@ class Permission(Enum):
     WRITE = "write"
     READ_WRITE = "read_write"
 
-    @property
-    def reads(self) -> bool:
-        """Whether the node may have what the proxy has: a target for new scans."""
-        return self is not Permission.WRITE
+    def gets_new_scans(self, wanted: NewScans) -> bool:
+        """Whether a node that may do this is one of those that new scans are for."""
+        if wanted in {"any", "none"}:
+            return wanted == "any"
+        return self is Permission.READ_WRITE or self.value == wanted
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

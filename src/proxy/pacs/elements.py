@@ -52,12 +52,12 @@ class Element(NamedTuple):
 
 
 class Elements:
-    """A position in a data set; the stream must be seekable."""
+    """A position in a data set; only to skip, the stream must be seekable."""
 
-    def __init__(self, stream: BinaryIO, encoding: Encoding) -> None:
+    def __init__(self, stream: BinaryIO, encoding: Encoding, most: int = MAX_ELEMENTS) -> None:
         self.stream = stream
         self.encoding = encoding
-        self._left = MAX_ELEMENTS
+        self._left = most
 
     def next(self) -> Element | None:
         """Read up to the next element's value; None at the end of the stream.

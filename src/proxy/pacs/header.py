@@ -16,7 +16,13 @@ from typing import BinaryIO, NamedTuple
 
 from proxy.errors import DicomUnreadable, NotDicom
 from proxy.logs import log
-from proxy.model import Instance
+from proxy.model import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    Instance,
+)
 from proxy.pacs.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -38,11 +44,6 @@ DATA_TAGS = frozenset(
     {CHARSET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER}
 )
 
-IMPLICIT_LE_UID = "1.2.840.10008.1.2"
-EXPLICIT_LE_UID = "1.2.840.10008.1.2.1"
-DEFLATED_UID = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BE_UID = "1.2.840.10008.1.2.2"
-GE_PRIVATE_UID = "1.2.840.113619.5.2"  # implicit VR little endian with big endian pixels
 MEDIA_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
 INFLATED_HEAD = 1024 * 1024
@@ -118,7 +119,7 @@ def _start(file: BinaryIO) -> _Start:
         raise NotDicom from None
     offset = file.tell()
     length = meta.get(GROUP_LENGTH, b"")
-    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) == DEFLATED_UID:
+    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         # Deflated bytes may look like one more element of group 2: only here the length decides.
         offset = begin + 12 + int.from_bytes(length, "little")
     return _Start(offset, marked, meta)
@@ -132,16 +133,16 @@ def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encodi
     """
     declared = _uid(start.meta.get(TRANSFER_SYNTAX))
     file.seek(start.offset)
-    stream = _inflated(file) if declared == DEFLATED_UID else file
+    stream = _inflated(file) if declared == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else file
     origin = stream.tell()
     head = stream.read(6)
     stream.seek(origin)
     explicit = is_vr(head[4:])
-    if declared == EXPLICIT_BE_UID or (not declared and explicit and head[:1] == b"\0"):
-        return EXPLICIT_BE_UID, stream, EXPLICIT_BIG
+    if declared == EXPLICIT_VR_BIG_ENDIAN or (not declared and explicit and head[:1] == b"\0"):
+        return EXPLICIT_VR_BIG_ENDIAN, stream, EXPLICIT_BIG
     encoding = EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
-    if declared in {"", IMPLICIT_LE_UID, EXPLICIT_LE_UID}:
-        return EXPLICIT_LE_UID if explicit else IMPLICIT_LE_UID, stream, encoding
+    if declared in {"", IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN}:
+        declared = EXPLICIT_VR_LITTLE_ENDIAN if explicit else IMPLICIT_VR_LITTLE_ENDIAN
     return declared, stream, encoding
 
 

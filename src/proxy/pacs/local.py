@@ -3,11 +3,13 @@
 Objects come first and rows second when something is taken in; rows go first and objects second
 when something is deleted. So whatever is interrupted leaves at most objects that no row refers
 to, and those go at once, or at the next start with :meth:`LocalPacs.janitor`. The supervisor
-calls this; it reads no DICOM and sends nothing.
+calls this; it sends nothing.
 """
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -19,6 +21,7 @@ import trio
 from proxy.ledger import Answer, Deleted, Ledger
 from proxy.model import Entity, Instance
 from proxy.offload import Offload
+from proxy.pacs.convert import convert
 from proxy.pacs.objects import Objects
 
 CHUNK = 256
@@ -65,6 +68,31 @@ class LocalPacs:
         finally:
             with trio.move_on_after(CLEAN_UP_S, shield=True):
                 await self._offload(self._objects.clear_staging, dispatch_id)
+
+    @asynccontextmanager
+    async def converted(
+        self, instance: Instance, transfer_syntax_uid: str, reserve_bytes: int
+    ) -> AsyncIterator[tuple[Path, Instance]]:
+        """Lend a copy of an instance in another transfer syntax; it is removed at the end.
+
+        A cancellation ends the conversion between two blocks, and so does a disk with less than
+        ``reserve_bytes`` free. Raises what :func:`proxy.pacs.convert.convert` does.
+        """
+        copy = await self._offload(self._objects.new_copy)
+
+        def checkpoint() -> None:
+            trio.from_thread.check_cancelled()
+            if shutil.disk_usage(copy.parent).free < reserve_bytes:
+                raise OSError(errno.ENOSPC, "the reserve is not touched")
+
+        try:
+            converted = await self._offload(
+                convert, self.path(instance), instance, transfer_syntax_uid, copy, checkpoint
+            )
+            yield copy, converted
+        finally:
+            with trio.move_on_after(CLEAN_UP_S, shield=True):
+                await self._offload(self._objects.discard_copy, copy)
 
     async def take_in(
         self,

@@ -1,9 +1,10 @@
 """DICOM objects on disk, each under the hash of its content. All of it blocks.
 
 No name or id from outside becomes part of a path: an object is ``objects/ab/<sha256>``, a
-download in progress is ``staging/<number>/``. Directories are 0700 and files 0600, symbolic links
-are never followed. What an object means is the ledger's to know; :mod:`proxy.pacs.local` keeps
-the two in step and is the only caller of what changes objects.
+download in progress ``staging/<number>/``, a copy for one C-STORE ``staging/copies/<number>``.
+Directories are 0700 and files 0600, symbolic links are never followed. What an object means is the
+ledger's to know; :mod:`proxy.pacs.local` keeps the two in step and is the only caller of what
+changes objects.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Container, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -37,6 +39,7 @@ class Objects:
         self._objects = _private_directory(root / "objects")
         self._staging = _private_directory(root / "staging")
         self._bytes = 0
+        self._copies = count(1)
 
     def usage_bytes(self) -> int:
         """Return what the objects take: as of the last sweep, kept up to date since."""
@@ -58,6 +61,14 @@ class Objects:
     def clear_staging(self, number: int) -> None:
         """Remove a download's directory and everything in it."""
         shutil.rmtree(self._staging / str(int(number)), ignore_errors=True)
+
+    def new_copy(self) -> Path:
+        """Return where a copy of an object may be written; the next sweep removes what is left."""
+        return _private_directory(self._staging / "copies") / str(next(self._copies))
+
+    def discard_copy(self, copy: Path) -> None:
+        """Remove a copy, if it was written."""
+        copy.unlink(missing_ok=True)
 
     def adopt(self, staged: Path, sha256: str) -> bool:
         """Move a finished file in under its hash; return whether it was not there already.

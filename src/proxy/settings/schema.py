@@ -196,7 +196,13 @@ class DispatchSettings(Section, frozen=True):
             "whose content is new, or never an instance it has, even changed."
         ),
     ] = "new"
-
+    new_scans: Annotated[
+        Literal["read", "write", "any", "none"],
+        Meta(
+            description="Nodes that get the new scans ITH tells of without naming any: those that "
+            "it lets read from the proxy, or write to it, any, or none."
+        ),
+    ] = "read"
     status_detail: Annotated[
         Literal["both", "per-node", "aggregate"],
         Meta(description="Report each node, the dispatch as a whole, or both."),
@@ -209,7 +215,18 @@ class DispatchSettings(Section, frozen=True):
 class LimitSettings(Section, frozen=True):
     """What bounds disk, memory and parallel work."""
 
-    downloads: Annotated[int, number("Archives downloaded at a time.", 1, 32)] = 3
+    downloads: Annotated[
+        int, number("Archives downloaded at a time; an urgent one may be one more.", 1, 32)
+    ] = 3
+    dispatches_per_node: Annotated[
+        int,
+        number(
+            "Dispatches for one node that are downloaded and not yet delivered; the others wait. "
+            "More urgent ones do not count.",
+            1,
+            1_000_000,
+        ),
+    ] = 100
     archive_bytes: Annotated[
         int,
         number(

@@ -1,0 +1,52 @@
+"""What came before the first configuration of all: it is not known yet which nodes are ours.
+
+Kept in the ledger in the order it came, so that a restart, or a crash, before ITH answers for the
+first time loses no order. Owned by the supervisor.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from proxy.events import WebSocketEvent, decode
+from proxy.ledger import Ledger
+
+DOCUMENT = "undecided"
+
+E = TypeVar("E", bound=WebSocketEvent)
+
+
+class Undecided(Generic[E]):
+    """Events of the given types, kept until they can be acted upon."""
+
+    def __init__(self, ledger: Ledger, kinds: tuple[type[E], ...]) -> None:
+        self._ledger = ledger
+        self._kinds = kinds
+        self._events: list[E] = []
+
+    async def load(self) -> None:
+        """Take up what was kept."""
+        kept = await self._ledger.document(DOCUMENT)
+        if kept:
+            frames = msgspec.json.decode(kept, type=list[msgspec.Raw])
+            events = map(decode, map(bytes, frames))
+            self._events = [event for event in events if isinstance(event, self._kinds)]
+
+    def keep(self, event: E) -> None:
+        """Keep one more."""
+        self._events.append(event)
+        self._post()
+
+    def take(self) -> list[E]:
+        """Give out all of it; what it leads to is kept in its stead, in the same commit."""
+        events, self._events = self._events, []
+        if events:
+            self._post()
+        return events
+
+    def _post(self) -> None:
+        self._ledger.post_document(
+            DOCUMENT, msgspec.json.encode([each.to_dict() for each in self._events])
+        )

@@ -1,0 +1,99 @@
+"""A node with less room than it is given: fewer associations, no failed delivery, then more."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.demo.node_script import Arrival, Script
+from proxy.machines.node import NODE, NodeState
+from tests.ledger.make import fast_directory
+from tests.support.site import House, a_house, configure, described, in_event, offer, uids
+
+OUT_OF_RESOURCES = 0xA700
+
+
+def given(house: House) -> int:
+    """How many associations the node is given at a time."""
+    return house.site.nodes["a"].slots.limit
+
+
+@pytest.mark.parametrize("room", [1, 2])
+async def test_a_node_that_takes_few_associations_fails_no_delivery_of_many(room: int) -> None:
+    node = DemoNode("A", node_id="a", maximum_associations=room, script=Script(delay_s=0.01))
+    async with DemoBackend().running() as backend, node.running():
+        configure(backend, [node])
+        with fast_directory() as directory:
+            # no attempt may fail: what finds no room waits for what is there to end
+            dicom = {"associations_per_node": 4, "retry_count": 0, "echo_interval_seconds": 5.0}
+            async with a_house(directory, backend, dicom=dicom) as house:
+                await house.configured()
+                await house.online()
+                sent = set()
+                orders = []
+                for number in range(8):
+                    sent |= uids(offer(backend, f"sess-{number}", slices=6, seed=number + 1))
+                    orders.append(house.tell(frames.session_dispatch(f"sess-{number}", ["a"])))
+                for order in orders:
+                    assert (await house.over(order))["status"] == "completed"
+                await house.idle()
+                assert node.holds.keys() == sent
+                assert len(node.arrivals) == len(sent)
+                assert node.tally.rejections >= 1
+                assert given(house) <= 2
+                assert house.site.nodes["a"].run.state is NodeState.ONLINE
+
+
+async def test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_again() -> None:
+    complains = True
+
+    def answer(_: Arrival) -> int:
+        return OUT_OF_RESOURCES if complains else 0
+
+    node = DemoNode("A", node_id="a", script=Script(answer=answer))
+    async with DemoBackend().running() as backend, node.running():
+        configure(backend, [node])
+        with fast_directory() as directory:
+            dicom = {"associations_per_node": 4, "retry_count": 100}
+            async with a_house(directory, backend, dicom=dicom) as house:
+                await house.configured()
+                await house.online()
+                for number in range(3):
+                    offer(backend, f"sess-{number}", slices=120, seed=number + 1)
+                    house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+                await house.until(lambda: given(house) == 1)
+                complains = False
+                await house.until(lambda: not house.site.dispatches)
+                assert given(house) == 4
+                assert len(node.holds) == 360
+
+
+async def test_an_echo_that_finds_no_room_beside_our_own_delivery_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
+    monkeypatch.setattr("proxy.runner.OBSERVERS", observers)
+    node = DemoNode("A", node_id="a", maximum_associations=1, script=Script(delay_s=0.3))
+    async with DemoBackend().running() as backend, node.running():
+        configure(backend, [node])
+        with fast_directory() as directory:
+            async with a_house(directory, backend, dicom={"echo_seconds": 1.0}) as house:
+                await house.configured()
+                await house.online()
+                offer(backend, slices=12)
+                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+                await house.until(lambda: node.arrivals)
+                # known by another name the node is new, and asked while an instance is in flight
+                changed = in_event(node, calling_ae_title="OTHER")
+                house.tell(frames.nodes_changed([changed]))
+                configure(backend, [described(node, calling_ae_title="OTHER")])
+                ending = await house.over(order)
+                assert (ending["status"], ending["files_sent"]) == ("completed", 12)
+                assert len(node.arrivals) == 12
+                assert node.tally.rejections >= 1
+                assert node.tally.calling_ae_titles == {"DICOM_PROXY", "OTHER"}
+                assert "NOD-09" in told
+                assert not {"NOD-02", "NOD-03"} & {*told}
