@@ -295,6 +295,9 @@ def _not_less(counts: Counts, known: Progress) -> Counts:
 
 def same_order(one: Order, other: Order) -> bool:
     """Whether two orders are the same one, received twice."""
-    node_ids = set(one.node_ids) <= set(other.node_ids)
-    named = bool(one.correlation_id) and one.correlation_id == other.correlation_id
-    return named and node_ids and one.entity == other.entity
+    return (
+        bool(one.correlation_id)
+        and one.correlation_id == other.correlation_id
+        and one.entity == other.entity
+        and set(one.node_ids) <= set(other.node_ids)
+    )

@@ -152,7 +152,7 @@ async def test_work_that_runs_is_queued_or_backs_off_ends_with_its_entity(
             assert (await site.closing(again))["status"] == "completed"
     for ending in endings.values():
         assert ending["status"] == "failed"
-        assert "deleted in ITH" in ending["error"]
+        assert f"{deletion['entity_type']} deleted in ITH" in ending["error"]
     assert sent == {"free": stored, "busy": 0, "dead": 0, "follower": sent["follower"]}
     assert sent["follower"] <= stored
     assert hashes_in(free.stored) == hashes_of(goes.instances)
@@ -194,7 +194,7 @@ async def test_held_work_ends_with_its_entity_during_the_pause(
             assert (await site.closing(other))["status"] == "completed"
             assert site.backend.status_words(doomed)[-1:] == ("failed",)
     assert ending["status"] == "failed"
-    assert "deleted in ITH" in ending["error"]
+    assert f"{deletion['entity_type']} deleted in ITH" in ending["error"]
     assert 3 <= ending["files_sent"] == stored < SLICES
     arrived = arrivals_in(disk.stored)
     assert set(arrived.values()) == {1}

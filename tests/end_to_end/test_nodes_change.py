@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from proxy.demo import frames
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
+from proxy.demo.node_script import Script
 from proxy.demo.rest import Fault
 from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, ct_session, hashes_in, hashes_of, once_each
@@ -123,6 +125,29 @@ def images(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if path.suffix != ".dat"]
 
 
+async def test_a_node_that_is_to_see_another_calling_ae_title_gets_the_rest_from_that(
+    site: Site,
+) -> None:
+    session = ct_session(220, 25)
+    async with DemoNode(script=Script(delay_s=0.05)).running() as slow:
+        site.has(node=slow)
+        site.offer("sess-1", session)
+        await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
+        ordered = await site.dispatch("sess-1", "node")
+        await site.until(lambda: len(slow.holds) >= 5)
+
+        to_see = {"calling_ae_title": "PROXY_2"}
+        await change(
+            site, "updated", changed("node", slow, **to_see), node=node("node", slow, **to_see)
+        )
+
+        assert (await site.closing(ordered))["status"] == "completed"
+    callers = [arrival.calling_ae_title for arrival in slow.arrivals]
+    assert callers == sorted(callers)  # "DICOM_PROXY" is before "PROXY_2"
+    assert {*callers} == {"DICOM_PROXY", "PROXY_2"}
+    assert Counter(each.sop_instance_uid for each in slow.arrivals) == once_each(session)
+
+
 @pytest.mark.needs("storescp")
 async def test_a_node_that_is_added_or_renamed_stops_nothing(site: Site, tmp_path: Path) -> None:
     session = ct_session(214, 25)
@@ -198,7 +223,7 @@ async def test_a_node_is_read_in_either_spelling_from_event_and_configuration(
         site.has(one=describe("one", one.ae_title, one.host, one.port))
         site.offer("sess-1", session)
         await site.start()
-        await one.wait_for(lambda node: node.tally.echoes == 1)
+        await site.until(lambda: one.tally.echoes == 1)
         cannot_be_asked(site)
 
         await change(site, "added", describe("two", two.ae_title, two.host, two.port))
@@ -220,7 +245,7 @@ async def test_an_unknown_action_updates_what_it_describes(site: Site, action: s
         site.has(one=one, two=two)
         site.offer("sess-1", session)
         await site.start()
-        await two.wait_for(lambda node: node.tally.echoes == 1)
+        await site.until(lambda: two.tally.echoes == 1)
         cannot_be_asked(site)
 
         await change(site, action, changed("two", elsewhere), changed("three", three))
@@ -249,7 +274,7 @@ async def test_one_bad_node_spoils_no_other_and_is_explained(
         site.has(known=known)
         site.offer("sess-1", session)
         await site.start()
-        await known.wait_for(lambda node: node.tally.echoes == 1)
+        await site.until(lambda: known.tally.echoes == 1)
         nodes = {"known": node("known", known) | bad, "late": node("late", late)}
         if source == "event":
             cannot_be_asked(site)
@@ -258,7 +283,7 @@ async def test_one_bad_node_spoils_no_other_and_is_explained(
         else:
             await change(site, "updated", **nodes)
 
-        await late.wait_for(lambda node: node.tally.echoes == 1)
+        await site.until(lambda: late.tally.echoes == 1)
         closing = await site.closing(await site.dispatch("sess-1", "known", "late"))
 
         assert closing["status"] == "completed"
