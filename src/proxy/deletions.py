@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 import trio
 
-from proxy.dispatches import DELETED, Dispatches
+from proxy.dispatches import Dispatches
 from proxy.events.incoming import ScanDeletedEvent, SessionDeletedEvent, SubjectDeletedEvent
 from proxy.ledger import Deleted
 from proxy.logs import log
+from proxy.machines import policy
 from proxy.model import Entity, EntityType
 from proxy.work import Site
 
@@ -39,8 +40,7 @@ class Deletions:
 
     def cancel(self, event: DeletionEvent) -> None:
         """Stop what is under way for the entity."""
-        reason = f"{event.entity_type or 'entity'} {DELETED}"
-        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
+        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason_of(event))
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
         """Have the rows deleted: what is ordered from now on is wanted again."""
@@ -66,7 +66,7 @@ class Deletions:
                 entries=deleted.instances,
                 files_sent=deleted.confirmed,
             )
-        await self._dispatches.recount()
+        await self._dispatches.recount(reason_of(event))
 
     def _keep(self, event: DeletionEvent) -> None:
         """Delete the rows, now that the program stops; the files go with the next start."""
@@ -80,6 +80,11 @@ class Deletions:
                 post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
             case SubjectDeletedEvent(payload=subject):
                 post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
+
+
+def reason_of(event: DeletionEvent) -> str:
+    """Why a delivery ends that a deletion leaves nothing to send."""
+    return f"{event.entity_type or 'entity'} {policy.DELETED}"
 
 
 def is_within(entity: Entity, event: DeletionEvent) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
-from msgspec.structs import replace
 
+from proxy.activities.counting import is_void, not_less
 from proxy.activities.delivery import DeliveryActivities
 from proxy.activities.dispatch import DispatchActivities
-from proxy.ledger import Counts, Delivery, Unfinished
+from proxy.ledger import Delivery, Unfinished
 from proxy.logs import bound, log
 from proxy.machines import delivery, dispatch, policy
 from proxy.machines.delivery import DELIVERY, DeliveryOutput, DeliveryState, Outcome, Progress
@@ -28,7 +28,6 @@ from proxy.reports import Reports
 from proxy.runner import Run
 from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
-DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
 NOTHING: Mapping[str, Delivery] = {}
 
 
@@ -52,14 +51,14 @@ class Dispatches:
         at = DispatchAtWork(
             unfinished.order,
             dispatch_id=unfinished.dispatch_id,
-            is_planned=any(each.counts.total for each in unfinished.deliveries),
+            planned=max((each.counts.total for each in unfinished.deliveries), default=0),
             damaged=unfinished.damaged,
         )
         known = {}
         for each in unfinished.deliveries:
             ready = at.ready(each.counts)
             known[each.node_id] = Progress(
-                ready.files_total if at.is_planned else 0,
+                ready.files_total if at.planned else 0,
                 ready.files_stored,
                 ready.files_refused,
                 error=each.error,
@@ -67,7 +66,7 @@ class Dispatches:
             if each.outcome is not None:
                 at.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
             elif unfinished.is_deleted:
-                at.to_cancel[each.node_id] = DELETED
+                at.to_cancel[each.node_id] = policy.DELETED
         self._reports.recover(at.order, known)
         self._start(at, {each.node_id: each for each in unfinished.deliveries})
 
@@ -186,15 +185,15 @@ class Dispatches:
             if matches(each.dispatch.order.entity):
                 self._cancel(each, reason)
 
-    async def recount(self) -> None:
+    async def recount(self, reason: str) -> None:
         """Tell every delivery what a deletion left of it; one with nothing left is cancelled."""
         for each in self._site.deliveries:
             at = each.dispatch
-            if at.is_planned:
+            if at.planned:
                 counts = await self._site.ledger.counts(at.dispatch_id, each.node_id)
-                each.run.tell(at.ready(_not_less(counts, each.run.data)))
-                if not counts.total:
-                    self._cancel(each, DELETED)
+                each.run.tell(at.ready(not_less(counts, each.run.data)))
+                if await is_void(self._site, each, counts):
+                    self._cancel(each, reason)
 
     def _cancel(self, each: DeliveryAtWork, reason: str) -> None:
         """Cancel a delivery; while the order is being recorded, as soon as it is."""
@@ -282,15 +281,6 @@ class Dispatches:
         if not at.run.over and all(each.run.over for each in at.deliveries.values()):
             endings = [at.endings[each] for each in at.order.node_ids if each in at.endings]
             at.run.tell(policy.dispatch_over((outcome, p.error) for outcome, p in endings))
-
-
-def _not_less(counts: Counts, known: Progress) -> Counts:
-    """The ledger's counts; while it was asked, the node may have answered for more."""
-    return replace(
-        counts,
-        stored=max(counts.stored, known.files_stored),
-        refused=max(counts.refused, known.files_refused),
-    )
 
 
 def same_order(one: Order, other: Order) -> bool:

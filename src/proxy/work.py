@@ -117,18 +117,18 @@ class DeliveryAtWork(TakesTurns):
 class DispatchAtWork(TakesTurns):
     """One dispatch, its run and its deliveries by node id.
 
-    ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``is_planned`` says that the
-    ledger knows what is to be sent, ``content`` is set when the deliveries know too. ``damaged``
-    counts what ITH sent and no node can be given, ``is_fresh`` says that what is held was asked of
-    ITH after this order came. ``endings`` says, by node id, how the deliveries that are over ended,
-    ``to_cancel`` which are to be cancelled as soon as the order is recorded. ``before`` says how
-    the same order ended when it was accepted before.
+    ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``planned`` is how many
+    instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
+    deliveries know too. ``damaged`` counts what ITH sent and no node can be given, ``is_fresh``
+    says that what is held was asked of ITH after this order came. ``endings`` says, by node id, how
+    the deliveries that are over ended, ``to_cancel`` which are to be cancelled as soon as the order
+    is recorded. ``before`` says how the same order ended when it was accepted before.
     """
 
     order: Order
     deliveries: dict[str, DeliveryAtWork] = field(default_factory=dict)
     dispatch_id: int = 0
-    is_planned: bool = False
+    planned: int = 0
     damaged: int = 0
     is_fresh: bool = False
     endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)

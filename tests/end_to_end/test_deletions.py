@@ -80,6 +80,11 @@ DELETIONS = {
     "a session": (session(1, ONE), session(2, TWO), session_deleted),
     "a scan": (scan(1, ONE), scan(2, ONE), scan_deleted),
     "a subject": (subject(1, OF_SUBJECT_1), subject(2, OF_SUBJECT_2), subject_deleted),
+    "a subject's only session": (
+        subject(1, OF_SUBJECT_1),
+        subject(2, OF_SUBJECT_2),
+        frames.session_deleted("sess-1", study_instance_uid=OF_SUBJECT_1.uid("study")),
+    ),
     "a scan's session": (scan(1, ONE), scan(2, TWO, session_id="sess-2"), session_deleted),
     "a session's subject": (
         session(1, OF_SUBJECT_1),

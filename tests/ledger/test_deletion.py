@@ -223,3 +223,18 @@ async def test_a_deletion_says_how_much_of_it_nodes_have_confirmed(
     deleted = await ledger.delete_session(SESSION.id, None)
     assert deleted.confirmed == len(ONE) - 2
     assert (await ledger.delete_session(SESSION.id, None)).confirmed == 0
+
+
+async def test_a_delivery_is_emptied_when_nothing_of_it_exists_any_longer(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    await keep_all(ledger)
+    accepted = await ledger.accept(order("n1"))
+    await ledger.plan(accepted.dispatch_id)
+    ledger.post_result(accepted.dispatch_id, "n1", ONE[0], STORED, 0)
+    assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
+    await ledger.delete_scan(uid(1), 1)
+    assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
+    await ledger.delete_scan(uid(1), 2)
+    assert await ledger.is_emptied(accepted.dispatch_id, "n1")
+    assert await ledger.counts(accepted.dispatch_id, "n1") == Counts(total=1, stored=1)

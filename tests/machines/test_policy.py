@@ -133,9 +133,7 @@ def test_what_was_refused_is_told_with_the_node_s_reason_and_no_other() -> None:
 
 
 def test_nothing_to_send_is_no_success() -> None:
-    assert policy.settled(Progress()) == delivery.SomeRefused(
-        "nothing was left to send: it was deleted"
-    )
+    assert policy.settled(Progress()) == delivery.SomeRefused(policy.DELETED)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from functools import partial
 import trio
 
 from proxy.activities.asking import Asking
+from proxy.activities.counting import is_void
 from proxy.activities.node import cope, crowd, fault_of
 from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, retries_for, target_for
@@ -161,6 +162,8 @@ class DeliveryActivities:
         """How it ends where nothing is left to send, by what the ledger counts."""
         counts = await self._site.ledger.counts(self._dispatch.dispatch_id, self._at.node_id)
         run.tell(self._dispatch.ready(counts))
+        if await is_void(self._site, self._at, counts):
+            return delivery.SomeRefused(policy.DELETED)
         return policy.settled(run.data)
 
     async def _send(

@@ -71,7 +71,7 @@ class DispatchActivities:
         """Bring the entity into the local PACS, plan each delivery, and say how it went."""
         try:
             is_held = await self._site.ledger.holding(self._at.order.entity) is not None
-            if not (is_held and (self._at.is_planned or self._at.is_fresh)):
+            if not (is_held and (self._at.planned or self._at.is_fresh)):
                 await self._hold(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
@@ -159,7 +159,7 @@ class DispatchActivities:
             anew = repush_for(self._site.settings.dispatch, node) == "all"
             counts = await ledger.settle(at.dispatch_id, node.node_id, node.identity, anew=anew)
             delivery.run.tell(at.ready(counts))
-        at.is_planned = True
+        at.planned = total
         return total + at.damaged
 
 

@@ -189,6 +189,10 @@ class Ledger:
         """Return how far a delivery is, also when its dispatch is over."""
         return await self._writer.call(sending.counts, dispatch_id, node_id)
 
+    async def is_emptied(self, dispatch_id: int, node_id: str) -> bool:
+        """Return whether a deletion left none of a delivery's instances, answered or not."""
+        return await self._writer.call(sending.is_emptied, dispatch_id, node_id)
+
     def post_sending(self, dispatch_id: int, node_id: str, instance: Instance) -> None:
         """Note that an instance is handed to an association."""
         self.post_result(dispatch_id, node_id, instance, InstanceState.SENDING)

@@ -125,6 +125,16 @@ def counts(connection: apsw.Connection, dispatch_id: int, node_id: str) -> Count
     return Counts(*row) if row else Counts()
 
 
+def is_emptied(connection: apsw.Connection, dispatch_id: int, node_id: str) -> bool:
+    """Tell whether none of a delivery's instances, answered or not, exists any longer."""
+    left = connection.execute(
+        "SELECT 1 FROM delivery v JOIN sending s ON s.delivery_id = v.id"
+        " WHERE v.dispatch_id = ? AND v.node_id = ? LIMIT 1",
+        (dispatch_id, node_id),
+    ).get
+    return left is None
+
+
 def instance_state(  # noqa: PLR0917 - posted by position
     connection: apsw.Connection,
     dispatch_id: int,

@@ -26,6 +26,10 @@ Ending: TypeAlias = (
 """How an attempt to store can end."""
 
 
+DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
+"""Why a delivery ends of which nothing is left to send."""
+
+
 def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
     """Seconds to wait before try ``attempt`` + 1, spread over the whole interval.
 
@@ -78,7 +82,7 @@ def after_fetch(
 def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
     """How a delivery ends that has nothing left to send; nothing at all is no success."""
     if not progress.files_total:
-        return delivery.SomeRefused("nothing was left to send: it was deleted")
+        return delivery.SomeRefused(DELETED)
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
     refused, total = progress.files_refused, progress.files_total
