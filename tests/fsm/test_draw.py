@@ -80,6 +80,16 @@ def read(text: str) -> set[tuple[str, str, str]]:
             for state in gathered.get(source, [source]):
                 found.add((state, label.split()[0], target))
     inside = re.findall(r"^(\w+) : (?!do)(\S+) \w+(?: / \w+)?$", text, re.MULTILINE)
+    states = re.findall(r'^state "(\w+)"', text, re.MULTILINE)
+    final = re.findall(r"^(\w+) --> \[\*\]$", text, re.MULTILINE)
+    for note in re.findall(
+        r"^note right of \w+\nin every state that is not final\n(.*?)\nend note$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    ):
+        inside += [
+            (s, row.split()[0]) for s in states if s not in final for row in note.split("\n")
+        ]
     return found | {(state, row, state) for state, row in inside}
 
 

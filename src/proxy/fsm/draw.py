@@ -2,7 +2,8 @@
 
 The picture carries only ids and identifiers; sentences are in the tables (``proxy.fsm.page``).
 What leaves a state is an arrow; what happens while staying, and the activity, stands in the
-state's box, as in UML. Rows between the same two states share one arrow. Where several states
+state's box, as in UML; what happens so in every state but the final ones, once in a note. Rows
+between the same two states share one arrow. Where several states
 share several rows, a junction (a small diamond) gathers them: each arrow out of it may be taken
 from each state that leads into it. The order is that of the declarations, so the same table
 always gives the same text.
@@ -28,6 +29,9 @@ Arrows: TypeAlias = dict[tuple[str, str], list[str]]
 _SMALL = '%%{init: {"themeVariables": {"fontSize": "13px"}}}%%'
 """So that an id and a long name still fit the width at which Mermaid breaks a label."""
 
+EVERYWHERE = "in every state that is not final"
+"""What a note begins with."""
+
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9]+)?")
 
 
@@ -51,6 +55,7 @@ def mermaid(machine: Machine[S, D, O]) -> str:
     lines = [_SMALL, "stateDiagram-v2"]
     for state in machine.states:
         lines += _box(machine, state)
+    lines += _note(machine)
     found, every = arrows(machine)
     lines += [f"state {junction} <<choice>>" for junction in found]
     lines.append(f"[*] --> {word(machine.initial.name)}")
@@ -121,9 +126,27 @@ def _box(machine: Machine[S, D, O], state: S) -> list[str]:
     name = word(state.name)
     activity = machine.activity(state)
     inside = [f"do / {word(activity)}"] if activity else []
-    for row in machine.rows:
-        if state in row.sources and row.target in {None, state}:
-            action = action_name(row)
-            happens = f" / {action}" if action else ""
-            inside.append(f"{word(row.id)} {word(row.on.__name__)}{happens}")
+    inside += [
+        _happens(row)
+        for row in machine.rows
+        if state in row.sources and row.target in {None, state} and not _is_everywhere(machine, row)
+    ]
     return [f'state "{name}" as {name}', *(f"{name} : {line}" for line in inside)]
+
+
+def _note(machine: Machine[S, D, O]) -> list[str]:
+    rows = [row for row in machine.rows if _is_everywhere(machine, row)]
+    if not rows:
+        return []
+    head = f"note right of {word(machine.initial.name)}"
+    return [head, EVERYWHERE, *map(_happens, rows), "end note"]
+
+
+def _is_everywhere(machine: Machine[S, D, O], row: Row[S, D, O]) -> bool:
+    """Whether the machine stays where it is on this row, in every state that is not final."""
+    return row.target is None and {*row.sources} == {*machine.states} - machine.final
+
+
+def _happens(row: Row[S, D, O]) -> str:
+    action = action_name(row)
+    return f"{word(row.id)} {word(row.on.__name__)}" + (f" / {action}" if action else "")

@@ -53,7 +53,7 @@ class Phase(Enum):
 
 
 class StallingNode:
-    """One node. C-ECHO always works; without a phase, every other association is rejected.
+    """One node. C-ECHO works; without a phase, or when it stalls, it rejects the others.
 
     ``reached`` is set when it stalls, ``gone_at`` is when the connection was no more, ``whole``
     and ``answered`` are the SOP instance UIDs it has had in full and has said success of.
@@ -97,26 +97,30 @@ class StallingNode:
             self._accepting.cancel("the node accepts no more")
             await self._deaf.wait()
             self._listener.listen(0)
-            await self._nursery.start(self._fill_queue)
-            self._nursery.start_soon(self._watch_syn)
+            await self._nursery.start(self._be_deaf)
 
-    async def _fill_queue(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _be_deaf(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Have the queue full for as long as one waits; answer everybody afterwards."""
         with trio.socket.socket() as filler:
             await filler.connect((self.host, self.port))
             task_status.started()
-            await trio.sleep_forever()
+            await self._watch_syn()
+        self._listener.listen(16)
+        self._accepting = trio.CancelScope()
+        await self._accept()
 
     async def _watch_syn(self) -> None:
-        while not self._is_asked():  # noqa: ASYNC110 - only the kernel knows
+        while not (first := self._askers()):  # noqa: ASYNC110 - only the kernel knows
             await trio.sleep(LOOK_S)
         self.reached.set()
-        while self._is_asked():  # noqa: ASYNC110 - as above
+        while first & self._askers():  # noqa: ASYNC110 - as above
             await trio.sleep(LOOK_S)
         self._note_gone()
 
-    def _is_asked(self) -> bool:
-        """Whether somebody waits for the answer to a SYN."""
-        return self.port in _ports_asked(int(trio.current_time() / LOOK_S))
+    def _askers(self) -> frozenset[int]:
+        """The ports of those who wait for the answer to a SYN; only the kernel knows."""
+        tick = int(trio.current_time() / LOOK_S)
+        return frozenset(asker for asker, asked in _unanswered(tick) if asked == self.port)
 
     async def _accept(self) -> None:
         with self._accepting:
@@ -142,7 +146,7 @@ class StallingNode:
             await self._answer(peer, 0, has_data=False)
             self.echoed.set()
             await peer.finish()
-        elif self._phase is None:
+        elif self._phase is None or self.reached.is_set():
             await peer.send(reject(1, 1, 7))
             self.rejected.set()
             await peer.until_end()
@@ -252,7 +256,12 @@ def _unread(at: trio.socket.SocketType) -> int:
 
 
 @lru_cache(maxsize=1)
-def _ports_asked(tick: int) -> frozenset[int]:
-    """The ports of this host that a SYN was sent to and that have not answered it."""
+def _unanswered(tick: int) -> frozenset[tuple[int, int]]:
+    """From which port of this host to which a SYN was sent that is not answered."""
     rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return frozenset(int(row[2].partition(":")[2], 16) for row in rows if row[3] == SYN_SENT)
+    ports = (
+        [int(address.partition(":")[2], 16) for address in row[1:3]]
+        for row in rows
+        if row[3] == SYN_SENT
+    )
+    return frozenset((asker, asked) for asker, asked in ports)

@@ -27,6 +27,7 @@ class Reason(Enum):
     MOVED = "node moved"
     DELETED = "deletion"
     INACTIVE = "node inactive"
+    CONFIG = "configuration"
     DRAIN = "SIGTERM"
     DRAIN_LIMIT = "drain limit"
     SECOND_SIGNAL = "second SIGTERM"
@@ -44,8 +45,14 @@ class Reason(Enum):
     @property
     def outcome(self) -> str | None:
         """How the delivery of a session ends that the node does not have; None if it goes on."""
-        ending = {Reason.REMOVED: "cancelled", Reason.DELETED: "cancelled", Reason.MOVED: "failed"}
-        return ending.get(self)
+        if self in {Reason.REMOVED, Reason.DELETED}:
+            return "cancelled"
+        return "failed" if self.begins_anew else None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the delivery begins again at once, only to be rejected."""
+        return self in {Reason.MOVED, Reason.CONFIG}
 
     def limit(self, cancel_seconds: float) -> float:
         """Within how many seconds an instance in flight is to be over."""
@@ -96,6 +103,13 @@ async def _deactivate(scene: Scene) -> float:
     return await _say(scene, frames.config_changed({"retry_count": 1}))
 
 
+async def _reconfigure(scene: Scene) -> float:
+    """Have the proxy speak to its nodes under another name."""
+    renamed: frames.Json = {"calling_ae_title": "RENAMED"}
+    scene.site.backend.rest.configuration["config"] |= renamed
+    return await _say(scene, frames.config_changed(renamed))
+
+
 async def _drain(scene: Scene) -> float:
     began = trio.current_time()
     scene.site.signal()
@@ -120,6 +134,7 @@ CAUSES: Mapping[Reason, Callable[[Scene], Awaitable[float]]] = {
     Reason.MOVED: _move,
     Reason.DELETED: _delete,
     Reason.INACTIVE: _deactivate,
+    Reason.CONFIG: _reconfigure,
     Reason.DRAIN: _drain,
     Reason.DRAIN_LIMIT: _drain,
     Reason.SECOND_SIGNAL: _drain_twice,

@@ -96,8 +96,9 @@ class Trial:
             await scene.site.ended()
         elif self._outcome is not None:
             await scene.site.closing(self._correlation_id)
-        if self.reason is Reason.MOVED and not self._ends_complete:
-            await scene.elsewhere.rejected.wait()
+        if self.reason.begins_anew and not self._ends_complete:
+            anew = scene.elsewhere if self.reason is Reason.MOVED else scene.at
+            await anew.rejected.wait()
 
     async def _step(self, name: str, step: Awaitable[None]) -> None:
         """Do a step of the trial; one that does not end has failed, and the others go on."""
