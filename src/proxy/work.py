@@ -1,7 +1,8 @@
 """What is at work: the runs the supervisor owns, and what their activities share.
 
-Data only. The supervisor makes these and tells their runs what happened outside; the activities
-(``proxy.activities``) read them and tell their own run what happened inside.
+Data only; each is equal to itself alone. The supervisor makes these and tells their runs what
+happened outside; the activities (``proxy.activities``) read them and tell their own run what
+happened inside.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DispatchRun = Run[DispatchState, DispatchData, DispatchOutput]
 DeliveryRun = Run[DeliveryState, Progress, DeliveryOutput]
 
 
-@dataclass
+@dataclass(eq=False)
 class NodeAtWork:
     """One configured node, its run, and the turns to have an association with it."""
 
@@ -83,7 +84,7 @@ class TakesTurns:
             self.turn = None
 
 
-@dataclass
+@dataclass(eq=False)
 class DeliveryAtWork(TakesTurns):
     """One delivery of ``dispatch``: its node, its run, and its turn while it has one.
 
@@ -113,7 +114,7 @@ class DeliveryAtWork(TakesTurns):
         return self.turn is not None and self.turn.goes_on()
 
 
-@dataclass
+@dataclass(eq=False)
 class DispatchAtWork(TakesTurns):
     """One dispatch, its run and its deliveries by node id.
 
