@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.control.messages import NodeStatus
+from proxy.control.status import node_status
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
@@ -18,6 +20,11 @@ OUT_OF_RESOURCES = 0xA700
 def given(house: House) -> int:
     """How many associations the node is given at a time."""
     return house.site.nodes["a"].slots.limit
+
+
+def status_of(house: House) -> NodeStatus:
+    """What the operator is shown of the node."""
+    return node_status(house.site.nodes["a"])
 
 
 @pytest.mark.parametrize("room", [1, 2])
@@ -64,9 +71,11 @@ async def test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_agai
                     offer(backend, f"sess-{number}", slices=120, seed=number + 1)
                     house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
                 await house.until(lambda: given(house) == 1)
+                assert status_of(house).associations == 1
                 complains = False
                 await house.until(lambda: not house.site.dispatches)
                 assert given(house) == 4
+                assert status_of(house).associations is None
                 assert len(node.holds) == 360
 
 

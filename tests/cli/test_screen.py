@@ -168,3 +168,10 @@ def test_nothing_from_outside_moves_the_cursor() -> None:
 )
 def test_an_age_is_told_in_its_largest_unit(seconds: int, words: str) -> None:
     assert age(NOW - timedelta(seconds=seconds), NOW) == words
+
+
+def test_a_node_that_complained_is_shown_with_what_it_is_given() -> None:
+    crowded = replace(NODE, associations=1)
+    shown = text(a_status(ACTIVE, ONLINE, crowded))
+    assert "  PACS  online  at most 1 at a time: it had no room for more" in shown.splitlines()
+    assert "Nothing needs attention." in shown

@@ -86,9 +86,13 @@ def _nodes(status: Status, width: int) -> Iterator[str]:
 def _node_line(node: NodeStatus, title: int, state: int, width: int) -> str:
     begin = f"  {clean(node.ae_title):<{title}}  {_state(node.state, state)}  "
     room = width - len(click.unstyle(begin))
-    if not node.error or node.state in GIVEN_UP:  # what is wrong with those was said above
+    if node.state in GIVEN_UP:  # what is wrong with those was said above
         return begin.rstrip()
-    return begin + _fit(clean(node.error), room)
+    if node.error:
+        return begin + _fit(clean(node.error), room)
+    if node.associations is not None:
+        return begin + _fit(f"at most {node.associations} at a time: it had no room for more", room)
+    return begin.rstrip()
 
 
 def _dispatches(status: Status, width: int) -> Iterator[str]:

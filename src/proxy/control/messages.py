@@ -60,12 +60,17 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """One node of the site."""
+    """One node of the site.
+
+    ``associations`` is how many it is given at a time since it had no room for more, None where it
+    is given as many as the settings allow.
+    """
 
     node_id: str
     ae_title: str
     state: str
     error: str | None
+    associations: int | None = None
 
 
 class DeliveryStatus(msgspec.Struct, frozen=True):

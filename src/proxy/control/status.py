@@ -57,7 +57,7 @@ class Look:
         site = self._site
         operation = _operation(site.operation)
         connection = self._link()
-        nodes = tuple(map(_node, site.nodes.values()))
+        nodes = tuple(map(node_status, site.nodes.values()))
         dispatches = tuple(map(_dispatch, site.dispatches))
         notes = attention(operation, connection, nodes, is_configured=bool(site.configuration))
         return Status(
@@ -93,9 +93,11 @@ def _operation(run: OperationRun) -> OperationStatus:
     return OperationStatus(_word(run.state), _utc(run.since), locks)
 
 
-def _node(each: NodeAtWork) -> NodeStatus:
-    run = each.run
-    return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), run.data.error)
+def node_status(each: NodeAtWork) -> NodeStatus:
+    """Return how a node is."""
+    run, health = each.run, each.run.data
+    given = health.associations if health.associations < health.ceiling else None
+    return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), health.error, given)
 
 
 def _dispatch(at: DispatchAtWork) -> DispatchStatus:
