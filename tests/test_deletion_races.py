@@ -62,11 +62,18 @@ class Gate(Inline):
         self._threads = Threads(2)
         self.reached = False
         self.opened = trio.Event()
+        self.waiting = trio.CancelScope()
+        """To be shielded where no cancellation is to be heard meanwhile, as in a thread."""
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if not self.opened.is_set() and self._waits_for(function, args):
             self.reached = True
-            await self.opened.wait()
+            with self.waiting:
+                await self.opened.wait()
+                return await self._call(function, *args, **kwargs)
+        return await self._call(function, *args, **kwargs)
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if getattr(function, "__name__", "") in IN_THREAD:
             return await self._threads(function, *args, **kwargs)
         return await super().__call__(function, *args, **kwargs)
@@ -242,6 +249,23 @@ async def test_a_kill_at_every_step_loses_and_repeats_nothing(scene: Scene, step
         house.tell({**dispatch(), "correlation_id": order})
         assert (await house.over(order))["status"] == "completed"
         assert not [path for path in scene.files() if "staging" in path.parts]
+
+
+@pytest.mark.parametrize("kind", ["session", "subject"])
+async def test_a_download_that_is_whole_when_its_dispatch_is_over_is_not_kept(
+    scene: Scene, kind: str
+) -> None:
+    async with scene.at("adopt") as (house, order, go_on):
+        gate = house.site.pacs._offload
+        assert isinstance(gate, Gate)
+        gate.waiting.shield = True
+        house.tell(scene.deletion(kind))
+        assert (await house.over(order))["status"] == "failed"
+        assert house.site.dispatches  # over, but a thread still moves its files
+        go_on()
+        await house.idle()
+        await house.until(lambda: not scene.files(), within=2)
+    assert not any(scene.rows().values())
 
 
 @pytest.mark.parametrize("kind", ["session", "subject"])

@@ -6,7 +6,7 @@ overtakes a deletion, the next start removes the files.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import TypeAlias
 
 import trio
@@ -55,6 +55,7 @@ class Deletions:
                 return pacs.delete_subject(entity_id, subject.subject_identifier)
 
     async def _remove(self, removal: Awaitable[Deleted], event: DeletionEvent) -> None:
+        touched: Collection[tuple[int, str]] | None = None
         try:
             deleted = await removal
         except OSError as error:  # the rows are gone; the next start looks for the files again
@@ -66,7 +67,8 @@ class Deletions:
                 entries=deleted.instances,
                 files_sent=deleted.confirmed,
             )
-        await self._dispatches.recount(reason_of(event))
+            touched = deleted.deliveries
+        await self._dispatches.recount(reason_of(event), touched)
 
     def _keep(self, event: DeletionEvent) -> None:
         """Delete the rows, now that the program stops; the files go with the next start."""

@@ -6,7 +6,7 @@ Owned by the supervisor. The runs of one dispatch and of its deliveries live in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import trio
@@ -185,11 +185,16 @@ class Dispatches:
             if matches(each.dispatch.order.entity):
                 self._cancel(each, reason)
 
-    async def recount(self, reason: str) -> None:
-        """Tell every delivery what a deletion left of it; one with nothing left is cancelled."""
+    async def recount(
+        self, reason: str, touched: Collection[tuple[int, str]] | None = None
+    ) -> None:
+        """Tell deliveries what a deletion left of them; one with nothing left is cancelled.
+
+        ``touched`` are those that it took something of, by dispatch and node id; None for all.
+        """
         for each in self._site.deliveries:
             at = each.dispatch
-            if at.planned:
+            if at.planned and (touched is None or (at.dispatch_id, each.node_id) in touched):
                 counts = await self._site.ledger.counts(at.dispatch_id, each.node_id)
                 each.run.tell(at.ready(not_less(counts, each.run.data)))
                 if await is_void(self._site, each, counts):

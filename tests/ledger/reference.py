@@ -88,6 +88,11 @@ class Reference:
     def keep(
         self, entity: Entity, found: set[Instance], etag: str | None, asked_by: int | None
     ) -> set[str]:
+        if asked_by is not None:
+            wanted = [d.id for d in self.dispatches if d.order.entity == entity and not d.over]
+            asked_by = max((each for each in wanted if each <= asked_by), default=None)
+            if asked_by is None:
+                return {i.sha256 for i in found} - {i.sha256 for i in self.instances}
         before = {i.sha256 for i in self.instances | found}
         former = self.holdings.get(entity, (None, set()))[1]
         buried = {

@@ -233,8 +233,36 @@ async def test_a_delivery_is_emptied_when_nothing_of_it_exists_any_longer(
     await ledger.plan(accepted.dispatch_id)
     ledger.post_result(accepted.dispatch_id, "n1", ONE[0], STORED, 0)
     assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
-    await ledger.delete_scan(uid(1), 1)
+    touched = frozenset({(accepted.dispatch_id, "n1")})
+    assert (await ledger.delete_scan(uid(1), 1)).deliveries == touched
     assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
-    await ledger.delete_scan(uid(1), 2)
+    assert (await ledger.delete_session(None, uid(2))).deliveries == frozenset()
+    assert (await ledger.delete_scan(uid(1), 2)).deliveries == touched
     assert await ledger.is_emptied(accepted.dispatch_id, "n1")
     assert await ledger.counts(accepted.dispatch_id, "n1") == Counts(total=1, stored=1)
+
+
+async def test_nothing_is_kept_for_a_dispatch_that_a_deletion_has_ended(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    """The download was whole when the deletion came: its last step must not undo that."""
+    accepted = await ledger.accept(order("n1"))
+    await ledger.delete_session(SESSION.id, uid(1))
+    ledger.post_delivery_over(accepted.dispatch_id, "n1", "cancelled", None)
+    ledger.post_dispatch_over(accepted.dispatch_id, "cancelled", None)
+    orphans = await ledger.keep(SESSION, ONE, None, dispatch_id=accepted.dispatch_id)
+    assert set(orphans) == hashes(ONE)
+    assert await ledger.holding(SESSION) is None
+    assert await ledger.all_objects() == {}
+
+
+async def test_what_one_dispatch_still_wants_is_kept_without_what_was_deleted_for_it(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    await ledger.accept(order("n1", correlation_id="corr_1"))
+    await ledger.delete_scan(uid(1), 1)
+    younger = await ledger.accept(order("n2", correlation_id="corr_2"))
+    ledger.post_dispatch_over(younger.dispatch_id, "cancelled", None)
+    orphans = await ledger.keep(SESSION, ONE, None, dispatch_id=younger.dispatch_id)
+    assert set(orphans) == hashes(ONE[:2])
+    assert await ledger.holding(SESSION) == Holding(None, 2)

@@ -33,6 +33,11 @@ _KEEP_HOLDING = """
     RETURNING id
 """
 
+_YOUNGEST_AT_WORK = """
+    SELECT max(id) FROM dispatch WHERE entity_type = :type AND entity_id = :id
+        AND id <= :dispatch_id AND outcome IS NULL
+"""
+
 _BURIED = f"""
     DELETE FROM holding_instance WHERE holding_id = :holding_id AND EXISTS (
         SELECT 1 FROM tombstone t JOIN instance i ON {TOMBSTONE_OF_INSTANCE}
@@ -45,6 +50,11 @@ _CHOOSE_BURIED = f"""
     SELECT i.id FROM tombstone t JOIN instance i ON {TOMBSTONE_OF_INSTANCE}
     WHERE t.id = :tombstone_id
 """  # noqa: S608 - made of constants
+
+_DELIVERIES_OF_CHOSEN = """
+    SELECT DISTINCT v.dispatch_id, v.node_id FROM chosen c
+    JOIN sending s ON s.instance_id = c.id JOIN delivery v ON v.id = s.delivery_id
+"""
 
 _RELEASE = """
     DELETE FROM instance WHERE id IN (SELECT id FROM chosen)
@@ -62,7 +72,16 @@ def keep(  # noqa: PLR0917 - posted by position
     dispatch_id: int | None,
     now: float,
 ) -> tuple[str, ...]:
-    """Index an entity that is whole on disk, in place of what was held of it before."""
+    """Index an entity that is whole on disk, in place of what was held of it before.
+
+    Where every dispatch that it was fetched for is over, nothing is: a deletion may have ended
+    them, and its tombstone is gone with the last.
+    """
+    if dispatch_id is not None:
+        named = {"type": entity.type.value, "id": entity.id, "dispatch_id": dispatch_id}
+        dispatch_id = connection.execute(_YOUNGEST_AT_WORK, named).get
+        if dispatch_id is None:
+            return _orphans(connection, [instance.sha256 for instance in instances])
     holding_id = connection.execute(
         _KEEP_HOLDING,
         (entity.type.value, entity.id, entity.subject_id, entity.session_id, etag, now),
@@ -79,8 +98,9 @@ def keep(  # noqa: PLR0917 - posted by position
         [(holding_id, instance_id) for instance_id in kept],
     )
     if dispatch_id is not None:
-        named = {"holding_id": holding_id, "dispatch_id": dispatch_id}
-        buried = column(connection.execute(_BURIED, named))
+        buried = column(
+            connection.execute(_BURIED, {"holding_id": holding_id, "dispatch_id": dispatch_id})
+        )
         if buried:
             connection.execute("UPDATE holding SET etag = NULL WHERE id = ?", (holding_id,))
         former += buried
@@ -141,6 +161,7 @@ def delete(  # noqa: PLR0917 - posted by position
         [(holding_id,) for holding_id in holdings],
     )
     connection.execute(_CHOOSE_BURIED, {"tombstone_id": tombstone_id})
+    deliveries = frozenset(connection.execute(_DELIVERIES_OF_CHOSEN))
     drop_chosen(connection)
     confirmed = forget_buried(connection, tombstone_id)
     _empty_holdings(connection)
@@ -151,7 +172,7 @@ def delete(  # noqa: PLR0917 - posted by position
         )
     )
     drop_tombstones(connection)
-    return Deleted(len(hashes), _orphans(connection, hashes), confirmed)
+    return Deleted(len(hashes), _orphans(connection, hashes), confirmed, deliveries)
 
 
 def release_unused(connection: apsw.Connection) -> tuple[str, ...]:

@@ -258,7 +258,8 @@ class Ledger:
         """Index an entity whose objects are all on disk, in place of its former holding.
 
         With the dispatch it was fetched for, instances that were deleted after that order are
-        left out. Returns the objects (sha256) that no row refers to any more.
+        left out, and nothing is kept where it and those before it are over. Returns the objects
+        (sha256) that no row refers to any more.
         """
         return await self._writer.call(
             holdings.keep, entity, instances, etag, dispatch_id, self._now()

@@ -104,11 +104,13 @@ class Deleted(msgspec.Struct, frozen=True):
     """What a deletion took: rows, and the objects (sha256) that no row refers to any more.
 
     ``confirmed`` counts what nodes had confirmed of it, once for each node: they keep it.
+    ``deliveries`` are those with less to send now, by dispatch and node id.
     """
 
     instances: int
     orphans: tuple[str, ...]
     confirmed: int = 0
+    deliveries: frozenset[tuple[int, str]] = frozenset()
 
 
 class Report(NamedTuple):

@@ -225,9 +225,9 @@ FAILURES: tuple[Failure, ...] = (
     _rejection(
         "FLR-24",
         "3/1",
-        Remedy.RETRY_LATER,
+        Remedy.FEWER_ASSOCIATIONS,
         "The node is congested at present",
-        "Nothing; it is tried again.",
+        "Nothing; it is tried again, and the node is given fewer associations at a time.",
     ),
     _rejection(
         "FLR-25",
