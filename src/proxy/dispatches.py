@@ -103,8 +103,8 @@ class Dispatches:
         each.run = Run(
             DELIVERY,
             Progress(grace=self._site.settings.dicom.cancel_seconds),
-            DeliveryActivities(self._site, at, each).all(),
-            partial(self._on_delivery, at, each),
+            DeliveryActivities(self._site, each).all(),
+            partial(self._on_delivery, each),
             on_fault=log_fault,
         )
         if known is not None and known.next_attempt_at is not None:
@@ -244,10 +244,8 @@ class Dispatches:
                 self._reports.dispatch_over(order, outcome, at.progress(), work.error)
                 log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
 
-    def _on_delivery(
-        self, at: DispatchAtWork, each: DeliveryAtWork, output: DeliveryOutput
-    ) -> None:
-        node_id = each.node_id
+    def _on_delivery(self, each: DeliveryAtWork, output: DeliveryOutput) -> None:
+        at, node_id = each.dispatch, each.node_id
         each.tell_followers()
         match output:
             case delivery.Advanced(progress):

@@ -10,7 +10,7 @@ from proxy.dicom.find import find, is_answered
 from proxy.errors import AssociationLost
 from proxy.logs import log
 from proxy.model import Instance
-from proxy.work import DeliveryAtWork, DispatchAtWork, Site
+from proxy.work import DeliveryAtWork, Site
 
 
 class Asking:
@@ -20,9 +20,8 @@ class Asking:
     the delivery would fail for what it can do without.
     """
 
-    def __init__(self, site: Site, dispatch: DispatchAtWork, at: DeliveryAtWork) -> None:
+    def __init__(self, site: Site, at: DeliveryAtWork) -> None:
         self._site = site
-        self._dispatch = dispatch
         self._at = at
         self._has_left = False
 
@@ -31,7 +30,7 @@ class Asking:
         node = self._at.node.node
         if self._has_left or repush_for(self._site.settings.dispatch, node) == "all":
             return set()
-        dispatch_id, in_doubt = self._dispatch.dispatch_id, self._site.ledger.in_doubt
+        dispatch_id, in_doubt = self._at.dispatch.dispatch_id, self._site.ledger.in_doubt
         return {*await in_doubt(dispatch_id, node.node_id, node.identity)}
 
     async def ask(

@@ -29,7 +29,7 @@ from proxy.machines.node import OPEN
 from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
-from proxy.work import DeliveryAtWork, DeliveryRun, DispatchAtWork, Site
+from proxy.work import DeliveryAtWork, DeliveryRun, Site
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """Why an instance is not sent that the node has with another content."""
@@ -38,14 +38,14 @@ CHANGED = "ITH changed it since the node got it, and repush is never. Set it to 
 class DeliveryActivities:
     """Brings the instances of one dispatch to one node."""
 
-    def __init__(self, site: Site, dispatch: DispatchAtWork, at: DeliveryAtWork) -> None:
+    def __init__(self, site: Site, at: DeliveryAtWork) -> None:
         self._site = site
-        self._dispatch = dispatch
+        self._dispatch = at.dispatch
         self._at = at
         self._tries: Counter[Instance] = Counter()
         self._unanswered: set[Instance] | None = None
         self._asked = at.node.node.identity
-        self._asking = Asking(site, dispatch, at)
+        self._asking = Asking(site, at)
         self._complained = False
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
@@ -250,9 +250,6 @@ class DeliveryActivities:
                 return self._failed(run, sentence)
             case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
                 self._note(instance, InstanceState.PLANNED, result)
-                if result.failure.remedy is Remedy.FEWER_ASSOCIATIONS:
-                    self._complained = True
-                    crowd(self._at.node)
                 return self._failed(run, sentence, result.failure.remedy)
         return None
 
@@ -274,17 +271,17 @@ class DeliveryActivities:
         to = self._at.node
         remedy = classify_error(error).remedy
         log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
-        if remedy is Remedy.FEWER_ASSOCIATIONS:
-            self._complained = True
-            crowd(to)
-            if to.slots.taken > 1:
-                return delivery.NodeCrowded()
-        elif remedy is not Remedy.RETRY_NOW:
+        if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW}:
             to.run.tell(fault_of(self._site, to.run, error.in_full))
-        return self._failed(run, error.in_full, remedy)
+        failed = self._failed(run, error.in_full, remedy)
+        is_crowded = remedy is Remedy.FEWER_ASSOCIATIONS and to.slots.taken > 1
+        return delivery.NodeCrowded() if is_crowded else failed
 
     def _failed(self, run: DeliveryRun, error: str, remedy: Remedy = Remedy.RETRY_LATER) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
+        if remedy is Remedy.FEWER_ASSOCIATIONS:
+            self._complained = True
+            crowd(self._at.node)
         if run.data.stop is not None:
             return policy.stopped(run.data)
         dicom = self._site.settings.dicom

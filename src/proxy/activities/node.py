@@ -30,13 +30,13 @@ class NodeActivities:
     def all(self) -> dict[str, Activity[NodeState, Health, NodeOutput]]:
         """The activities by the names the machine gives them."""
         return {
-            "probe_first": self.probe_first,
+            "probe_first": self.probe,
             "probe_regularly": self.probe_regularly,
-            "probe_once": self.probe_once,
+            "probe_once": self.probe,
         }
 
-    async def probe_first(self, run: NodeRun) -> None:
-        """Ask at once; where the node's address changes meanwhile, ask there."""
+    async def probe(self, run: NodeRun) -> None:
+        """Ask at once, and again where that says nothing of the node."""
         while not await self._ask(run):
             pass
 
@@ -47,10 +47,6 @@ class NodeActivities:
             await trio.sleep(interval * (0.9 + 0.2 * self._site.chance()))
             if not self._at.slots.taken:
                 await self._ask(run)
-
-    async def probe_once(self, run: NodeRun) -> None:
-        """Ask once, as with :meth:`probe_first`."""
-        await self.probe_first(run)
 
     async def _ask(self, run: NodeRun) -> bool:
         """Tell the run what C-ECHO found out; return whether that says anything of the node.
