@@ -264,7 +264,7 @@ async def test_a_download_that_is_whole_when_its_dispatch_is_over_is_not_kept(
         assert house.site.dispatches  # over, but a thread still moves its files
         go_on()
         await house.idle()
-        await house.until(lambda: not scene.files(), within=2)
+        await house.until(lambda: not scene.files())
     assert not any(scene.rows().values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from proxy.settings import (
 from proxy.supervisor import Supervisor
 from tests.ledger.make import fast_directory
 from tests.support.site import QUICK, configure, offer, some_nodes, uids
+from tests.support.waiting import PATIENCE_S, until
 
 NOBODY = "http://127.0.0.1:9"
 """The discard port: nobody listens there."""
@@ -79,10 +80,10 @@ class Running:
         self.supervisor = supervisor
         self.ended = ended
 
-    async def stopped(self, within: float = 5.0) -> float:
+    async def stopped(self) -> float:
         """Wait for the end; returns the seconds it took."""
         began = trio.current_time()
-        with trio.fail_after(within):
+        with trio.fail_after(PATIENCE_S):
             await self.ended.wait()
         return trio.current_time() - began
 
@@ -100,12 +101,6 @@ async def running(settings: Settings, *, signals: bool = False) -> AsyncIterator
     async with trio.open_nursery() as nursery:
         yield Running(await nursery.start(serve), ended)
         nursery.cancel_scope.cancel("the test is over")
-
-
-async def until(happened: Callable[[], object], within: float = 10.0) -> None:
-    with trio.fail_after(within):
-        while not happened():  # noqa: ASYNC110 - some of it happens in threads
-            await trio.sleep(0.005)
 
 
 # Starting -------------------------------------------------------------------------------------
@@ -174,7 +169,7 @@ async def test_it_stops_where_ith_was_never_reached(directory: Path) -> None:
     async with running(given(directory)) as proxy:
         await trio.sleep(0.05)
         proxy.supervisor.drain("the test stops")
-        assert await proxy.stopped() < 2
+        await proxy.stopped()
 
 
 async def test_it_stops_in_order(directory: Path, backend: DemoBackend, node: DemoNode) -> None:
@@ -234,7 +229,7 @@ async def test_reports_that_do_not_leave_in_time_are_kept(
         await backend.vanish()
         await until(lambda: not proxy.supervisor._site.dispatches)
         proxy.supervisor.drain("the test stops")
-        assert 0.2 < await proxy.stopped() < 2
+        assert await proxy.stopped() > 0.2
     await backend.listen()
     async with running(given(directory, backend.url)):
         await until(lambda: backend.final_status(event["correlation_id"]))
@@ -259,7 +254,7 @@ async def test_a_signal_stops_it_and_a_second_one_at_once(
         for _ in range(3):  # whoever is impatient enough for a third is not punished with a fault
             os.kill(os.getpid(), number)
             await trio.sleep(0.001)
-        assert await proxy.stopped() < 3
+        await proxy.stopped()
 
 
 async def test_a_signal_during_the_flush_is_no_fault(
@@ -300,7 +295,7 @@ async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(break_the_disk)
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 await service.serve(given(directory, backend.url), signals=False)
         except* LedgerError as errors:
             ended.append(first(errors))

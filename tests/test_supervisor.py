@@ -39,6 +39,7 @@ from tests.support.site import (
     some_nodes,
     uids,
 )
+from tests.support.waiting import PATIENCE_S
 
 HELD, STORING, WAITING, BACKING_OFF = (
     DeliveryState.HELD,
@@ -608,7 +609,7 @@ async def test_a_hold_in_the_instant_a_download_s_turn_is_granted_keeps_no_turn(
         await at.run.until(DispatchState.FETCHING)
         house.supervisor._dispatches.hold("the test pauses")
         await trio.sleep(0.001)
-        await house.until(lambda: house.site.downloads.taken == 0, within=2)
+        await house.until(lambda: house.site.downloads.taken == 0)
         house.supervisor._dispatches.resume()
         await house.over(order)
         await house.idle()
@@ -767,7 +768,7 @@ async def test_draining_lets_the_one_in_flight_end_and_keeps_the_rest(
         await house.until(lambda: len(nodes[0].arrivals) >= 3)
         house.supervisor.drain("the test stops")
         late = house.tell(frames.session_dispatch("sess-1", ["b"]))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await house.site.operation.until(OperationState.STOPPED)
         assert len(nodes[0].arrivals) == len(nodes[0].holds)
         assert house.final(order) is None
@@ -787,15 +788,16 @@ async def test_a_drain_that_takes_too_long_is_cut(
     offer(backend)
     nodes[0].script.stall_at = 2
     async with a_house(
-        directory, backend, drain_seconds=0.3, dicom={"cancel_seconds": 30.0}
+        directory, backend, drain_seconds=0.3, dicom={"cancel_seconds": 60.0}
     ) as house:
         await house.configured()
         house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: len(nodes[0].arrivals) == 2)
         began = trio.current_time()
         house.supervisor.drain("the test stops")
-        await house.site.operation.until(OperationState.STOPPED)
-        assert 0.2 < trio.current_time() - began < 2
+        with trio.fail_after(PATIENCE_S):
+            await house.site.operation.until(OperationState.STOPPED)
+        assert trio.current_time() - began > 0.2
 
 
 async def test_stopping_more_than_twice_is_no_fault(house: House) -> None:

@@ -10,6 +10,7 @@ import trio
 from proxy.errors import AssociationLost, NodeUnreachable
 from proxy.wire import TcpNetwork, TcpWire
 from tests.support.peers import free_port
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_a_send_that_blocks_hears_the_node(pair: tuple[TcpWire, socket.soc
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(speak)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while await wire.send_some([block]):
                 pass
     assert heard.is_set()

@@ -218,7 +218,7 @@ async def test_a_stop_ends_the_question_at_once(
         order = dispatch(house)
         await house.until(lambda: node.tally.finds == 1)
         house.tell(frames.status_changed(is_active=False))
-        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD, within=2)
+        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
         assert house.turns_taken() == 0
         assert len(node.arrivals) == 3
         node.script.find_delay_s = 0

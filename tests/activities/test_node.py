@@ -21,6 +21,7 @@ from tests.support.site import (
     offer,
     some_nodes,
 )
+from tests.support.waiting import PATIENCE_S
 
 ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPECT
 
@@ -116,8 +117,8 @@ async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(
                 configure(backend, [node])
                 house.tell(frames.nodes_changed([in_event(node)]))
 
-                with trio.fail_after(1):
+                with trio.fail_after(PATIENCE_S):
                     while await asked.receive_some():
                         pass
-                await house.until(lambda: state(house) is ONLINE, within=1)
+                await house.until(lambda: state(house) is ONLINE)
                 await asked.aclose()

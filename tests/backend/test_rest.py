@@ -29,6 +29,7 @@ from tests.backend.http_server import (
     serving,
     whole,
 )
+from tests.support.waiting import PATIENCE_S
 
 KEY = "pk_ZZSECRET+key/=="
 SESSION = Entity(EntityType.SESSION, "sess-1", subject_id="subj-1")
@@ -206,10 +207,10 @@ async def test_a_stalled_body_is_cut_and_resumed(tmp_path: Path) -> None:
         versioned.cut = None if "range" in request.headers else 1_000_000
         await versioned(request, stream)
         if versioned.cut:
-            await trio.sleep(10)
+            await trio.sleep_forever()
 
     async with asking(script) as (client, server):
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             got, _ = await fetch(client, tmp_path)
     assert isinstance(got, Download)
     assert got.path.read_bytes() == ARCHIVE
@@ -225,7 +226,7 @@ async def test_a_drip_is_no_movement(tmp_path: Path) -> None:
 
     limits = FetchLimits(first_byte_seconds=5, stall_seconds=0.3, attempts=1)
     async with asking(script, fetch=limits) as (client, _):
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE_S):
             assert not (await refused(client, tmp_path)).permanent
 
 
@@ -243,11 +244,11 @@ async def test_waits_longer_for_the_first_byte_than_for_the_next(tmp_path: Path)
 
 async def test_does_not_wait_for_ever_for_the_first_byte(tmp_path: Path) -> None:
     async def script(_: Request, __: trio.abc.Stream) -> None:
-        await trio.sleep(30)
+        await trio.sleep_forever()
 
     limits = FetchLimits(first_byte_seconds=0.3)
     async with asking(script, fetch=limits) as (client, server):
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE_S):
             assert not (await refused(client, tmp_path)).permanent
     assert len(server.requests) == 1
 
@@ -437,10 +438,10 @@ async def test_tells_the_operator_what_to_do(status: int, words: str, *, permane
 async def test_a_configuration_that_does_not_come_is_given_up() -> None:
     async def script(_: Request, stream: trio.abc.Stream) -> None:
         await stream.send_all(head(200, "Content-Length: 100"))
-        await trio.sleep(30)
+        await trio.sleep_forever()
 
     async with asking(script, answer_seconds=0.3) as (client, _):
-        with trio.fail_after(3), pytest.raises(BackendError, match="in time"):
+        with trio.fail_after(PATIENCE_S), pytest.raises(BackendError, match="in time"):
             await client.configuration()
 
 

@@ -31,6 +31,7 @@ from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 from proxy.machines.operation import OperationState
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure
+from tests.support.waiting import PATIENCE_S
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -85,7 +86,7 @@ async def answer_to(directory: Path, request: bytes) -> dict[str, Any]:
 
 async def read(stream: trio.SocketStream) -> dict[str, Any]:
     answer = b""
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         while not answer.endswith(b"\n"):
             answer += await stream.receive_some()
     document: dict[str, Any] = json.loads(answer)
@@ -159,7 +160,7 @@ async def test_a_request_may_come_in_pieces_and_without_its_end(
 async def test_a_request_without_end_is_refused_early(house: House, directory: Path) -> None:
     sent = 0
     async with await connect(directory) as stream:
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             try:
                 while sent < 50 * 1024**2:
                     await stream.send_all(b"x" * 65536)
@@ -177,7 +178,7 @@ async def test_slow_clients_are_left_and_crowds_sent_away(
     slow = [await connect(directory) for _ in range(server.CLIENTS)]
     with pytest.raises(ControlFailed, match="Too many"):
         await asked(directory, "status")
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENCE_S):
         for stream in slow:
             assert await stream.receive_some() == b""
             await stream.aclose()

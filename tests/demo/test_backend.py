@@ -20,11 +20,12 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.backend_script import Greeting, PingDialect, Script
 from proxy.demo.frames import Json
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
 async def backend() -> AsyncIterator[DemoBackend]:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with DemoBackend().running() as backend:
             yield backend
 

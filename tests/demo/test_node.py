@@ -29,6 +29,7 @@ from proxy.demo.sample import (
     private_object,
     secondary_capture,
 )
+from tests.support.waiting import PATIENCE_S
 
 SLICES = ct_series(Study(seed=3), slices=3, size=32)
 
@@ -245,7 +246,7 @@ def test_it_restarts_on_its_port(node: DemoNode) -> None:
 
 
 async def test_trio_can_wait_for_what_it_holds() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with DemoNode().running() as node, trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, store, node, *SLICES)
             await node.wait_for(lambda node: len(node.holds) == 3)

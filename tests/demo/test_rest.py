@@ -11,6 +11,7 @@ import trio
 
 from proxy.demo.backend import DemoBackend
 from proxy.demo.rest import Fault
+from tests.support.waiting import PATIENCE_S
 
 BODY = bytes(range(256)) * 1024
 QUERY = "subject_id=subj-1&compression_format=zip&compression_level=0"
@@ -19,7 +20,7 @@ SESSION = f"/api/v1/proxy/ws-1/sessions/sess%2F1/download?{QUERY}"
 
 @pytest.fixture
 async def backend() -> AsyncIterator[DemoBackend]:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with DemoBackend(workspace_id="ws-1").running() as backend:
             backend.rest.offer("session", "sess/1", BODY)
             yield backend

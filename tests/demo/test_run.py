@@ -21,6 +21,7 @@ from proxy.cli import main
 from proxy.demo.run import Plan, demonstrate
 from proxy.demo.show import Bars, Lines, Show
 from proxy.service import serve
+from tests.support.waiting import PATIENCE_S
 
 from .small_proxy import SmallProxy
 
@@ -35,7 +36,7 @@ def nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 async def test_the_proxy_does_right() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         verdict = await demonstrate(PLAN, partial(serve, signals=False), Show())
     assert verdict.problems == ()
     assert [node.rejections for node in verdict.nodes] == [0, 1]
@@ -120,7 +121,7 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
     ],
 )
 async def test_whoever_does_wrong_is_found_out(proxy: SmallProxy, problems: set[str]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         verdict = await demonstrate(PLAN, proxy, Show())
     assert {*verdict.problems} == problems
     assert verdict.to_dict()["ok"] is (not problems)
@@ -138,7 +139,7 @@ async def test_whoever_does_wrong_is_found_out(proxy: SmallProxy, problems: set[
     ],
 )
 async def test_who_never_reports_is_given_up(proxy: SmallProxy, problems: set[str]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         verdict = await demonstrate(Plan(slices=3, size=16, limit_s=2), proxy, Show())
     assert {*verdict.problems} == problems
 
@@ -148,13 +149,13 @@ async def test_a_fault_of_the_proxy_is_not_hidden() -> None:
         await trio.lowlevel.checkpoint()
         raise ValueError("on purpose")
 
-    with trio.fail_after(30), pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+    with trio.fail_after(PATIENCE_S), pytest.RaisesGroup(ValueError, flatten_subgroups=True):
         await demonstrate(PLAN, faulty, Show())
 
 
 async def test_bars_are_drawn_on_a_terminal() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         await demonstrate(PLAN, SmallProxy(), Bars(console))
     assert isinstance(console.file, io.StringIO)
     drawn = console.file.getvalue()
@@ -165,7 +166,7 @@ async def test_bars_are_drawn_on_a_terminal() -> None:
 
 async def test_lines_tell_each_thing_once() -> None:
     console = Console(file=io.StringIO(), width=100)
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         await demonstrate(PLAN, SmallProxy(loses=6), Lines(console))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()

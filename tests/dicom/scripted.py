@@ -18,9 +18,10 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from proxy.dicom.association import Target
 from proxy.machines.upper_layer import Clocks
+from tests.support.waiting import PATIENCE_S
 
 CLOCKS = Clocks(
-    connect=5, answer=5, stall=5, response=5, response_per_megabyte=0, release=0.3, abort=0.05
+    connect=60, answer=60, stall=60, response=60, response_per_megabyte=0, release=0.3, abort=0.05
 )
 """For tests in which nothing is late."""
 
@@ -209,6 +210,6 @@ async def scripted(*scripts: Script, receive_buffer: int = 0) -> AsyncIterator[T
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, handle, [listener])
         yield Target("127.0.0.1", listener.socket.getsockname()[1], "NODE", "ITH")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await done.wait()
         nursery.cancel_scope.cancel("the scripts are done")

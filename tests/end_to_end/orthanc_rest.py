@@ -8,8 +8,8 @@ from urllib.request import urlopen
 import trio
 
 from tests.end_to_end.sessions import read
-from tests.end_to_end.site import PATIENCE_S
 from tests.support.peers import Node
+from tests.support.waiting import PATIENCE_S
 
 
 def _get(node: Node, path: str) -> bytes:

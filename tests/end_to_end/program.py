@@ -13,7 +13,8 @@ from pathlib import Path
 
 import trio
 
-from tests.end_to_end.site import PATIENCE_S, Site
+from tests.end_to_end.site import Site
+from tests.support.waiting import PATIENCE_S
 
 
 @dataclass

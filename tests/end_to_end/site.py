@@ -33,8 +33,7 @@ from proxy.demo.rest import Archive
 from proxy.service import serve
 from proxy.supervisor import Supervisor
 from tests.end_to_end.sessions import pack
-
-PATIENCE_S = 30.0
+from tests.support.waiting import PATIENCE_S, until
 
 QUICK: Mapping[str, object] = {
     "ith.ping_seconds": 1.0,
@@ -162,24 +161,20 @@ class Site:
         await self.backend.send_event(event)
         return str(event["correlation_id"])
 
-    async def closing(self, correlation_id: str, within: float = PATIENCE_S) -> Json:
+    async def closing(self, correlation_id: str) -> Json:
         """Return the payload of the dispatch's closing message, the one without a node."""
-        return await self.ending(correlation_id, None, within)
+        return await self.ending(correlation_id, None)
 
-    async def ending(
-        self, correlation_id: str, node_id: str | None, within: float = PATIENCE_S
-    ) -> Json:
+    async def ending(self, correlation_id: str, node_id: str | None) -> Json:
         """Return the payload that tells how the delivery to a node ended."""
-        await self.until(lambda: bool(self.backend.final_status(correlation_id, node_id)), within)
+        await self.until(lambda: bool(self.backend.final_status(correlation_id, node_id)))
         payload = self.backend.final_status(correlation_id, node_id)
         assert payload is not None
         return payload
 
-    async def until(self, happened: Callable[[], bool], within: float = PATIENCE_S) -> None:
+    async def until(self, happened: Callable[[], bool]) -> None:
         """Wait until something is so, wherever it happens."""
-        with trio.fail_after(within):
-            while not happened():  # noqa: ASYNC110 - in a file, another process, anywhere
-                await trio.sleep(0.01)
+        await until(happened)
 
     def statuses(self, correlation_id: str) -> list[Json]:
         """Return the frames that told of a dispatch, in the order they came."""
@@ -199,11 +194,9 @@ class Site:
             for part in each.deliveries
         }
 
-    async def until_at(
-        self, correlation_id: str, within: float = PATIENCE_S, **states: str
-    ) -> None:
+    async def until_at(self, correlation_id: str, **states: str) -> None:
         """Wait until a dispatch's deliveries to these nodes are in these states."""
-        with trio.fail_after(within):
+        with trio.fail_after(PATIENCE_S):
             while True:
                 if states.items() <= (await self.states(correlation_id)).items():
                     return

@@ -99,7 +99,7 @@ async def test_a_removed_node_is_reported_and_the_other_completes(site: Site) ->
         site.has(stays=stays)
         await tell(site, frames.nodes_changed([changed("goes", goes)], "removed"))
 
-        gone = await site.ending(ordered, "goes", within=3)
+        gone = await site.ending(ordered, "goes")
         assert (gone["status"], gone["error"]) == ("failed", "node removed from configuration")
         assert 5 <= gone["files_sent"] < 25
         assert gone["files_sent"] == len(goes.holds)
@@ -123,7 +123,7 @@ async def test_a_corrected_address_is_used_at_once(site: Site) -> None:
 
         await change_node(site, node("node", right), right)
 
-        assert (await site.closing(ordered, within=3))["status"] == "completed"
+        assert (await site.closing(ordered))["status"] == "completed"
         assert once_each(right, 45, 5)
 
 
@@ -138,7 +138,7 @@ async def test_a_moved_node_gets_the_rest_at_its_new_address(site: Site) -> None
 
         await change_node(site, node("node", new), new)
 
-        assert (await site.closing(ordered, within=5))["status"] == "completed"
+        assert (await site.closing(ordered))["status"] == "completed"
         assert len(old.arrivals) < 25
         assert {**old.holds, **new.holds} == hashes_of(ct_session(46, 25))
         assert len(old.arrivals) + len(new.arrivals) == 25
@@ -210,7 +210,7 @@ async def test_a_deletion_stops_what_is_under_way(site: Site) -> None:
         study = session[0].study_instance_uid
         await tell(site, frames.session_deleted("sess-1", study_instance_uid=study))
 
-        ending = await site.ending(ordered, "slow", within=3)
+        ending = await site.ending(ordered, "slow")
         assert ending["status"] == "failed"
         assert "deleted in ITH" in ending["error"]
         assert 5 <= ending["files_sent"] <= ending["files_total"]

@@ -21,6 +21,7 @@ from tests.end_to_end.program import the_program
 from tests.end_to_end.sessions import ct_session, hashes_of
 from tests.end_to_end.site import Site
 from tests.support.peers import free_port
+from tests.support.waiting import PATIENCE_S
 
 SCHEMA = {
     "schema": str,
@@ -59,7 +60,7 @@ async def status(site: Site) -> frames.Json:
 
 
 async def until(site: Site, happened: Callable[[frames.Json], bool]) -> frames.Json:
-    with trio.fail_after(15):
+    with trio.fail_after(PATIENCE_S):
         while True:
             now = await status(site)
             if happened(now):

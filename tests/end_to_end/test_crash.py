@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import trio
@@ -91,9 +90,7 @@ async def test_sigterm_ends_in_order_and_the_rest_waits(site: Site) -> None:
         async with the_program(site) as program:
             ordered = await site.dispatch("sess-1", "node")
             await node.wait_for(lambda node: len(node.holds) >= 4)
-            began = time.monotonic()
             assert await program.terminate() == 0
-            assert time.monotonic() - began < 5
 
         await site.until(lambda: site.backend.close_codes != [])
         assert site.backend.close_codes[-1] in {1000, 1001}

@@ -141,10 +141,8 @@ async def test_work_that_runs_is_queued_or_backs_off_ends_with_its_entity(
 
             await site.backend.send_event(deletion)
 
-            endings = {
-                name: await site.ending(doomed, name, within=3) for name in ("free", "busy", "dead")
-            }
-            endings["follower"] = await site.ending(follower, "free", within=3)
+            endings = {name: await site.ending(doomed, name) for name in ("free", "busy", "dead")}
+            endings["follower"] = await site.ending(follower, "free")
             sent = {name: ending["files_sent"] for name, ending in endings.items()}
             stored = len(free.stored)
             assert await site.states(other) == {"busy": "storing", "dead": "backing_off"}
@@ -192,7 +190,7 @@ async def test_held_work_ends_with_its_entity_during_the_pause(
 
             await site.backend.send_event(deletion)
 
-            ending = await site.ending(doomed, "node", within=3)
+            ending = await site.ending(doomed, "node")
             assert await site.states(other) == {"node": "held"}
             slow.delay_s = 0.0
             await site.backend.send_event(frames.status_changed(is_active=True))

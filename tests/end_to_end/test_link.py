@@ -42,7 +42,7 @@ async def test_what_ended_while_offline_is_told_later(site: Site, how: str) -> N
         if how == "vanish":
             await site.backend.listen()
 
-        assert (await site.closing(ordered, within=10))["status"] == "completed"
+        assert (await site.closing(ordered))["status"] == "completed"
         assert site.backend.status_words(ordered, "slow")[-1] == "completed"
         assert len(slow.arrivals) == 20
         assert site.backend.connections == 2

@@ -56,8 +56,8 @@ async def test_a_removed_node_gets_no_more_and_the_other_one_everything(
 
             await change(site, "removed", changed("goes", to_goes), stays=to_stays)
 
-            ending = await site.ending(ordered, "goes", within=3)
-            await site.until(lambda: to_goes.open == 0, within=1)
+            ending = await site.ending(ordered, "goes")
+            await site.until(lambda: to_goes.open == 0)
             assert (await site.ending(ordered, "stays"))["status"] == "completed"
             assert (to_goes.connections, to_stays.connections) == (2, 2)  # to ask, to store
     assert ending["status"] == "failed"
@@ -90,7 +90,7 @@ async def test_a_node_that_moves_gets_the_rest_at_its_new_address(
                 await change(site, "updated", changed("node", after), node=after)
 
                 closing = await site.closing(ordered)
-                await site.until(lambda: before.open == 0, within=1)
+                await site.until(lambda: before.open == 0)
     assert (closing["status"], closing["files_sent"]) == ("completed", len(session))
     assert 5 <= len(old.stored) < len(session)
     assert arrivals_in([*old.stored, *new.stored]) == once_each(session)
@@ -199,7 +199,7 @@ async def test_a_replaced_list_stops_what_is_for_nodes_that_are_gone_and_nothing
             described = changed("stays", to_stays), changed("late", late)
             await change(site, "replaced", *described)
 
-            ending = await site.ending(ordered, "goes", within=3)
+            ending = await site.ending(ordered, "goes")
             assert (await site.ending(ordered, "stays"))["status"] == "completed"
             to_late = await site.dispatch("sess-1", "goes", "late")
             assert (await site.closing(to_late))["status"] == "completed"

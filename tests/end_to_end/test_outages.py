@@ -29,12 +29,10 @@ async def test_a_node_that_is_down_fails_after_its_own_retries(site: Site) -> No
         await site.start(dicom__retry_count=50, dicom__retry_delay_seconds=30)
 
         ordered = await site.dispatch("sess-1", "up", "down")
-        began = trio.current_time()
         assert (await site.ending(ordered, "up"))["status"] == "completed"
         assert site.backend.final_status(ordered, "down") is None
         ending = await site.ending(ordered, "down")
 
-        assert trio.current_time() - began < 5
         assert (ending["status"], ending["files_sent"]) == ("failed", 0)
         assert "no program listens on that port" in ending["error"]
         closing = await site.closing(ordered)

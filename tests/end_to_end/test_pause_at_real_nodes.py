@@ -45,7 +45,7 @@ async def test_a_pause_in_mid_session_stores_each_instance_once_at_orthanc(
 
             await pause(site)
             await site.until_at(ordered, archive="held")
-            await site.until(lambda: slow.open == 0, within=1)
+            await site.until(lambda: slow.open == 0)
             connections, stored = slow.connections, await stores_at(archive)
             await trio.sleep(QUIET_S)
             assert (slow.connections, await stores_at(archive)) == (connections, stored)

@@ -17,6 +17,7 @@ from proxy.offload import Inline, Offload, Threads
 from proxy.pacs.local import Checked, LocalPacs
 from proxy.pacs.objects import Objects
 from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
+from tests.support.waiting import PATIENCE_S
 
 ONE = [instance(n) for n in range(3)]
 TWO = [instance(n, study=2) for n in range(2)]
@@ -330,7 +331,7 @@ async def test_a_cancelled_conversion_ends_at_once_and_leaves_nothing(tmp_path: 
                 pytest.fail("the conversion was not cancelled")
 
         nursery.start_soon(use)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while not any(copy.stat().st_size for copy in copies_in(tmp_path)):  # noqa: ASYNC110
                 await trio.sleep(0.001)
         (copy,) = copies_in(tmp_path)

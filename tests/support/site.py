@@ -52,8 +52,8 @@ from proxy.supervisor import Supervisor
 from proxy.vitals import Vitals
 from proxy.wire import Network, TcpNetwork
 from proxy.work import DeliveryAtWork, DispatchAtWork, Site
+from tests.support.waiting import until
 
-PATIENCE_S = 15.0
 FINAL = ("completed", "failed")
 
 QUICK = DicomSettings(
@@ -99,11 +99,9 @@ class House:
 
     # Waiting ------------------------------------------------------------------------------
 
-    async def until(self, happened: Callable[[], object], within: float = PATIENCE_S) -> None:
+    async def until(self, happened: Callable[[], object]) -> None:
         """Wait until something is so, wherever it happens."""
-        with trio.fail_after(within):
-            while not happened():  # noqa: ASYNC110 - some of it happens in threads
-                await trio.sleep(0.003)
+        await until(happened)
 
     async def configured(self) -> None:
         """Have the configuration fetched, and wait until it is applied."""
