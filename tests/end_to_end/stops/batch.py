@@ -52,12 +52,16 @@ class Batch:
 class Bench:
     """Where trials are held; sessions are prepared once."""
 
-    def __init__(self, root: Path, *, cancel_seconds: float, large: int) -> None:
+    def __init__(
+        self, root: Path, *, cancel_seconds: float, late_seconds: float, large: int
+    ) -> None:
+        """Make it; ``late_seconds`` is what a busy machine may add to the limit of a stop."""
         self._root = root
         self.temporary = root / "temporary"
         """Where this process is to keep its temporary files: whatever is there was left."""
         self.temporary.mkdir()
         self._cancel_seconds = cancel_seconds
+        self._late_seconds = late_seconds
         self._large = large
         self._prepared: dict[int, Prepared] = {}
         self._held = 0
@@ -90,7 +94,15 @@ class Bench:
     async def _trial(self, phase: Phase, reason: Reason) -> Trial:
         self._held += 1
         root = self._root / f"{self._held:04}"
-        return Trial(phase, reason, await self._session(phase), root, self._cancel_seconds)
+        prepared = await self._session(phase)
+        return Trial(
+            phase,
+            reason,
+            prepared,
+            root,
+            cancel_seconds=self._cancel_seconds,
+            late_seconds=self._late_seconds,
+        )
 
     async def _session(self, phase: Phase) -> Prepared:
         size = self._large if phase is Phase.ZERO_WINDOW else SMALL

@@ -15,8 +15,6 @@ from tests.end_to_end.stops.node import INSTANCES, Phase, StallingNode
 from tests.end_to_end.stops.reasons import CAUSES, NODE_ID, Reason, Scene
 from tests.end_to_end.stops.session import SESSION_ID, Prepared
 
-LATE_S = 1.0
-"""What a busy machine may add to the limit of a stop."""
 HANGS_S = 20.0
 """After as long, a step of a trial is given up, and said to have failed."""
 
@@ -25,13 +23,21 @@ class Trial:
     """One combination, once. ``wrong`` says what was not as it should be."""
 
     def __init__(
-        self, phase: Phase, reason: Reason, prepared: Prepared, root: Path, cancel_seconds: float
+        self,
+        phase: Phase,
+        reason: Reason,
+        prepared: Prepared,
+        root: Path,
+        *,
+        cancel_seconds: float,
+        late_seconds: float,
     ) -> None:
         self.phase = phase
         self.reason = reason
         self.seconds = float("inf")
         """From the cause to the end of the connection, as the node sees it."""
-        self.limit = LATE_S + (0.0 if phase.is_opening else reason.limit(cancel_seconds))
+        grace = 0.0 if phase.is_opening else reason.limit(cancel_seconds)
+        self.limit = grace + late_seconds
         self.wrong: list[str] = []
         self.ready = trio.Event()
         self.stopped = trio.Event()
