@@ -27,7 +27,9 @@ from tests.dicom.scripted import Peer, accept, command, data, pdv, reject, respo
 
 INSTANCES = 3
 """How many are sent; the phases within a C-STORE are those of the second."""
-LOOK_S = 0.01
+LOOK_S = 0.02
+KERNEL_LOOK_S = 0.05
+"""Between two looks at the kernel's table of connections: some milliseconds of work each time."""
 DRIP_S = 1.0
 SMALL_WINDOW = 64 * 1024
 VERIFICATION = "1.2.840.10008.1.1"
@@ -111,15 +113,15 @@ class StallingNode:
 
     async def _watch_syn(self) -> None:
         while not (first := self._askers()):  # noqa: ASYNC110 - only the kernel knows
-            await trio.sleep(LOOK_S)
+            await trio.sleep(KERNEL_LOOK_S)
         self.reached.set()
         while first & self._askers():  # noqa: ASYNC110 - as above
-            await trio.sleep(LOOK_S)
+            await trio.sleep(KERNEL_LOOK_S)
         self._note_gone()
 
     def _askers(self) -> frozenset[int]:
         """The ports of those who wait for the answer to a SYN; only the kernel knows."""
-        tick = int(trio.current_time() / LOOK_S)
+        tick = int(trio.current_time() / KERNEL_LOOK_S)
         return frozenset(asker for asker, asked in _unanswered(tick) if asked == self.port)
 
     async def _accept(self) -> None:
@@ -246,7 +248,7 @@ async def _until_full(at: trio.socket.SocketType) -> None:
     before = -1
     while (queued := _unread(at)) != before:
         before = queued
-        await trio.sleep(10 * LOOK_S)
+        await trio.sleep(5 * LOOK_S)
 
 
 def _unread(at: trio.socket.SocketType) -> int:
