@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import hashes_in, hashes_of, many_sessions
 from tests.end_to_end.site import Site
 from tests.support.peers import Node, free_port, storescp
+from tests.support.waiting import waited_seconds
 
 ORDERS = 1000
 URGENT = 10
@@ -24,9 +26,8 @@ URGENT = 10
 WARM = 100
 """So many are done when memory has its size."""
 ANSWER_S = 1.0
-BUSY_MACHINE_S = 2.0
-"""The one ping behind most of the orders may wait so long: this process, which sends them, shares
-two cores with the program, four nodes and whatever else the machine does."""
+"""For a pong, without the time in which this process or the program waited for a processor: here
+they share two with four nodes and whatever else the machine does."""
 MEMORY_MIB = 120
 """What the program may take; a MiB kept for each association would be a multiple of it."""
 GROWTH_MIB = 15
@@ -48,21 +49,22 @@ def memory_mib(program: Program) -> float:
     return int(resident.split()[1]) / 1024
 
 
-async def answer_seconds(site: Site) -> float:
-    """Ping the proxy and return how long its pong took."""
+async def answer_seconds(site: Site, program: Program) -> float:
+    """Ping the proxy and return how long its pong took: of its own time, not of the machine's."""
+    both = (os.getpid(), program.process.pid)
     heard = len(site.backend.heard)
-    asked = trio.current_time()
+    asked, waited = trio.current_time(), waited_seconds(*both)
     await site.backend.send_event(frames.control_ping())
     while True:
         for each in site.backend.heard[heard:]:
             if each.frame.get("type") == "pong":
-                return each.at - asked
+                return each.at - asked - (waited_seconds(*both) - waited)
         await site.backend.changed()
 
 
-async def ask_all_the_time(site: Site, answers: list[float]) -> None:
+async def ask_all_the_time(site: Site, program: Program, answers: list[float]) -> None:
     while True:
-        answers.append(await answer_seconds(site))
+        answers.append(await answer_seconds(site, program))
         await trio.sleep(0.05)
 
 
@@ -77,6 +79,7 @@ def completed_at(site: Site, node_id: str) -> list[str]:
     ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.needs("storescp")
 async def test_a_thousand_orders_at_once_for_four_nodes_of_which_one_is_dead_and_one_slow(
     site: Site, tmp_path: Path
@@ -105,12 +108,12 @@ async def test_a_thousand_orders_at_once_for_four_nodes_of_which_one_is_dead_and
             site.has(one=one, two=two, slow=slow, dead=dead)
             async with the_program(site, dicom__retry_delay_seconds="0.1") as program:
                 answers: list[float] = []
-                nursery.start_soon(ask_all_the_time, site, answers)
+                nursery.start_soon(ask_all_the_time, site, program, answers)
                 for order in orders:
                     await site.backend.send_event(order)
                 await site.until(lambda: done() >= WARM)
                 warm = most = memory_mib(program)
-                with trio.fail_after(90):
+                with trio.fail_after(240):
                     while done() < ORDERS:
                         most = max(most, memory_mib(program))
                         await trio.sleep(0.2)
@@ -127,9 +130,7 @@ async def test_a_thousand_orders_at_once_for_four_nodes_of_which_one_is_dead_and
         assert ending is not None
         assert ending["status"] == "failed"
         assert "no program listens on that port" in ending["error"]
-    *answers, slowest = sorted(answers)
     assert max(answers) < ANSWER_S
-    assert slowest < BUSY_MACHINE_S
     for node_id in ("one", "two"):
         order_of_service = completed_at(site, node_id)
         assert sorted(order_of_service) == sorted(ids)
