@@ -104,9 +104,12 @@ async def test_a_thousand_orders_at_once_for_four_nodes_of_which_one_is_dead_and
         return sum((each, None) in site.backend.statuses for each in ids)
 
     with disks(tmp_path, "ONE", "TWO", "SLOW") as (one, two, third):
-        async with relayed(third, delay_s=0.05) as slow, trio.open_nursery() as nursery:
+        async with relayed(third, delay_s=0.05) as slow:
             site.has(one=one, two=two, slow=slow, dead=dead)
-            async with the_program(site, dicom__retry_delay_seconds="0.1") as program:
+            async with (
+                the_program(site, dicom__retry_delay_seconds="0.1") as program,
+                trio.open_nursery() as nursery,
+            ):
                 answers: list[float] = []
                 nursery.start_soon(ask_all_the_time, site, program, answers)
                 for order in orders:
