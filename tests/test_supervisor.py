@@ -334,6 +334,19 @@ async def test_no_event_harms_another(house: House, backend: DemoBackend) -> Non
     assert (await house.over(order))["status"] == "completed"
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, "9" * 20])
+async def test_a_scan_number_that_no_ledger_can_hold_ends_nothing(
+    house: House, backend: DemoBackend, number: object
+) -> None:
+    offer(backend)
+    event = frames.scan_deleted("scan-1", study_instance_uid="1.2.3", scan_number=1)
+    event["payload"]["scan_number"] = number
+    house.tell(event)
+    assert house.supervisor.counts["broken"] == 1
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    assert (await house.over(order))["status"] == "completed"
+
+
 async def test_a_defect_in_acting_on_one_event_is_counted(
     house: House, backend: DemoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

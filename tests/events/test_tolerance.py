@@ -268,6 +268,8 @@ def test_what_is_to_be_dispatched_must_be_named(name: str, nothing: object) -> N
             "payload.subject_id cannot be read from an object",
         ),
         ("scan.deleted", {"scan_number": 7.5}, "payload.scan_number cannot be read from a number"),
+        ("scan.deleted", {"scan_number": 1e11}, "payload.scan_number cannot be read from a number"),
+        ("scan.deleted", {"scan_number": "9" * 20}, "payload.scan_number cannot be read from text"),
         (
             "scan.deleted",
             {"scan_number": "ZZCANARY"},

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self, TypeAlias
+
+from msgspec import Meta
 
 from proxy.events.base import Id, IncomingEvent, IncomingPayload
+
+SeriesNumber: TypeAlias = Annotated[int, Meta(gt=-(10**11), lt=10**11)]
+"""As many digits as an Integer String has room for (PS3.5 6.2); the ledger cannot look for more."""
 
 
 class ScanDeletedPayload(IncomingPayload, frozen=True, kw_only=True):
     """The study and ``scan_number`` (SeriesNumber) are the key; ITH sends no SeriesInstanceUID."""
 
     study_instance_uid: Id
-    scan_number: int
+    scan_number: SeriesNumber
     subject_id: str | None = None
     session_id: str | None = None
 
