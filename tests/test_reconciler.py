@@ -226,6 +226,23 @@ async def test_a_change_of_the_defaults_reaches_the_nodes_and_stops_nothing(
             assert (each.node.retry_count, each.node.connection_timeout) == (7, 4)
 
 
+async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """ITH's configuration has no retry_count and no timeout; its events have."""
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        before = asked(backend)
+        house.tell(frames.config_changed({"retry_count": 4, "timeout": 45}))
+        await house.until(lambda: asked(backend) > before)
+        await looked(house)
+    async with a_house(directory, backend) as house:
+        await looked(house)
+        node = house.site.nodes["a"].node
+        assert (node.retry_count, node.connection_timeout) == (4, 45)
+
+
 async def test_events_before_the_first_configuration_are_told_by_it(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:

@@ -94,7 +94,7 @@ class Reconciler:
             present = self._site.configuration
             try:
                 body = await self._site.backend.configuration()
-                read = read_configuration(body, present.nodes if present else ())
+                read = read_configuration(body, present)
             except (BackendError, ConfigurationInvalid) as error:
                 log("configuration.not_fetched", level="warning", error=error)
                 attempt += 1

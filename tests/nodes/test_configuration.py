@@ -69,23 +69,58 @@ def test_one_bad_node_does_not_spoil_the_configuration() -> None:
 
 def test_a_known_node_survives_a_bad_description() -> None:
     body = configuration(nodes=[FROM_REST | {"port": "x"}])
-    read = read_configuration(body, [READROOM])
+    read = read_configuration(body, SITE_A)
     assert read.configuration.nodes == (READROOM,)
     assert len(read.problems) == 1
 
 
 @pytest.mark.parametrize("body", [without("nodes"), configuration(nodes=None)])
 def test_an_answer_without_nodes_removes_none(body: bytes) -> None:
-    read = read_configuration(body, iter([READROOM]))
+    read = read_configuration(body, SITE_A)
     assert read.configuration.nodes == (READROOM,)
     assert read.problems[0].sentence == "nodes is missing; those known before are kept."
 
 
 @pytest.mark.parametrize("body", [without("config"), configuration(config=[])])
-def test_an_answer_without_settings_means_the_defaults(body: bytes) -> None:
-    read = read_configuration(body)
-    assert read.configuration.config == SiteConfig()
-    assert read.problems[0].sentence == "config is missing; the defaults hold."
+def test_an_answer_without_settings_changes_none(body: bytes) -> None:
+    assert read_configuration(body).configuration.config == SiteConfig()
+    read = read_configuration(body, SITE_A)
+    assert read.configuration == SITE_A
+    assert read.problems[0].sentence == "config is missing; what was there before holds."
+
+
+OWN = msgspec.structs.replace(
+    SITE_A.config, calling_ae_title="OWN", retry_count=7, retry_delay=1.0, timeout=45.0
+)
+
+
+def test_settings_that_cannot_be_read_or_that_events_alone_tell_stay_as_they_were() -> None:
+    known = msgspec.structs.replace(SITE_A, config=OWN)
+    bad = {"calling_ae_title": "O\u200bWN", "retry_count": "many", "timeout": 30, "port": 104}
+    read = read_configuration(configuration(config=bad, name=[]), known)
+    config = msgspec.structs.replace(OWN, timeout=30.0, port=104)
+    assert read.configuration == msgspec.structs.replace(known, config=config)
+    assert [problem.sentence.split()[0] for problem in read.problems] == [
+        "name",
+        "retry_count",
+        "calling_ae_title",
+    ]
+
+
+def test_null_is_the_default_again() -> None:
+    known = msgspec.structs.replace(SITE_A, config=OWN)
+    null = {"calling_ae_title": None, "timeout": None, "connection_timeout": None, "port": None}
+    read = read_configuration(configuration(config=null), known)
+    config = msgspec.structs.replace(OWN, calling_ae_title=None, timeout=None, port=11112)
+    assert read.configuration.config == config
+    assert read.problems == ()
+
+
+def test_nothing_of_another_proxy_is_taken_over() -> None:
+    known = msgspec.structs.replace(SITE_A, proxy_id="proxy-2", config=OWN)
+    body = configuration(config={}, nodes=[FROM_REST | {"port": "x"}])
+    read = read_configuration(body, known).configuration
+    assert (read.config, read.nodes) == (SiteConfig(), ())
 
 
 def test_bad_values_are_problems_and_leave_the_defaults() -> None:

@@ -5,7 +5,7 @@ Read value by value: one that cannot be used is a problem and leaves what was th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -23,7 +23,7 @@ class ConfigurationInvalid(ProxyError):
 
 
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The proxy's own settings as ITH keeps them; the defaults hold where ITH says nothing.
+    """The proxy's own settings as ITH keeps them; the defaults hold where ITH said nothing yet.
 
     Address, port and AE title are those of the listener. ``mode`` and ``enable_phi_anonymization``
     fail closed (protocol.md 11). The last five are defaults for nodes of which ITH does not say
@@ -131,33 +131,47 @@ def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMer
     )
 
 
-def read_configuration(body: bytes, known: Iterable[Node] = ()) -> ConfigurationRead:
-    """Read ITH's answer; nodes of ``known`` stay as they were where they cannot be read.
+def read_configuration(body: bytes, known: Configuration | None = None) -> ConfigurationRead:
+    """Read ITH's answer; what cannot be read of it is as in ``known``.
 
-    Raises :class:`ConfigurationInvalid` where it is not a configuration at all.
+    So is what it does not mention of the settings: ITH tells some of them in events alone. Null is
+    the word for the default. Raises :class:`ConfigurationInvalid` where it is not a configuration
+    at all.
     """
     try:
         raw = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise _not_a_configuration() from None
     about, problems = _read_values(_ABOUT, raw)
-    if not about.get("proxy_id"):
+    proxy_id = about.get("proxy_id")
+    if not isinstance(proxy_id, str) or not proxy_id:
         raise _not_a_configuration()
+    if known is None or known.proxy_id != proxy_id:
+        known = Configuration(proxy_id=proxy_id)
     site = raw.get("config")
     if not isinstance(site, dict):
         site = {}
-        problems.append(Problem("config is missing; the defaults hold.", _HINT))
-    merged = merge_config(SiteConfig(), site)
+        problems.append(Problem("config is missing; what was there before holds.", _HINT))
+    merged = merge_config(_with_defaults(known.config, site), site)
     nodes = raw.get("nodes")
     if isinstance(nodes, list):
-        read = read_nodes(nodes, known)
+        read = read_nodes(nodes, known.nodes)
     else:
         missing = Problem("nodes is missing; those known before are kept.", _HINT)
-        read = NodesRead(tuple(known), (missing,))
-    configuration = msgspec.convert(
-        {**about, "config": merged.config, "nodes": read.nodes}, Configuration
-    )
+        read = NodesRead(known.nodes, (missing,))
+    configuration = msgspec.structs.replace(known, **about, config=merged.config, nodes=read.nodes)
     return ConfigurationRead(configuration, (*problems, *merged.problems, *read.problems))
+
+
+def _with_defaults(config: SiteConfig, raw: Mapping[str, object]) -> SiteConfig:
+    """Return ``config`` with the default of what is null in ``raw``."""
+    null = [
+        field
+        for field in _CONFIG
+        if fields.pick(raw, field, _SPELLINGS) is None
+        and any(key in raw for key in _SPELLINGS.get(field, (field,)))
+    ]
+    return msgspec.structs.replace(config, **{each: getattr(SiteConfig(), each) for each in null})
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
