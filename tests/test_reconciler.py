@@ -226,6 +226,43 @@ async def test_a_change_of_the_defaults_reaches_the_nodes_and_stops_nothing(
             assert (each.node.retry_count, each.node.connection_timeout) == (7, 4)
 
 
+@pytest.mark.parametrize("is_active", [True, False])
+async def test_what_ith_says_after_an_outage_counts_though_it_said_so_before(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], is_active: bool
+) -> None:
+    """An event came, ITH would not give its configuration, and took the event back meanwhile."""
+    configure(backend, nodes)
+    backend.rest.configuration["is_active"] = is_active
+    was, between = OperationState.ACTIVE, OperationState.PAUSED
+    if not is_active:
+        was, between = between, was
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await house.until(lambda: house.site.operation.state is was)
+        backend.rest.configuration_faults.append(Fault(status=403))
+        before = asked(backend)
+        house.tell(frames.status_changed(is_active=not is_active))
+        backend.rest.configuration["is_active"] = is_active
+        assert house.site.operation.state is between
+        await house.until(lambda: asked(backend) > before)
+        house.supervisor.came_online()
+        await house.until(lambda: house.site.operation.state is was)
+
+
+@pytest.mark.parametrize("flag", [{}, {"is_active": None}, {"is_active": "perhaps"}])
+async def test_a_configuration_without_the_flag_leaves_it_as_the_event_told_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], flag: Json
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=False))
+        del backend.rest.configuration["is_active"]
+        backend.rest.configuration |= flag
+        await looked(house)
+        assert house.site.operation.state is OperationState.PAUSED
+
+
 async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:

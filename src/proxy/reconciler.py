@@ -43,7 +43,7 @@ class Reconciler:
         on_first: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
-        """Call ``on_first`` once configured, ``on_active`` when ITH's flag changes."""
+        """Call ``on_first`` once configured, ``on_active`` with ITH's flag whenever it is told."""
         self._site = site
         self._roster = roster
         self._on_first = on_first
@@ -106,24 +106,26 @@ class Reconciler:
                 self._stale.set()
             else:
                 attempt = 0
-                if present is not None and self._stale.is_set():
-                    continue  # an event came while ITH answered: the answer may be older
-                _log(read.problems)
-                self._adopt(read.configuration)
+                # Where an event came while ITH answered, the answer may be older.
+                is_newest = not self._stale.is_set()
+                if is_newest or present is None:
+                    _log(read.problems)
+                    self._adopt(read.configuration, flag_counts=is_newest)
 
-    def _adopt(self, configuration: Configuration, *, flag_counts: bool = True) -> None:
-        """Work by this configuration from now on, and after a restart."""
+    def _adopt(self, configuration: Configuration, *, flag_counts: bool = False) -> None:
+        """Work by this configuration from now on, and after a restart.
+
+        The flag counts though it is what it was before: the event that told otherwise, or the one
+        that took that back, may have been missed.
+        """
         present = self._site.configuration
-        if configuration == present:
-            return
-        self._site.configuration = configuration
-        if configuration.workspace_id:
-            self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
-        self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
-        self._roster.apply(present, configuration)
-        # A change of the flag counts, not the flag: an event may have told a newer one.
-        was_active = present is None or present.is_active
-        if flag_counts and configuration.is_active != was_active:
+        if configuration != present:
+            self._site.configuration = configuration
+            if configuration.workspace_id:
+                self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
+            self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
+            self._roster.apply(present, configuration)
+        if flag_counts and configuration.is_active is not None:
             self._on_active(configuration.is_active)
         if present is None:
             self._on_first()
