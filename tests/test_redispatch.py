@@ -302,6 +302,29 @@ async def test_a_back_off_outlasts_a_restart(
         assert trio.current_time() >= due - 0.1
 
 
+async def test_a_node_corrected_in_a_pause_is_tried_at_once_after_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """The back-off that outlasted the restart was from another address."""
+    offer(backend)
+    wrong = {**described(nodes[0]), "port": 1}
+    configure(backend, [wrong])
+    waits = {"retry_delay_seconds": 300.0, "retry_max_seconds": 300.0}
+    async with a_house(directory, backend, dicom=waits) as house:
+        await house.configured()
+        order = dispatch(house, "a")
+        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+        house.supervisor.pause("new switch")
+        await house.site.ledger.settled()
+    async with a_house(directory, backend, dicom=waits) as house:
+        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+        configure(backend, nodes[:1])
+        house.supervisor.came_online()
+        await house.until(lambda: house.site.nodes["a"].node.port == nodes[0].port)
+        house.supervisor.resume()
+        assert (await house.over(order))["status"] == "completed"
+
+
 async def the_back_off_after(house: House, order: str, attempts: int, due: float) -> float:
     """Wait for an attempt, which must not be made before it is due; return when the next is."""
 

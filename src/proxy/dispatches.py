@@ -174,10 +174,12 @@ class Dispatches:
                 each.run.tell(delivery.RestartRequested(effect.value))
 
     def wake_node(self, node_id: str) -> None:
-        """End the back-off of the deliveries to a node that answers again."""
+        """End the back-off of the deliveries to a node that is back, or at another address."""
         for each in self._site.deliveries:
-            if each.node_id == node_id and each.run.state is DeliveryState.BACKING_OFF:
-                each.run.tell(delivery.RestartRequested("the node answers again"))
+            if each.node_id == node_id:
+                each.kept = None  # held since a restart, it would go back to that
+                if each.run.state is DeliveryState.BACKING_OFF:
+                    each.run.tell(delivery.RestartRequested("the node answers again"))
 
     def cancel_entity(self, matches: Callable[[Entity], bool], reason: str) -> None:
         """Cancel every dispatch of the entities that match."""
