@@ -256,6 +256,25 @@ async def test_another_workspace_s_event_is_not_for_us(house: House, backend: De
     assert house.supervisor.counts["foreign"] == 2
 
 
+async def test_another_workspace_s_event_is_not_for_us_though_it_comes_before_we_know_ours(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    offer(backend)
+    offer_scan(backend)
+    async with a_house(directory, backend) as house:
+        foreign = [
+            house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other")),
+            house.tell(frames.new_scan_available("scan-1", workspace_id="ws-other")),
+        ]
+        ours = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.configured()
+        await house.over(ours)
+        await house.idle()
+        assert [house.statuses(order) for order in foreign] == [[], []]
+        assert house.supervisor.counts["foreign"] == 2
+
+
 PERMISSIONS = {"reads": "READ_ONLY", "writes": "write", "both": "read_write", "dead": "read"}
 
 

@@ -127,9 +127,6 @@ class Supervisor:
                 log("event.unknown", level="warning", event_type=event.event_type)
             case PingEvent() | Connected() | ConfigUpdateResponse() | HealthUpdateResponse():
                 pass  # the link's own affair
-            case _ if self._is_foreign(event.workspace_id):
-                self.counts["foreign"] += 1
-                log("event.foreign", level="warning", event_type=event.event_type)
             case _:
                 self.counts[event.event_type] += 1
                 log(
@@ -153,6 +150,9 @@ class Supervisor:
 
     def _act(self, event: ActionEvent) -> None:
         match event:
+            case _ if self._is_foreign(event.workspace_id):
+                self.counts["foreign"] += 1
+                log("event.foreign", level="warning", event_type=event.event_type)
             case SubjectDispatchEvent() | SessionDispatchEvent() | ScanDispatchEvent():
                 self._dispatch(event)
             case NewScanAvailableEvent():
