@@ -63,6 +63,11 @@ WRONG = [
         r'dicom.ae_title is "A\\B"; it must be 1 to 16 printable ASCII characters, no backslash.',
     ),
     (
+        '[dicom]\nae_title = "A\u200bB\u00a0"',
+        r'dicom.ae_title is "A\u200bB\u00a0"; '
+        "it must be 1 to 16 printable ASCII characters, no backslash.",
+    ),
+    (
         '[dicom]\nae_title = "   "',
         'dicom.ae_title is "   "; it must be 1 to 16 printable ASCII characters, no backslash.',
     ),

@@ -82,8 +82,8 @@ def written(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value for a sentence: cut where it is long."""
-    text = written(value)
+    """Return a value for a sentence: cut where it is long, and escaped what no screen shows."""
+    text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written(value))
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
