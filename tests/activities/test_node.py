@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import trio
 
+from proxy.activities.node import BREAKER_FAILURES
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
+from proxy.dicom.dimse import VERIFICATION
+from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NodeState
+from tests.dicom.scripted import Peer
 from tests.ledger.make import fast_directory
 from tests.support.site import (
     House,
@@ -99,6 +104,41 @@ async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
     await trio.to_thread.run_sync(node.start)
     assert (await house.over(order))["status"] == "completed"
     await house.idle()
+
+
+async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up() -> None:
+    asked_to_store, full = 0, trio.Event()
+
+    async def leave(stream: trio.SocketStream) -> None:
+        nonlocal asked_to_store
+        async with stream:
+            _, request = await Peer(stream).pdu()
+            asked_to_store += VERIFICATION.encode() not in request
+            await full.wait()
+
+    async with DemoBackend().running() as backend, trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), leave, 0)
+        port = listener.socket.getsockname()[1]
+        patient = {"retry_count": 100, "retry_delay": 60}
+        configure(backend, [frames.rest_node("a", "A", "127.0.0.1", port, **patient)])
+        with fast_directory() as directory:
+            # patient with the node too: within the test nobody asks it again
+            dicom = {"associations_per_node": 1, "retry_max_seconds": 60.0, "echo_seconds": 60.0}
+            async with a_house(directory, backend, dicom=dicom) as house:
+                await house.configured()
+                for number in range(8):
+                    offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+                    house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+                at = house.site.nodes["a"]
+                await house.until(lambda: at.slots.waiting == 7)
+                full.set()
+                deliveries = house.site.deliveries
+                await house.until(lambda: all(each.run.data.attempts for each in deliveries))
+                assert at.run.state is OFFLINE
+                assert asked_to_store == BREAKER_FAILURES
+                assert {each.run.state for each in deliveries} == {DeliveryState.BACKING_OFF}
+                assert house.turns_taken() == 0
+        nursery.cancel_scope.cancel("the test is over")
 
 
 async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(

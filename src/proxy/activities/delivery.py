@@ -77,13 +77,15 @@ class DeliveryActivities:
         if counts.stored + counts.refused >= counts.total:
             run.tell(delivery.TurnGranted())
             return
-        if to.run.state not in OPEN:
+        if to.run.state in OPEN:
+            dispatch_id = self._dispatch.dispatch_id
+            self._at.turn = await to.slots.take(
+                self._dispatch.order.priority.rank, dispatch_id, party=dispatch_id
+            )
+        if to.run.state not in OPEN:  # it may have been given up while this one waited in line
+            self._at.give_back_turn()
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
             return
-        dispatch_id = self._dispatch.dispatch_id
-        self._at.turn = await to.slots.take(
-            self._dispatch.order.priority.rank, dispatch_id, party=dispatch_id
-        )
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
             self._at.give_back_turn()
