@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -13,8 +14,10 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.dicom.dimse import VERIFICATION
+from proxy.fsm import Step
 from proxy.machines.delivery import DeliveryState
-from proxy.machines.node import NodeState
+from proxy.machines.node import NODE, NodeState
+from proxy.runner import Run
 from tests.dicom.scripted import Peer
 from tests.ledger.make import fast_directory
 from tests.support.site import (
@@ -42,7 +45,7 @@ async def house(node: DemoNode) -> AsyncIterator[House]:
     async with DemoBackend().running() as backend:
         configure(backend, [node])
         with fast_directory() as directory:
-            quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.2}
+            quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
             async with a_house(directory, backend, dicom=quick) as house:
                 await house.configured()
                 yield house
@@ -67,6 +70,23 @@ async def test_a_node_that_is_gone_is_given_up_and_found_again(
     await trio.to_thread.run_sync(node.start)
     await house.until(lambda: state(house) is ONLINE)
     assert house.site.nodes["a"].run.data.failures == 0
+
+
+async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
+    house: House, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def note(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
+        if run.machine is NODE and step.after is OFFLINE and step.before is not OFFLINE:
+            waits.append(step.data.probe_in)
+
+    monkeypatch.setattr("proxy.runner.OBSERVERS", [note])
+    house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+    await house.until(lambda: state(house) is ONLINE)
+    await trio.to_thread.run_sync(node.stop)
+    await house.until(lambda: len(waits) >= 3)
+    assert waits[:3] == pytest.approx([0.01, 0.02, 0.04])
 
 
 async def test_a_node_that_answers_the_echo_with_a_failure_is_not_online(

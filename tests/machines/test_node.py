@@ -266,9 +266,14 @@ class NodeWalk(Walk):
 
     def exact(self, event: Event) -> Event | None:
         if isinstance(event, NodeFailed | BreakerTripped):
-            threshold = 3 if self.state in OPEN else 1
             return policy.node_failed(
-                self.data, event.error, threshold=threshold, interval=10, cap=100, chance=0.5
+                self.data,
+                event.error,
+                is_open=self.state not in OPEN,
+                threshold=3,
+                interval=10,
+                cap=100,
+                chance=0.5,
             )
         return event
 
@@ -330,10 +335,10 @@ class Probed:
         if self.up:
             run.tell(NodeAnswered())
             return
-        threshold = 1 if run.state in {OFFLINE, PROBING} else 3
+        is_open = run.state in {OFFLINE, PROBING}
         run.tell(
             policy.node_failed(
-                run.data, GONE, threshold=threshold, interval=10, cap=100, chance=0.5
+                run.data, GONE, is_open=is_open, threshold=3, interval=10, cap=100, chance=0.5
             )
         )
 

@@ -239,12 +239,20 @@ def test_an_end_without_an_error_still_has_words() -> None:
 
 
 @UNHURRIED
-@given(counts, st.integers(1, 10), chances)
-def test_the_breaker_trips_at_the_threshold(failures: int, threshold: int, chance: float) -> None:
+@given(counts, st.integers(1, 10), st.booleans(), chances)
+def test_the_breaker_trips_at_the_threshold_and_stays_open(
+    failures: int, threshold: int, is_open: bool, chance: float
+) -> None:
     event = policy.node_failed(
-        node.Health(failures), "reset", threshold=threshold, interval=10, cap=60, chance=chance
+        node.Health(failures),
+        "reset",
+        is_open=is_open,
+        threshold=threshold,
+        interval=10,
+        cap=60,
+        chance=chance,
     )
-    if failures + 1 < threshold:
+    if failures + 1 < threshold and not is_open:
         assert event == node.NodeFailed("reset")
     else:
         assert isinstance(event, node.BreakerTripped)
@@ -254,7 +262,13 @@ def test_the_breaker_trips_at_the_threshold(failures: int, threshold: int, chanc
 def test_probes_grow_rarer() -> None:
     waits = [
         policy.node_failed(
-            node.Health(failures), "reset", threshold=3, interval=10, cap=60, chance=0.5
+            node.Health(failures),
+            "reset",
+            is_open=failures > 2,
+            threshold=3,
+            interval=10,
+            cap=60,
+            chance=0.5,
         )
         for failures in range(2, 7)
     ]

@@ -87,11 +87,11 @@ class NodeActivities:
 
 def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.BreakerTripped:
     """What one more failure means to the node's run; a failed probe keeps the breaker open."""
-    probing = run.state in {NodeState.PROBING, NodeState.OFFLINE}
     return policy.node_failed(
         run.data,
         error,
-        threshold=1 if probing else BREAKER_FAILURES,
+        is_open=run.state in {NodeState.PROBING, NodeState.OFFLINE},
+        threshold=BREAKER_FAILURES,
         interval=site.settings.dicom.echo_interval_seconds,
         cap=site.settings.dicom.retry_max_seconds,
         chance=site.chance(),

@@ -147,13 +147,24 @@ def dispatch_over(
 
 
 def node_failed(
-    health: node.Health, error: str, *, threshold: int, interval: float, cap: float, chance: float
+    health: node.Health,
+    error: str,
+    *,
+    is_open: bool,
+    threshold: int,
+    interval: float,
+    cap: float,
+    chance: float,
 ) -> node.NodeFailed | node.BreakerTripped:
-    """What one more failure of a node means; ``threshold`` failures in a row trip the breaker."""
+    """What one more failure of a node means; ``threshold`` failures in a row trip the breaker.
+
+    One that ``is_open`` stays so with each, and the next probe is twice as far off.
+    """
     failures = health.failures + 1
-    if failures < threshold:
+    if failures < threshold and not is_open:
         return node.NodeFailed(error)
-    return node.BreakerTripped(error, full_jitter(failures - threshold + 1, interval, cap, chance))
+    trips = max(failures - threshold + 1, 1)
+    return node.BreakerTripped(error, full_jitter(trips, interval, cap, chance))
 
 
 def congested(health: node.Health, *, in_use: int) -> node.NodeCongested | None:
