@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import cast
@@ -58,6 +59,8 @@ class NodeAtWork:
     run: NodeRun = field(init=False)
     asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the C-ECHO under way, if there is one."""
+    established: int = 0
+    """How many deliveries have an association with it that it accepted."""
     ahead: Counter[int] = field(default_factory=Counter)
     """How many deliveries to it have their content and are not over, by the rank of priority."""
 
@@ -65,6 +68,15 @@ class NodeAtWork:
     def node_id(self) -> str:
         """ITH's id of the node."""
         return self.node.node_id
+
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Count an association as established while the block lasts."""
+        self.established += 1
+        try:
+            yield
+        finally:
+            self.established -= 1
 
     def leave(self, delivery: DeliveryAtWork) -> None:
         """Let another delivery of the entity send; this one is over."""

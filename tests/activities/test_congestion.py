@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from proxy.control.messages import NodeStatus
@@ -12,6 +14,7 @@ from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival, Script
 from proxy.machines.node import NODE, NodeState
 from tests.ledger.make import fast_directory
+from tests.support.peers import storescp
 from tests.support.site import House, a_house, configure, described, in_event, offer, uids
 
 OUT_OF_RESOURCES = 0xA700
@@ -29,7 +32,7 @@ def status_of(house: House) -> NodeStatus:
 
 @pytest.mark.parametrize("room", [1, 2])
 async def test_a_node_that_takes_few_associations_fails_no_delivery_of_many(room: int) -> None:
-    node = DemoNode("A", node_id="a", maximum_associations=room, script=Script(delay_s=0.01))
+    node = DemoNode("A", node_id="a", maximum_associations=room, script=Script(delay_s=0.05))
     async with DemoBackend().running() as backend, node.running():
         configure(backend, [node])
         with fast_directory() as directory:
@@ -51,6 +54,36 @@ async def test_a_node_that_takes_few_associations_fails_no_delivery_of_many(room
                 assert node.tally.rejections >= 1
                 assert given(house) <= 2
                 assert house.site.nodes["a"].run.state is NodeState.ONLINE
+
+
+@pytest.mark.needs("storescp")
+async def test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DCMTK's storescp, as installed, is at one association and does not answer the next."""
+    told: list[str] = []
+    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
+    monkeypatch.setattr("proxy.runner.OBSERVERS", observers)
+    with storescp(tmp_path, "--sleep-after", "1") as scp, fast_directory() as directory:
+        async with DemoBackend().running() as backend:
+            configure(backend, [frames.rest_node("a", scp.ae_title, scp.host, scp.port)])
+            dicom = {"associations_per_node": 2, "retry_count": 0, "answer_seconds": 1.0}
+            async with a_house(directory, backend, dicom=dicom) as house:
+                await house.configured()
+                await house.online()
+                for number, slices in enumerate((4, 1, 1)):
+                    offer(backend, f"sess-{number}", slices=slices, seed=number + 1)
+                long = house.tell(frames.session_dispatch("sess-0", ["a"]))
+                at = house.site.nodes["a"]
+                await house.until(lambda: at.established)
+                others = [house.tell(frames.session_dispatch(f"sess-{n}", ["a"])) for n in (1, 2)]
+                for order in (long, *others):
+                    assert (await house.over(order))["status"] == "completed"
+                await house.idle()
+                assert given(house) == 1
+                assert at.run.state is NodeState.ONLINE
+                assert not at.established
+                assert not {"NOD-02", "NOD-03"} & {*told}
 
 
 async def test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_again() -> None:

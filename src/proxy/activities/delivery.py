@@ -11,7 +11,7 @@ import trio
 
 from proxy.activities.asking import Asking
 from proxy.activities.counting import is_void
-from proxy.activities.node import cope, crowd, fault_of
+from proxy.activities.node import blame, cope, crowd
 from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, retries_for, target_for
 from proxy.dicom.association import associate
@@ -24,7 +24,7 @@ from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
-from proxy.machines.failures import Remedy, classify_error
+from proxy.machines.failures import Remedy
 from proxy.machines.node import OPEN
 from proxy.machines.policy import Ending
 from proxy.model import Instance
@@ -46,6 +46,7 @@ class DeliveryActivities:
         self._unanswered: set[Instance] | None = None
         self._asked = at.node.node.identity
         self._asking = Asking(site, at)
+        self._accepted = False
         self._complained = False
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
@@ -178,13 +179,15 @@ class DeliveryActivities:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
-        self._asked = to.node.identity
+        self._asked, self._accepted = to.node.identity, False
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
                 offered = [*proposals, FIND] if in_doubt else proposals
                 association = await stack.enter_async_context(
                     associate(self._site.network, target, offered, clocks)
                 )
+                self._accepted = True
+                stack.enter_context(to.talking())
                 to.run.tell(node.NodeAnswered())
                 await self._asking.ask(association, in_doubt, partial(self._settle_doubt, run))
             if opening.cancelled_caught:
@@ -271,10 +274,8 @@ class DeliveryActivities:
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
         """What it means that the association could not be had, or was lost."""
         to = self._at.node
-        remedy = classify_error(error).remedy
         log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
-        if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW}:
-            to.run.tell(fault_of(self._site, to.run, error.in_full))
+        remedy = blame(self._site, to, error, accepted=self._accepted)
         failed = self._failed(run, error.in_full, remedy)
         is_crowded = remedy is Remedy.FEWER_ASSOCIATIONS and to.slots.taken > 1
         return delivery.NodeCrowded() if is_crowded else failed

@@ -9,6 +9,7 @@ from proxy.dicom.storage import verify
 from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
+from proxy.machines.failures import Remedy, classify_error
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.nodes import Node
 from proxy.runner import Activity
@@ -96,6 +97,20 @@ def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.Bre
         cap=site.settings.dicom.retry_max_seconds,
         chance=site.chance(),
     )
+
+
+def blame(site: Site, at: NodeAtWork, error: NodeError, *, accepted: bool) -> Remedy:
+    """Count a delivery's error against the node, if it is one; returns what to do about it.
+
+    An association that is not to be had beside one that the node has accepted is a matter of room:
+    many take one at a time, and let the next one wait without a word.
+    """
+    remedy = classify_error(error).remedy
+    if remedy is Remedy.RETRY_LATER and at.established and not accepted:
+        return Remedy.FEWER_ASSOCIATIONS
+    if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW}:
+        at.run.tell(fault_of(site, at.run, error.in_full))
+    return remedy
 
 
 def crowd(at: NodeAtWork) -> None:
