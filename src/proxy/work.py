@@ -59,6 +59,8 @@ class NodeAtWork:
     run: NodeRun = field(init=False)
     asking: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the C-ECHO under way, if there is one."""
+    echo: trio.Lock = field(default_factory=trio.Lock)
+    """Held while a C-ECHO has an association."""
     established: int = 0
     """How many deliveries have an association with it that it accepted."""
     ahead: Counter[int] = field(default_factory=Counter)
@@ -68,6 +70,11 @@ class NodeAtWork:
     def node_id(self) -> str:
         """ITH's id of the node."""
         return self.node.node_id
+
+    async def asked(self) -> None:
+        """Wait for the end of a C-ECHO: the node may take no association beside it."""
+        async with self.echo:
+            pass
 
     @contextmanager
     def talking(self) -> Iterator[None]:

@@ -56,6 +56,22 @@ async def test_a_node_that_takes_few_associations_fails_no_delivery_of_many(room
                 assert house.site.nodes["a"].run.state is NodeState.ONLINE
 
 
+async def test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo() -> None:
+    node = DemoNode("A", node_id="a", maximum_associations=1, script=Script(echo_delay_s=0.7))
+    async with DemoBackend().running() as backend, node.running():
+        configure(backend, [node])
+        with fast_directory() as directory:
+            async with a_house(directory, backend, dicom={"retry_count": 0}) as house:
+                await house.configured()
+                offer(backend)
+                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+                at = house.site.nodes["a"]
+                await house.until(lambda: at.slots.taken)
+                assert at.echo.locked()
+                assert (await house.over(order))["status"] == "completed"
+                assert not node.tally.rejections
+
+
 @pytest.mark.needs("storescp")
 async def test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

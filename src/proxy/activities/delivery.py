@@ -25,7 +25,6 @@ from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
 from proxy.machines.failures import Remedy
-from proxy.machines.node import OPEN
 from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
@@ -78,12 +77,12 @@ class DeliveryActivities:
         if counts.stored + counts.refused >= counts.total:
             run.tell(delivery.TurnGranted())
             return
-        if to.run.state in OPEN:
+        if to.run.state in node.OPEN:
             dispatch_id = self._dispatch.dispatch_id
             self._at.turn = await to.slots.take(
                 self._dispatch.order.priority.rank, dispatch_id, party=dispatch_id
             )
-        if to.run.state not in OPEN:  # it may have been given up while this one waited in line
+        if to.run.state not in node.OPEN:  # it may have been given up while this one waited in line
             self._at.give_back_turn()
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
             return
@@ -182,6 +181,7 @@ class DeliveryActivities:
         self._asked, self._accepted = to.node.identity, False
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
+                await to.asked()
                 offered = [*proposals, FIND] if in_doubt else proposals
                 association = await stack.enter_async_context(
                     associate(self._site.network, target, offered, clocks)

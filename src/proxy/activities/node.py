@@ -73,8 +73,11 @@ class NodeActivities:
         """Ask; return what is wrong."""
         dicom = self._site.settings.dicom
         try:
-            with trio.fail_after(dicom.echo_seconds):
-                await verify(self._site.network, target_for(dicom, asked), clocks_for(dicom, asked))
+            async with self._at.echo:
+                with trio.fail_after(dicom.echo_seconds):
+                    await verify(
+                        self._site.network, target_for(dicom, asked), clocks_for(dicom, asked)
+                    )
         except NodeError as error:
             return error
         except trio.TooSlowError:

@@ -197,6 +197,7 @@ class DemoNode:
         with self._lock:
             self.tally.echoes += 1
         self._tell()
+        self._stopping.wait(self.script.echo_delay_s)
         return self.script.echo_status
 
     def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:

@@ -46,6 +46,8 @@ class Script:
     before it. ``abort_at``, ``drop_at`` and ``stall_at`` name the arrival at which the node
     sends A-ABORT, closes the socket, or never answers; with ``stores_first`` it has it by then.
 
+    ``echo_status`` is its answer to C-ECHO, after ``echo_delay_s``.
+
     With ``finds`` it lets itself be asked, by C-FIND at the level IMAGE, for an instance it
     holds, and takes ``find_delay_s`` for an answer.
     """
@@ -54,6 +56,7 @@ class Script:
     rejection: tuple[int, int, int] = LOCAL_LIMIT_EXCEEDED
     answer: Callable[[Arrival], int | Dataset] = accept
     echo_status: int = SUCCESS
+    echo_delay_s: float = 0.0
     delay_s: float = 0.0
     abort_at: int | None = None
     drop_at: int | None = None
