@@ -116,6 +116,26 @@ def test_an_urgent_one_is_next_after_the_instance_in_flight() -> None:
     assert scheduler.serve() == [high]
 
 
+def test_who_is_hurried_is_as_urgent_as_that_in_the_line_and_at_work() -> None:
+    scheduler = Scheduler(1, quantum=50, patience=100)
+    high = scheduler.claim(1, party="high")
+    assert scheduler.serve() == [high]
+    normal, low = scheduler.claim(2, party="normal"), scheduler.claim(3, party="low")
+    scheduler.hurry("low", 2)
+    scheduler.hurry("low", 3)
+    assert scheduler.goes_on(high)
+    scheduler.hurry("low", URGENT)
+    assert not scheduler.goes_on(high)
+    scheduler.leave(high)
+    assert scheduler.serve() == [low]
+    scheduler.claim(1, party="high")
+    assert scheduler.goes_on(low)
+    scheduler.hurry("normal", URGENT)
+    assert [scheduler.goes_on(low) for _ in range(49)] == [True] * 48 + [False]
+    scheduler.leave(low)
+    assert scheduler.serve() == [normal]
+
+
 def test_one_who_waits_has_one_leave_for_it() -> None:
     scheduler = Scheduler(3, quantum=1, patience=100)
     claims = [scheduler.claim(2, party=number) for number in range(3)]
@@ -234,7 +254,9 @@ def test_downloads_are_shared_by_the_nodes_they_are_for(
 @settings(UNHURRIED, max_examples=100)
 @given(
     limit=st.integers(1, 4),
-    steps=st.lists(st.tuples(st.sampled_from(["come", "leave", "go"]), RANKS), max_size=60),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["come", "leave", "go", "hurry"]), RANKS), max_size=60
+    ),
     chance=CHOICE,
 )
 def test_no_slot_is_lost_or_given_twice(
@@ -254,6 +276,8 @@ def test_no_slot_is_lost_or_given_twice(
             case "go" if present:
                 asked = chance.choice(present)
                 assert not (scheduler.goes_on(asked) and asked in scheduler.waiting)
+            case "hurry" if present:
+                scheduler.hurry(chance.choice(present).party, rank)
         begun = scheduler.serve()
         assert {*begun} <= {*scheduler.served}
         assert {*scheduler.served, *scheduler.waiting} == {*present}

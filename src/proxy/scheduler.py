@@ -91,6 +91,12 @@ class Scheduler:
         self.waiting.append(claim)
         return claim
 
+    def hurry(self, party: Hashable, rank: int) -> None:
+        """Hold the claims of a party for as urgent as ``rank``, if they were less so."""
+        for claim in (*self.waiting, *self.served):
+            if claim.party == party:
+                claim.rank = min(claim.rank, rank)
+
     def leave(self, claim: Claim) -> None:
         """Take a claim out of the line, or its slot from it; further calls do nothing."""
         for claims in (self.waiting, self.served):

@@ -87,6 +87,11 @@ class Slots:
             del self._bells[claim]
         return Turn(self, claim)
 
+    def hurry(self, party: Hashable, rank: int) -> None:
+        """Serve a party as those of ``rank`` are from now on, if it was less urgent."""
+        self._scheduler.hurry(party, rank)
+        self.look()
+
     def _leave(self, claim: Claim) -> None:
         self._scheduler.leave(claim)
         self.look()

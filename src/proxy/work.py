@@ -109,7 +109,7 @@ class DeliveryAtWork(TakesTurns):
 
     ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
     trio's clock, and the error. ``moved`` is set, and made anew, whenever the delivery got
-    farther: for those that follow it.
+    farther: for those that follow it. ``rank`` is that of the most urgent of them all.
     """
 
     dispatch: DispatchAtWork
@@ -117,6 +117,10 @@ class DeliveryAtWork(TakesTurns):
     run: DeliveryRun = field(init=False)
     kept: tuple[int, float, str] | None = None
     moved: trio.Event = field(default_factory=trio.Event)
+    rank: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rank = self.dispatch.order.priority.rank
 
     @property
     def node_id(self) -> str:
@@ -127,6 +131,17 @@ class DeliveryAtWork(TakesTurns):
         """Let the deliveries that follow this one look at the ledger."""
         self.moved.set()
         self.moved = trio.Event()
+
+    async def take_turn(self) -> None:
+        """Wait for a turn to have an association with the node."""
+        dispatch_id = self.dispatch.dispatch_id
+        self.turn = await self.node.slots.take(self.rank, dispatch_id, party=dispatch_id)
+
+    def hurry(self, rank: int) -> None:
+        """Send as urgently as one that follows wants to be sent."""
+        if rank < self.rank:
+            self.rank = rank
+            self.node.slots.hurry(self.dispatch.dispatch_id, rank)
 
     def goes_on(self) -> bool:
         """Whether another instance may be sent in the present turn."""

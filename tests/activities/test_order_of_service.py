@@ -77,6 +77,33 @@ async def test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance(
                 await house.idle()
 
 
+async def test_an_urgent_dispatch_of_what_waits_as_a_low_one_already_is_urgent() -> None:
+    async with DemoBackend().running() as backend, some_nodes("a") as (node,):
+        configure(backend, [node])
+        with fast_directory() as directory:
+            async with a_house(directory, backend, dicom=ONE_AT_A_TIME) as house:
+                await house.configured()
+                node.script.delay_s = 0.03
+                offer(backend, "long", slices=90, seed=1)
+                both = offer(backend, "both", slices=10, seed=2)
+                long = house.tell(frames.session_dispatch("long", ["a"]))
+                await house.until(lambda: node.arrivals)
+                low = house.tell(frames.session_dispatch("both", ["a"], priority="low"))
+                await house.until(lambda: house.site.nodes["a"].slots.waiting)
+                urgent = house.tell(frames.session_dispatch("both", ["a"], priority="urgent"))
+                await house.dispatch(urgent).content.wait()
+                before = len(node.arrivals)
+                await completed(house, urgent, 10)
+                at = places(node, both)
+                assert at == list(range(at[0], at[0] + 10))
+                assert at[0] - before <= 3  # it counts what the ledger has before it hurries
+                node.script.delay_s = 0.0
+                await completed(house, low, 10)
+                await completed(house, long, 90)
+                assert len(node.arrivals) == 100
+                await house.idle()
+
+
 async def test_equal_dispatches_share_a_node() -> None:
     async with DemoBackend().running() as backend, some_nodes("a") as (node,):
         configure(backend, [node])

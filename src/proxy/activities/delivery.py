@@ -78,10 +78,7 @@ class DeliveryActivities:
             run.tell(delivery.TurnGranted())
             return
         if to.run.state in node.OPEN:
-            dispatch_id = self._dispatch.dispatch_id
-            self._at.turn = await to.slots.take(
-                self._dispatch.order.priority.rank, dispatch_id, party=dispatch_id
-            )
+            await self._at.take_turn()
         if to.run.state not in node.OPEN:  # it may have been given up while this one waited in line
             self._at.give_back_turn()
             run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
@@ -91,10 +88,11 @@ class DeliveryActivities:
             self._at.give_back_turn()
 
     async def _follow(self, run: DeliveryRun) -> None:
-        """Wait while another dispatch brings the same entity to the node, and count along."""
+        """Count along while another dispatch brings the entity, as urgently as this one wants."""
         entity, leaders = self._dispatch.order.entity, self._at.node.leaders
         while (leader := leaders.setdefault((entity.type, entity.id), self._at)) is not self._at:
             moved = leader.moved
+            leader.hurry(self._at.rank)
             ready = self._dispatch.ready(await self._settle())
             run.tell(delivery.Followed(ready.files_total, ready.files_stored, ready.files_refused))
             await moved.wait()
