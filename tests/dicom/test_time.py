@@ -18,7 +18,7 @@ from proxy.machines.upper_layer import Clocks
 from tests.dicom import scripted as node
 from tests.dicom.objects import write_ct
 from tests.dicom.scripted import Peer
-from tests.dicom.virtual import VirtualNetwork, VirtualStream
+from tests.dicom.virtual import CAPACITY, VirtualNetwork, VirtualStream
 
 TARGET = Target("pacs", 104, "PACS", "ITH")
 CLOCKS = Clocks()
@@ -77,6 +77,35 @@ async def test_a_stalled_node_costs_the_time_for_a_stall(
         assert [wire.was_reset for wire in virtual.wires] == [True]
     assert (caught.value.code, caught.value.sent_whole) == ("stalled", False)
     assert took == pytest.approx(CLOCKS.stall, abs=0.01)
+
+
+async def test_a_node_that_asks_for_release_within_a_data_set_does_not_get_it_whole(
+    autojump_clock: MockClock, path: Path
+) -> None:
+    """Else it might store what was told to be unsent."""
+    received = trio.Event()
+    rest = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal rest
+        await peer.accept_all()
+        await peer.pdu()
+        await trio.sleep(1)
+        await peer.send(node.RELEASE_RQ)
+        rest = await peer.until_end()
+        received.set()
+
+    instance = write_ct(path, 4 * CAPACITY)  # the most of it is not sent by then
+    (proposals,) = plan([instance])
+    async with network(script) as virtual:
+        with pytest.raises(StoreInterrupted) as caught:
+            async with associate(virtual, TARGET, proposals, CLOCKS) as association:
+                await store(association, instance, path)
+        await received.wait()
+        assert virtual.wires[0].was_reset
+    assert caught.value.code == "released"
+    assert not caught.value.sent_whole
+    assert len(rest) < instance.size - instance.offset
 
 
 async def test_a_node_may_take_a_byte_a_minute(autojump_clock: MockClock, path: Path) -> None:

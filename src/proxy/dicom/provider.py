@@ -230,9 +230,12 @@ class Provider(ABC):
             case ul.Primitive.DATA, pdu.Data(pdvs) if self.established:
                 self._join(pdvs)
             case ul.Primitive.RELEASE, _:
-                if self._run.state is AssociationState.Sta8:
+                asked_first = self._run.state is AssociationState.Sta8
+                if asked_first:
                     self._error = error_of(primitive, cause)
-                self._run.tell(ul.ReleaseAnswered())
+                # The rest of a message would leave with the answer, though it counts as unsent.
+                cut = asked_first and self._unsent
+                self._run.tell(ul.AbortRequested() if cut else ul.ReleaseAnswered())
             case ((ul.Primitive.REJECTED | ul.Primitive.ABORTED), _):
                 self._error = self._error or error_of(primitive, cause)
             case _:
