@@ -119,7 +119,7 @@ async def test_none_of_ours_named_is_silence(house: House, backend: DemoBackend)
     offer(backend)
     order = house.tell(frames.session_dispatch("sess-1", ["elsewhere"]))
     await trio.sleep(0.1)
-    assert (house.statuses(order), house.site.dispatches) == ([], [])
+    assert (house.statuses(order), [*house.site.dispatches]) == ([], [])
     assert backend.rest.downloads == []
 
 
@@ -243,7 +243,7 @@ async def test_orders_and_deletions_before_the_first_configuration_outlive_a_cra
     async with a_house(directory, backend) as house:
         await house.configured()
         await trio.sleep(0.1)
-        assert house.site.dispatches == []
+        assert not house.site.dispatches
         assert house.supervisor._undecided.take() == []
 
 
@@ -251,7 +251,7 @@ async def test_another_workspace_s_event_is_not_for_us(house: House, backend: De
     offer(backend)
     house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
     house.tell(frames.status_changed(is_active=False, workspace_id="ws-other"))
-    assert house.site.dispatches == []
+    assert not house.site.dispatches
     assert house.site.operation.state is OperationState.ACTIVE
     assert house.supervisor.counts["foreign"] == 2
 

@@ -41,7 +41,7 @@ class Dispatches:
 
     def start(self, order: Order) -> None:
         """Begin a dispatch; the same order again, while it runs, is the same dispatch."""
-        if any(same_order(order, at.order) for at in self._site.dispatches):
+        if any(same_order(order, at.order) for at in self._site.dispatches.of(order.entity)):
             log("dispatch.known", correlation_id=order.correlation_id)
             return
         self._start(DispatchAtWork(order, acceptance=self._site.ledger.accept(order)))
@@ -88,7 +88,7 @@ class Dispatches:
                 at.deliveries[node_id] = self._delivery(at, node, known.get(node_id))
             else:
                 self._end(at, node_id, Outcome.CANCELLED, Progress(error=Effect.CANCEL.value))
-        site.dispatches.append(at)
+        site.dispatches.add(at)
         log(
             "dispatch.started",
             correlation_id=at.order.correlation_id,

@@ -33,9 +33,10 @@ class Entity(msgspec.Struct, frozen=True):
     subject_id: str | None = None
     session_id: str | None = None
 
-    def is_same(self, other: Entity) -> bool:
-        """Whether it is the same thing of ITH, whatever is known of its parents."""
-        return (self.type, self.id) == (other.type, other.id)
+    @property
+    def key(self) -> tuple[EntityType, str]:
+        """Which thing of ITH it is, whatever is known of its parents."""
+        return self.type, self.id
 
 
 class Priority(Enum):

@@ -32,7 +32,7 @@ from proxy.machines.dispatch import DispatchOutput, DispatchState
 from proxy.machines.dispatch import Work as DispatchData
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.machines.operation import Locks, OperationOutput, OperationState
-from proxy.model import EntityType, Order
+from proxy.model import Entity, EntityType, Order
 from proxy.nodes import Configuration, Node
 from proxy.offload import Offload
 from proxy.pacs.local import LocalPacs
@@ -87,7 +87,8 @@ class NodeAtWork:
 
     def leave(self, delivery: DeliveryAtWork) -> None:
         """Let another delivery of the entity send; this one is over."""
-        for key in [key for key, each in self.leaders.items() if each is delivery]:
+        key = delivery.dispatch.order.entity.key
+        if self.leaders.get(key) is delivery:
             del self.leaders[key]
 
 
@@ -189,6 +190,40 @@ class DispatchAtWork(TakesTurns):
         return chain(ended, running)
 
 
+class DispatchesAtWork:
+    """The dispatches at work, oldest first.
+
+    Each is also found by its entity: in a flood of orders no look is at all of them.
+    """
+
+    def __init__(self) -> None:
+        self._all: dict[DispatchAtWork, None] = {}
+        self._by_entity: dict[tuple[EntityType, str], list[DispatchAtWork]] = {}
+
+    def __iter__(self) -> Iterator[DispatchAtWork]:
+        return iter([*self._all])
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, at: DispatchAtWork) -> None:
+        """Take in one more."""
+        self._all[at] = None
+        self._by_entity.setdefault(at.order.entity.key, []).append(at)
+
+    def remove(self, at: DispatchAtWork) -> None:
+        """Forget one that is over."""
+        del self._all[at]
+        same = self._by_entity[at.order.entity.key]
+        same.remove(at)
+        if not same:
+            del self._by_entity[at.order.entity.key]
+
+    def of(self, entity: Entity) -> Sequence[DispatchAtWork]:
+        """Those of this entity, oldest first."""
+        return self._by_entity.get(entity.key, ())
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who this proxy is to ITH; empty until ITH said it."""
@@ -211,7 +246,7 @@ class Site:
     identity: Identity = Identity()
     configuration: Configuration | None = None
     nodes: dict[str, NodeAtWork] = field(default_factory=dict)
-    dispatches: list[DispatchAtWork] = field(default_factory=list)
+    dispatches: DispatchesAtWork = field(default_factory=DispatchesAtWork)
     operation: OperationRun = field(init=False)
     downloads: Slots = field(init=False)
     chance: Callable[[], float] = random.random

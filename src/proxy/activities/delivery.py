@@ -90,7 +90,7 @@ class DeliveryActivities:
     async def _follow(self, run: DeliveryRun) -> None:
         """Count along while another dispatch brings the entity, as urgently as this one wants."""
         entity, leaders = self._dispatch.order.entity, self._at.node.leaders
-        while (leader := leaders.setdefault((entity.type, entity.id), self._at)) is not self._at:
+        while (leader := leaders.setdefault(entity.key, self._at)) is not self._at:
             moved = leader.moved
             leader.hurry(self._at.rank)
             ready = self._dispatch.ready(await self._settle())

@@ -141,12 +141,8 @@ class DispatchActivities:
 
     def _others(self) -> list[DispatchAtWork]:
         """The other dispatches of the same entity."""
-        entity = self._at.order.entity
-        return [
-            other
-            for other in self._site.dispatches
-            if other is not self._at and other.order.entity.is_same(entity)
-        ]
+        same = self._site.dispatches.of(self._at.order.entity)
+        return [other for other in same if other is not self._at]
 
     async def _plan(self) -> int:
         """Plan every delivery from what is held; returns the number of instances."""
