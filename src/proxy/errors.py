@@ -97,7 +97,7 @@ class DicomUnreadable(ProxyError):
 class InstanceUnusable(ProxyError):
     """The local file of an instance cannot be sent: the fault is ours, not the node's.
 
-    ``code`` is ``read`` or ``short``.
+    ``code`` is ``gone``, ``read`` (it may be read later) or ``short``.
     """
 
     def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:

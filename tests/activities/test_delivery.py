@@ -57,6 +57,27 @@ async def test_a_passing_fault_is_tried_again_without_what_is_stored(
     await house.idle()
 
 
+async def test_a_file_that_cannot_be_read_at_present_is_tried_again(
+    house: House, node: DemoNode
+) -> None:
+    instances = offer(house.backend, slices=4)
+    node.script.delay_s = 0.1
+    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    await house.until(lambda: node.arrivals)
+    _, second, *_ = await house.site.ledger.to_send(house.dispatch(order).dispatch_id, "a")
+    path = house.site.pacs.path(second)
+    elsewhere = path.rename(path.with_suffix(".away"))
+    path.symlink_to(path)  # it leads nowhere: there, and not to be read
+    await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+    assert "cannot be read" in (house.delivery(order, "a").run.data.error or "")
+    elsewhere.replace(path)
+    ending = await house.over(order, "a")
+    assert (ending["status"], ending["files_sent"]) == ("completed", 4)
+    assert node.holds.keys() == uids(instances)
+    assert len(node.arrivals) == 4
+    await house.idle()
+
+
 async def test_a_node_that_always_refuses_gets_its_tries_and_no_more(
     house: House, node: DemoNode
 ) -> None:

@@ -24,7 +24,7 @@ from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
-from proxy.machines.failures import Remedy
+from proxy.machines.failures import Remedy, classify_local
 from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
@@ -225,10 +225,11 @@ class DeliveryActivities:
             result = await storing.store(instance)
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
-            if storing.association.established:
+            is_lost = classify_local(error.code).remedy is Remedy.NEVER
+            if is_lost and storing.association.established:
                 run.tell(delivery.InstanceRefused(str(error)))
                 return None  # deleted while it waited, or lost: the counts will tell
-            return self._failed(run, str(error))
+            return self._failed(run, error.in_full)
         except BaseException:
             sent = storing.association.sent_whole
             self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)

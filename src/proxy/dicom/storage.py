@@ -26,6 +26,7 @@ from proxy.machines.failures import (
     classify_context,
     classify_local,
     classify_store,
+    unreadable,
     unusable,
 )
 from proxy.model import Instance
@@ -206,4 +207,4 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unusable("read") from error
+        raise unreadable(error) from error

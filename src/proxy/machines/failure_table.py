@@ -473,6 +473,13 @@ FAILURES: tuple[Failure, ...] = (
         source="PS3.5 section 10.1",
     ),
     _local(
+        "FLR-86",
+        "gone",
+        Remedy.NEVER,
+        "The local file of the object is gone",
+        "Check this host's disk; the object is fetched again with the next dispatch.",
+    ),
+    _local(
         "FLR-89",
         "*",
         Remedy.NEVER,

@@ -30,6 +30,7 @@ __all__ = [
     "classify_rejection",
     "classify_store",
     "classify_transport",
+    "unreadable",
     "unusable",
 ]
 
@@ -106,6 +107,11 @@ def classify_store(status: int | None) -> Failure:
 def classify_local(code: str) -> Failure:
     """Look up what is wrong with a file of ours."""
     return _LOCAL.get(code, _LOCAL["*"])
+
+
+def unreadable(error: OSError) -> InstanceUnusable:
+    """Build the error for a file of ours that is not there, or cannot be read at present."""
+    return unusable("gone" if isinstance(error, FileNotFoundError) else "read")
 
 
 def unusable(code: str) -> InstanceUnusable:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from proxy.errors import DicomUnreadable, NotConverted
-from proxy.machines.failures import classify_local, unusable
+from proxy.machines.failures import classify_local, unreadable, unusable
 from proxy.model import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -246,7 +246,7 @@ def _data_set(path: Path, instance: Instance) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise unusable("read") from error
+        raise unreadable(error) from error
     with file:
         if os.fstat(file.fileno()).st_size < instance.size:
             raise unusable("short")
