@@ -241,3 +241,10 @@ def test_a_response_without_the_words_is_none() -> None:
     empty = Dataset()
     with pytest.raises(dimse.InvalidMessage):
         dimse.decode_response(node.command(empty))
+
+
+@pytest.mark.parametrize("error_id", [b"\x01\x00\x00\x00", b"\x01\x00\x02\x00", b""])
+def test_a_remark_that_cannot_be_read_leaves_the_status(error_id: bytes) -> None:
+    remark = struct.pack("<HHI", 0, 0x0903, len(error_id)) + error_id
+    decoded = dimse.decode_response(node.command(node.response(0xB000)) + remark)
+    assert (decoded.status, decoded.error_id) == (0xB000, None)

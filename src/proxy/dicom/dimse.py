@@ -101,7 +101,10 @@ def encode_echo_request(message_id: int) -> bytes:
 
 
 def decode_response(command: bytes) -> Response:
-    """Decode C-STORE-RSP, C-FIND-RSP or C-ECHO-RSP (PS3.7 Tables 9.3-2, 9.3-4 and 9.3-13)."""
+    """Decode C-STORE-RSP, C-FIND-RSP or C-ECHO-RSP (PS3.7 Tables 9.3-2, 9.3-4 and 9.3-13).
+
+    A remark that cannot be read takes nothing from what the status says.
+    """
     elements = decode_elements(command)
     return Response(
         command_field=_number(elements, 0x0100),
@@ -109,7 +112,7 @@ def decode_response(command: bytes) -> Response:
         status=_number(elements, 0x0900),
         sop_instance_uid=decode_text(elements.get(0x1000, b"")),
         comment=decode_text(elements.get(0x0902, b"")),
-        error_id=_number(elements, 0x0903) if elements.get(0x0903) else None,
+        error_id=_number(elements, 0x0903) if len(elements.get(0x0903, b"")) == 2 else None,
         offending_elements=_tags(elements.get(0x0901, b"")),
     )
 
