@@ -287,3 +287,30 @@ async def test_a_deletion_before_the_first_configuration_wins(scene: Scene) -> N
         assert (await house.over(order))["error"].startswith("session deleted in ITH; a node keeps")
         await house.idle()
         assert scene.node.arrivals == []
+
+
+async def test_a_scan_deleted_before_the_first_configuration_is_left_out(scene: Scene) -> None:
+    async with a_house(scene.directory, scene.backend) as house:
+        order = house.tell(dispatch())
+        house.tell(scene.deletion("scan"))
+        await house.configured()
+        closing = await house.over(order)
+        assert (closing["status"], closing["files_sent"]) == ("completed", 4)
+        after = await house.over(house.tell(dispatch()))
+        assert (after["status"], after["files_sent"]) == ("completed", 8)
+    assert scene.node.holds.keys() == uids(scene.all)
+
+
+async def test_an_order_after_a_deletion_before_the_first_configuration_is_wanted(
+    scene: Scene,
+) -> None:
+    async with a_house(scene.directory, scene.backend) as house:
+        before = house.tell(dispatch())
+        house.tell(scene.deletion("session"))
+        after = house.tell(dispatch())
+        await house.site.ledger.settled()
+    async with a_house(scene.directory, scene.backend) as house:
+        await house.configured()
+        assert (await house.over(before))["status"] == "failed"
+        closing = await house.over(after)
+        assert (closing["status"], closing["files_sent"]) == ("completed", 8)

@@ -35,12 +35,8 @@ class Deletions:
         if self._site.operation.over:
             self._keep(event)
             return
-        self.cancel(event)
-        self._nursery.start_soon(self._remove, self._begin(event), event)
-
-    def cancel(self, event: DeletionEvent) -> None:
-        """Stop what is under way for the entity."""
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason_of(event))
+        self._nursery.start_soon(self._remove, self._begin(event), event)
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
         """Have the rows deleted: what is ordered from now on is wanted again."""

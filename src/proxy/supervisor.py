@@ -101,10 +101,7 @@ class Supervisor:
         for each in unfinished:
             self._dispatches.recover(each)
         for event in self._undecided.take():
-            if isinstance(event, SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent):
-                self._deletions.cancel(event)
-            else:
-                self._try(event)
+            self._try(event)  # a deletion again: now it comes after the orders before it
 
     # -- Events -------------------------------------------------------------------------------
 
