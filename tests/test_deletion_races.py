@@ -314,3 +314,33 @@ async def test_an_order_after_a_deletion_before_the_first_configuration_is_wante
         assert (await house.over(before))["status"] == "failed"
         closing = await house.over(after)
         assert (closing["status"], closing["files_sent"]) == ("completed", 8)
+
+
+async def test_a_deleted_scan_is_not_sent_while_its_files_are_yet_to_go(scene: Scene) -> None:
+    async with scene.at("store 1") as (house, order, _):
+        async with house.site.pacs._lock:  # as while another download is taken in
+            house.tell(scene.deletion("scan"))
+            await house.until(lambda: scene.node.holds.keys() >= uids(scene.keep))
+            await trio.sleep(0.3)
+        assert len(scene.files()) >= 4
+        assert (await house.over(order))["status"] == "completed"
+        assert scene.node.holds.keys() == uids(scene.keep)
+
+
+async def test_a_deleted_scan_that_a_later_order_brings_back_is_not_sent_for_the_former(
+    scene: Scene,
+) -> None:
+    scene.backend.rest.offer("scan", "scan-2", zip_session(scene.gone))
+    async with DemoNode("B", node_id="b").running() as other:
+        configure(scene.backend, [scene.node, other])
+        async with scene.at("store 0") as (house, order, go_on):
+            scene.node.script.delay_s = 0.3
+            house.tell(scene.deletion("scan"))
+            again = await house.over(house.tell(frames.scan_dispatch("scan-2", ["b"])))
+            assert (again["status"], again["files_sent"]) == ("completed", 4)
+            assert len(scene.node.arrivals) <= len(scene.keep)  # it has not come to them yet
+            go_on()
+            closing = await house.over(order)
+            assert (closing["status"], closing["files_sent"]) == ("completed", 4)
+        assert scene.node.holds.keys() == uids(scene.keep)
+        assert other.holds.keys() == uids(scene.gone)

@@ -37,6 +37,8 @@ class Deletions:
             return
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason_of(event))
         self._nursery.start_soon(self._remove, self._begin(event), event)
+        for each in self._site.deliveries:
+            each.is_outdated = True
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
         """Have the rows deleted: what is ordered from now on is wanted again."""

@@ -111,6 +111,7 @@ class DeliveryAtWork(TakesTurns):
     ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
     trio's clock, and the error. ``moved`` is set, and made anew, whenever the delivery got
     farther: for those that follow it. ``rank`` is that of the most urgent of them all.
+    ``is_outdated`` says that ITH deleted something since the delivery read what is left to send.
     """
 
     dispatch: DispatchAtWork
@@ -118,6 +119,7 @@ class DeliveryAtWork(TakesTurns):
     run: DeliveryRun = field(init=False)
     kept: tuple[int, float, str] | None = None
     moved: trio.Event = field(default_factory=trio.Event)
+    is_outdated: bool = False
     rank: int = field(init=False)
 
     def __post_init__(self) -> None:

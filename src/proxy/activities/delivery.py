@@ -11,6 +11,7 @@ import trio
 
 from proxy.activities.asking import Asking
 from proxy.activities.counting import is_void
+from proxy.activities.left import Left
 from proxy.activities.node import blame, cope, crowd
 from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, retries_for, target_for
@@ -42,7 +43,7 @@ class DeliveryActivities:
         self._dispatch = at.dispatch
         self._at = at
         self._tries: Counter[Instance] = Counter()
-        self._unanswered: set[Instance] | None = None
+        self._left = Left(site, at)
         self._asked = at.node.node.identity
         self._asking = Asking(site, at)
         self._accepted = False
@@ -127,23 +128,22 @@ class DeliveryActivities:
 
     async def settle(self, run: DeliveryRun) -> None:
         """The association is cut: do what the stop was for, unless only the release was missing."""
-        all_answered = self._unanswered == set()
+        all_answered = self._left.is_nothing
         run.tell(await self._settled(run) if all_answered else policy.stopped(run.data))
 
     async def _attempt(self, run: DeliveryRun) -> Ending:
         """Send what the node has not answered for; say how that ended."""
-        self._unanswered = None
+        self._left.forget()
         ledger, dispatch_id = self._site.ledger, self._dispatch.dispatch_id
         configured = self._at.node.node
         if repush_for(self._site.settings.dispatch, configured) == "never":
             changed = await ledger.withhold(dispatch_id, configured.node_id, configured.identity)
             for _ in range(changed):
                 run.tell(delivery.InstanceRefused(CHANGED))
-        to_send = await ledger.to_send(dispatch_id, configured.node_id)
+        to_send = await self._left.read()
         in_doubt = await self._asking.in_doubt()
         # One at which an attempt ended goes last: it must not keep the others from the node.
         to_send.sort(key=self._tries.__getitem__)
-        self._unanswered = set(to_send)
         for number, proposals in enumerate(plan(to_send, MAX_CONTEXTS - bool(in_doubt))):
             if number and not self._at.goes_on():
                 return delivery.TurnYielded()
@@ -190,18 +190,22 @@ class DeliveryActivities:
                 await self._asking.ask(association, in_doubt, partial(self._settle_doubt, run))
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
-            part = [each for each in part if each in (self._unanswered or ())]
             storing = Storing(self._site, run, association)
             stack.callback(storing.log, to.node_id)
-            for number, instance in enumerate(part):
+            has_begun = False
+            for instance in part:
+                is_left = await self._left.has(instance)
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
-                if number and not self._at.goes_on():
+                if not is_left:
+                    continue
+                if has_begun and not self._at.goes_on():
                     return delivery.TurnYielded()
+                has_begun = True
                 ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
-                self._is_answered(instance)
+                self._left.answered(instance)
         return None
 
     def _settle_doubt(self, run: DeliveryRun, instance: Instance, is_there: bool) -> None:
@@ -211,11 +215,7 @@ class DeliveryActivities:
             return
         self._note(instance, InstanceState.STORED)
         run.tell(delivery.InstanceFound())
-        self._is_answered(instance)
-
-    def _is_answered(self, instance: Instance) -> None:
-        if self._unanswered:
-            self._unanswered.discard(instance)
+        self._left.answered(instance)
 
     async def _store(self, run: DeliveryRun, storing: Storing, instance: Instance) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
