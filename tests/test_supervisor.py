@@ -746,6 +746,42 @@ async def test_a_restart_cancels_what_was_deleted_meanwhile_or_is_for_nobody(
         assert house.final(deleted) is None or house.final(deleted)["status"] == "failed"  # type: ignore[index]
 
 
+@pytest.mark.parametrize("why", ["deleted", "removed", "removed and killed"])
+async def test_what_ends_after_a_restart_says_how_much_the_node_got_before_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], why: str
+) -> None:
+    configure(backend, nodes)
+    first, *_ = offer(backend, slices=8)
+    node = nodes[0]
+    slow(nodes, 0.05)
+    async with a_house(directory, backend, dicom={"cancel_seconds": 5.0}) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(node.holds) >= 3)
+        if why == "removed and killed":
+            node.script.stall_at = len(node.arrivals) + 1
+            await house.until(lambda: len(node.arrivals) == node.script.stall_at)
+            configure(backend, [])
+            house.tell(frames.nodes_changed([described(node)], "removed"))
+            assert house.state(order, "a") is DeliveryState.STOPPING
+        else:
+            house.supervisor.pause("new switch")
+            await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        if why == "deleted":
+            uid = first.study_instance_uid
+            house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        if why == "removed":
+            configure(backend, [])
+            house.tell(frames.nodes_changed([described(node)], "removed"))
+        for node_id in ("a", None):
+            ended = await house.over(order, node_id)
+            assert (ended["status"], ended["files_sent"]) == ("failed", len(node.holds))
+            assert ended["files_total"] == 8
+
+
 async def test_a_restart_fetches_again_what_the_disk_lost(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from proxy.activities.counting import is_void, not_less
 from proxy.activities.delivery import DeliveryActivities
@@ -54,7 +55,7 @@ class Dispatches:
             planned=max((each.counts.total for each in unfinished.deliveries), default=0),
             damaged=unfinished.damaged,
         )
-        known = {}
+        known = at.so_far
         for each in unfinished.deliveries:
             ready = at.ready(each.counts)
             known[each.node_id] = Progress(
@@ -87,7 +88,8 @@ class Dispatches:
                 node = site.nodes[node_id]
                 at.deliveries[node_id] = self._delivery(at, node, known.get(node_id))
             else:
-                self._end(at, node_id, Outcome.CANCELLED, Progress(error=Effect.CANCEL.value))
+                so_far = replace(at.so_far.get(node_id, Progress()), error=Effect.CANCEL.value)
+                self._end(at, node_id, Outcome.CANCELLED, so_far)
         site.dispatches.add(at)
         log(
             "dispatch.started",
@@ -99,10 +101,10 @@ class Dispatches:
     def _delivery(
         self, at: DispatchAtWork, node: NodeAtWork, known: Delivery | None
     ) -> DeliveryAtWork:
-        each = DeliveryAtWork(at, node)
+        each, so_far = DeliveryAtWork(at, node), at.so_far.get(node.node_id, Progress())
         each.run = Run(
             DELIVERY,
-            Progress(grace=self._site.settings.dicom.cancel_seconds),
+            replace(so_far, grace=self._site.settings.dicom.cancel_seconds),
             DeliveryActivities(self._site, each).all(),
             partial(self._on_delivery, each),
             on_fault=log_fault,

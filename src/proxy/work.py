@@ -158,9 +158,10 @@ class DispatchAtWork(TakesTurns):
     ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``planned`` is how many
     instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
     deliveries know too. ``damaged`` counts what ITH sent and no node can be given, ``is_fresh``
-    says that what is held was asked of ITH after this order came. ``endings`` says, by node id, how
-    the deliveries that are over ended, ``to_cancel`` which are to be cancelled as soon as the order
-    is recorded. ``before`` says how the same order ended when it was accepted before.
+    says that what is held was asked of ITH after this order came. ``so_far`` says, by node id, how
+    far the deliveries were when the program ended, ``endings`` how those that are over ended,
+    ``to_cancel`` which are to be cancelled as soon as the order is recorded. ``before`` says
+    how the same order ended when it was accepted before.
     """
 
     order: Order
@@ -169,6 +170,7 @@ class DispatchAtWork(TakesTurns):
     planned: int = 0
     damaged: int = 0
     is_fresh: bool = False
+    so_far: dict[str, Progress] = field(default_factory=dict)
     endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
     before: list[Over] = field(default_factory=list)
