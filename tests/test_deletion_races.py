@@ -20,6 +20,7 @@ from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import Json
 from proxy.demo.node import EVERY_TRANSFER_SYNTAX, DemoNode
 from proxy.demo.sample import Study, ct_series
+from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.offload import Inline, Threads
 from proxy.slots import Turn
@@ -344,3 +345,27 @@ async def test_a_deleted_scan_that_a_later_order_brings_back_is_not_sent_for_the
             assert (closing["status"], closing["files_sent"]) == ("completed", 4)
         assert scene.node.holds.keys() == uids(scene.keep)
         assert other.holds.keys() == uids(scene.gone)
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["goes on", "restarts"])
+async def test_what_is_deleted_piece_by_piece_is_not_completed(scene: Scene, restart: bool) -> None:
+    uid = scene.all[0].study_instance_uid
+    first = frames.scan_deleted("scan-1", study_instance_uid=uid, scan_number=1)
+    async with scene.at("store 4") as (house, order, _):
+        house.supervisor.pause("new switch")
+        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+        house.tell(first)  # the node has it
+        await house.until(lambda: len(scene.files()) == len(scene.gone))
+        if not restart:
+            house.tell(scene.deletion("scan"))
+            assert (await house.over(order))["status"] == "failed"
+            return
+    async with a_house(scene.directory, scene.backend) as house:
+        await house.configured()
+        scene.node.script.delay_s = 0.3
+        house.supervisor.resume()
+        await house.until(lambda: house.state(order, "a") is DeliveryState.STORING)
+        house.tell(scene.deletion("scan"))
+        closing = await house.over(order)
+        assert (closing["status"], closing["files_sent"]) == ("failed", len(scene.node.holds))
+        assert len(scene.node.holds) < len(scene.all)

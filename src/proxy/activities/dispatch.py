@@ -150,12 +150,15 @@ class DispatchActivities:
         total = await ledger.plan(at.dispatch_id)
         if not total:
             raise ArchiveError("nothing to send: the content was deleted", permanent=True)
+        planned = total
         for delivery in at.deliveries.values():
             node = delivery.node.node
             anew = repush_for(self._site.settings.dispatch, node) == "all"
             counts = await ledger.settle(at.dispatch_id, node.node_id, node.identity, anew=anew)
             delivery.run.tell(at.ready(counts))
-        at.planned = total
+            # After a restart also what a node answered for and a deletion has taken since.
+            planned = max(planned, counts.total)
+        at.planned = planned
         return total + at.damaged
 
 
