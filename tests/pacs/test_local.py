@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import msgspec
 import pytest
@@ -14,10 +16,13 @@ from proxy.errors import InstanceUnusable, LedgerError, NotConverted
 from proxy.ledger import Holding, Ledger
 from proxy.model import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Instance
 from proxy.offload import Inline, Offload, Threads
-from proxy.pacs.local import Checked, LocalPacs
+from proxy.pacs.local import CLEAN_UP_S, Checked, LocalPacs
 from proxy.pacs.objects import Objects
 from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
 from tests.support.waiting import PATIENCE_S
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ONE = [instance(n) for n in range(3)]
 TWO = [instance(n, study=2) for n in range(2)]
@@ -262,6 +267,39 @@ async def test_a_cancelled_deletion_is_done_all_the_same(
                 assert not is_held
                 break
     assert step > 1
+
+
+class Slow(Inline):
+    """A disk that takes a while for each commit, once it is told to."""
+
+    seconds = 0.0
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await trio.sleep(self.seconds)
+        return await super().__call__(function, *args, **kwargs)
+
+
+@pytest.mark.parametrize("given_up_after", [math.inf, 1.0])
+async def test_a_deletion_waits_for_a_slow_disk_unless_it_is_cancelled(
+    tmp_path: Path, autojump_clock: MockClock, given_up_after: float
+) -> None:
+    disk = Slow()
+    async with Ledger.open(tmp_path / "ledger.db", disk) as ledger:
+        site = Site(tmp_path, ledger, Inline())
+        await site.pacs.take_in(SESSION, site.stage(ONE), None)
+        disk.seconds = 2 * CLEAN_UP_S
+        begun = trio.current_time()
+        with trio.move_on_after(given_up_after) as scope:
+            await site.pacs.delete_session("sess-1", None)
+        disk.seconds = 0.0
+        if scope.cancelled_caught:
+            assert trio.current_time() - begun == given_up_after + CLEAN_UP_S
+        else:
+            assert site.files() == set()
+    async with open_site(tmp_path) as site:
+        assert await site.ledger.holding(SESSION) is None
+        await site.pacs.janitor()
+        assert site.files() == set()
 
 
 async def test_a_ledger_that_fails_leaves_the_error_to_its_opener(

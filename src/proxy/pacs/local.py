@@ -189,17 +189,19 @@ class LocalPacs:
             return Checked(0, len(damaged), dropped)
 
     async def _finish(self, answer: Answer[Deleted]) -> Deleted:
-        """Remove the files of a deletion, but for those that were taken in again meanwhile."""
-        with trio.fail_after(CLEAN_UP_S, shield=True):
-            deleted = await answer
+        """Carry a deletion out. Only a cancellation is held to a limit: a slow disk is no fault."""
         try:
-            async with self._lock:
-                await self._remove_unreferenced(deleted.orphans)
+            return await self._remove_deleted(answer)
         except trio.Cancelled:
             with trio.move_on_after(CLEAN_UP_S, shield=True):
-                async with self._lock:
-                    await self._remove_unreferenced(deleted.orphans)
+                await self._remove_deleted(answer)
             raise
+
+    async def _remove_deleted(self, answer: Answer[Deleted]) -> Deleted:
+        """Remove the files of a deletion, but for those that were taken in again meanwhile."""
+        deleted = await answer
+        async with self._lock:
+            await self._remove_unreferenced(deleted.orphans)
         return deleted
 
     async def _remove(self, hashes: Sequence[str]) -> None:
