@@ -280,6 +280,18 @@ async def test_what_is_ordered_after_a_deletion_is_wanted(scene: Scene, kind: st
         assert (closing["status"], closing["files_sent"]) == ("completed", 8)
 
 
+@pytest.mark.parametrize("step", ["download", "unpack", "adopt", "keep", "plan", "store 1"])
+async def test_a_session_deleted_by_its_study_alone_leaves_no_row(scene: Scene, step: str) -> None:
+    uid = scene.all[0].study_instance_uid
+    async with scene.at(step) as (house, order, go_on):
+        house.tell(frames.session_deleted("another", study_instance_uid=uid))
+        go_on()
+        assert (await house.over(order))["status"] == "failed"
+        await house.idle()
+        await house.until(lambda: not scene.files())
+    assert not any(scene.rows().values())
+
+
 async def test_a_deletion_before_the_first_configuration_wins(scene: Scene) -> None:
     async with a_house(scene.directory, scene.backend) as house:
         order = house.tell(dispatch())

@@ -103,6 +103,7 @@ def keep(  # noqa: PLR0917 - posted by position
         )
         if buried:
             connection.execute("UPDATE holding SET etag = NULL WHERE id = ?", (holding_id,))
+            _drop_empty(connection, [holding_id])
         former += buried
     choose(connection, set(former))
     return _release(connection)
@@ -254,10 +255,15 @@ def _empty_holdings(connection: apsw.Connection) -> None:
             " RETURNING holding_id"
         )
     )
+    _drop_empty(connection, set(touched))
+
+
+def _drop_empty(connection: apsw.Connection, holding_ids: Iterable[int]) -> None:
+    """Hold no more what nothing is left of: its row would name what was deleted."""
     connection.executemany(
         "DELETE FROM holding WHERE id = ? AND NOT EXISTS (SELECT 1 FROM holding_instance"
         " WHERE holding_id = holding.id)",
-        [(holding_id,) for holding_id in set(touched)],
+        [(holding_id,) for holding_id in holding_ids],
     )
 
 
