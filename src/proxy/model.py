@@ -12,6 +12,11 @@ DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 """The transfer syntaxes without compressed pixel data (PS3.5 annex A); big endian is retired."""
 
+DEFLATED = frozenset(
+    {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
+"""Those whose data set is deflated as a whole (PS3.5 A.5, A.7, A.12): one stream, of any length."""
+
 
 class EntityType(Enum):
     """The three kinds of things ITH dispatches; the values are the wire's words."""

@@ -28,6 +28,8 @@ from tests.dicom.scripted import CLOCKS, Peer, Script, scripted
 from tests.support.waiting import PATIENCE_S
 
 LARGE = 12_000_000
+DEFLATED_IMAGE_FRAMES = "1.2.840.10008.1.2.8.1"
+"""Frames are deflated, each by itself, not the data set (PS3.5 8.2.16)."""
 SMALL_BUFFER = 65536
 
 
@@ -190,8 +192,13 @@ async def test_a_deflated_stream_of_odd_length_is_padded(network: TcpNetwork) ->
     assert came == data_set(path) + b"\0"
 
 
-async def test_a_data_set_of_odd_length_is_not_sent(network: TcpNetwork, path: Path) -> None:
+@pytest.mark.parametrize("syntax", [None, DEFLATED_IMAGE_FRAMES])
+async def test_a_data_set_of_odd_length_is_not_sent(
+    network: TcpNetwork, path: Path, syntax: str | None
+) -> None:
     whole = write_ct(path)
+    if syntax:
+        whole = msgspec.structs.replace(whole, transfer_syntax_uid=syntax)
     odd = msgspec.structs.replace(whole, size=whole.size - 1)
     (proposals,) = plan([whole])
     async with (

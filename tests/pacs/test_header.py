@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import dcmwrite, write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
@@ -257,6 +258,19 @@ def test_unknown_sequences_are_implicit_inside(tmp_path: Path) -> None:
     first_of_10 = content.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
     got = read(tmp_path, content[:first_of_10] + unknown + content[first_of_10:])
     assert got.study_instance_uid == "1.2.3"
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"])
+def test_what_refers_to_pixels_elsewhere_may_be_deflated(tmp_path: Path, syntax: str) -> None:
+    content = written(DeflatedExplicitVRLittleEndian)
+    meta = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).file_meta
+    meta.TransferSyntaxUID = UID(syntax)
+    head = DicomBytesIO()
+    head.is_little_endian, head.is_implicit_VR = True, False
+    write_file_meta_info(head, meta)
+    deflated = content[read(tmp_path, content).offset :]
+    got = read(tmp_path, bytes(128) + b"DICM" + head.getvalue() + deflated)
+    assert (got.transfer_syntax_uid, got.study_instance_uid) == (syntax, "1.2.3")
 
 
 def test_deflated_bytes_may_look_like_the_meta_group(tmp_path: Path) -> None:

@@ -29,10 +29,8 @@ from proxy.machines.failures import (
     unreadable,
     unusable,
 )
-from proxy.model import Instance
+from proxy.model import DEFLATED, Instance
 from proxy.wire import Network
-
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"})
 
 
 class StoreResult(msgspec.Struct, frozen=True):
@@ -90,7 +88,7 @@ async def store(
     context_id = association.contexts.find(*uids)
     if context_id is None:
         return StoreResult(classify_context(association.contexts.refusal(*uids)))
-    if (instance.size - instance.offset) % 2 and instance.transfer_syntax_uid not in _DEFLATED:
+    if (instance.size - instance.offset) % 2 and instance.transfer_syntax_uid not in DEFLATED:
         return StoreResult(classify_local("odd"))  # no PDV may be odd (PS3.8 annex E)
     with _open(path, instance) as file:
         try:
@@ -183,7 +181,7 @@ def _blocks(
         length = min(len(buffer), instance.size - at)
         _read(file, buffer[:length], at)
         at += length
-        if at == instance.size and length % 2 and instance.transfer_syntax_uid in _DEFLATED:
+        if at == instance.size and length % 2 and instance.transfer_syntax_uid in DEFLATED:
             buffer[length] = 0
             length += 1
         yield buffer[:length], at == instance.size

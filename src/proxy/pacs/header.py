@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from proxy.errors import DicomUnreadable, NotDicom
 from proxy.logs import log
 from proxy.model import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -119,7 +119,7 @@ def _start(file: BinaryIO) -> _Start:
         raise NotDicom from None
     offset = file.tell()
     length = meta.get(GROUP_LENGTH, b"")
-    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) in DEFLATED:
         # Deflated bytes may look like one more element of group 2: only here the length decides.
         offset = begin + 12 + int.from_bytes(length, "little")
     return _Start(offset, marked, meta)
@@ -133,7 +133,7 @@ def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encodi
     """
     declared = _uid(start.meta.get(TRANSFER_SYNTAX))
     file.seek(start.offset)
-    stream = _inflated(file) if declared == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else file
+    stream = _inflated(file) if declared in DEFLATED else file
     origin = stream.tell()
     head = stream.read(6)
     stream.seek(origin)
