@@ -108,6 +108,27 @@ async def test_a_node_that_asks_for_release_within_a_data_set_does_not_get_it_wh
     assert len(rest) < instance.size - instance.offset
 
 
+async def test_a_node_that_speaks_and_takes_nothing_is_a_stalled_one(
+    autojump_clock: MockClock, path: Path
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        while True:
+            await trio.sleep(CLOCKS.stall * 0.4)
+            await peer.send(node.data(node.pdv(b"\0", control=1)))
+
+    instance = write_ct(path, 1_000_000)
+    (proposals,) = plan([instance])
+    begun = trio.current_time()
+    async with network(script) as virtual:
+        with pytest.raises(StoreInterrupted) as caught:
+            async with associate(virtual, TARGET, proposals, CLOCKS) as association:
+                await store(association, instance, path)
+        took = trio.current_time() - begun
+    assert (caught.value.code, caught.value.sent_whole) == ("stalled", False)
+    assert took == pytest.approx(CLOCKS.stall, abs=0.01)
+
+
 async def test_a_node_may_take_a_byte_a_minute(autojump_clock: MockClock, path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.accept_all()

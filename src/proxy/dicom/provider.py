@@ -146,23 +146,23 @@ class Provider(ABC):
                     await self._listen()
 
     async def _send_some(self) -> None:
-        """Send some of what is due, or hear what the node says in place of taking it."""
-        before = self._connected.queued()
+        """Send some of what is due; hear what the node says meanwhile, which is no movement."""
+        before, state, taken = self._connected.queued(), self._run.state, 0
         with trio.move_on_after(self._clocks.stall) as stall:
             try:
-                taken = await self._connected.send_some(self._unsent)
+                while self._run.state is state and not taken:
+                    taken = await self._connected.send_some(self._unsent)
+                    if not taken:
+                        self._listen_now()
             except AssociationLost as error:
                 self._listen_now()  # The node's A-ABORT may have come before its reset.
                 if not self._run.over:
                     self._lose(error)
                 return
-        if stall.cancelled_caught:
-            if self._connected.queued() >= before:
-                self.give_up("stalled")
-        elif taken:
+        if taken:
             _drop(self._unsent, taken)
-        else:
-            self._listen_now()
+        elif stall.cancelled_caught and self._connected.queued() >= before:
+            self.give_up("stalled")
 
     async def _listen(self) -> None:
         try:
