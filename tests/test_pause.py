@@ -160,6 +160,8 @@ async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
     wanted = ["normal", "low", "urgent", "normal", "high", "urgent", "low"]
     for number in range(len(wanted)):
         offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+    for number in (2, 5):  # long enough for both urgent ones to be asked for side by side
+        backend.rest.archives["session", f"sess-{number}"].bytes_per_s = 1000
     async with a_house(directory, backend, downloads=1) as house:
         await house.configured()
         house.supervisor.pause("new switch")
