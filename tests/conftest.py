@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from proxy import logs
 from proxy.logs import fields
+from proxy.logs.lines import LOGGER
 from tests.support import tools
 
 pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
@@ -32,6 +35,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def strict_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that breaks the log's rules fails the test that wrote it."""
     monkeypatch.setattr(fields, "STRICT", True)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A test that sets up the log leaves nothing of it to the others."""
+    root = logging.getLogger()
+    handlers, level, our_level = root.handlers[:], root.level, LOGGER.level
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers = handlers
+    root.setLevel(level)
+    LOGGER.setLevel(our_level)
+    logs.DROPPED.clear()
 
 
 @pytest.fixture(autouse=True)

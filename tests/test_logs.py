@@ -52,18 +52,9 @@ class Terminal(Log):
 
 
 @pytest.fixture(autouse=True)
-def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("proxy.logs")
-    before = root.handlers[:], root.level, ours.level
-    logs.DROPPED.clear()  # a test of another room may have logged to a stream that is closed
+def own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(fields, "_hash_key", b"k" * 32)
-    yield
-    logging.captureWarnings(capture=False)
-    root.handlers, level, our_level = before
-    root.setLevel(level)
-    ours.setLevel(our_level)
-    logs.DROPPED.clear()
 
 
 @pytest.fixture
