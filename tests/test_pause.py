@@ -217,7 +217,6 @@ async def test_locks_of_an_earlier_version_are_taken_up(
     directory: Path, backend: DemoBackend
 ) -> None:
     configure(backend, [])
-    backend.rest.configuration["is_active"] = False
     former = {"held": ["backend", "operator"], "reason": "maintenance", "drain_seconds": 20.0}
     async with a_house(directory, backend) as house:
         house.site.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())

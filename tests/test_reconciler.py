@@ -242,11 +242,34 @@ async def test_what_ith_says_after_an_outage_counts_though_it_said_so_before(
         backend.rest.configuration_faults.append(Fault(status=403))
         before = asked(backend)
         house.tell(frames.status_changed(is_active=not is_active))
-        backend.rest.configuration["is_active"] = is_active
         assert house.site.operation.state is between
         await house.until(lambda: asked(backend) > before)
         house.supervisor.came_online()
         await house.until(lambda: house.site.operation.state is was)
+
+
+async def test_an_event_counts_where_the_configuration_does_not_follow_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        before = asked(backend)
+        house.tell(frames.status_changed(is_active=False))
+        await house.until(lambda: asked(backend) > before)
+        await trio.sleep(0.05)
+        house.tell(frames.nodes_changed([in_event(nodes[0])]))
+        await looked(house)
+        assert house.site.operation.state is OperationState.PAUSED
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await looked(house)
+        assert house.site.operation.state is OperationState.PAUSED
+        backend.rest.configuration["is_active"] = False
+        await looked(house)
+        backend.rest.configuration["is_active"] = True
+        house.supervisor.came_online()
+        await house.site.operation.until(OperationState.ACTIVE)
 
 
 @pytest.mark.parametrize("flag", [{}, {"is_active": None}, {"is_active": "perhaps"}])
@@ -254,12 +277,13 @@ async def test_a_configuration_without_the_flag_leaves_it_as_the_event_told_it(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode], flag: Json
 ) -> None:
     configure(backend, nodes)
+    del backend.rest.configuration["is_active"]
+    backend.rest.configuration |= flag
     async with a_house(directory, backend) as house:
         await house.configured()
         house.tell(frames.status_changed(is_active=False))
-        del backend.rest.configuration["is_active"]
-        backend.rest.configuration |= flag
-        await looked(house)
+        for _ in range(2):
+            await looked(house)
         assert house.site.operation.state is OperationState.PAUSED
 
 

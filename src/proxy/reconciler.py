@@ -33,7 +33,14 @@ RETRY_SECONDS, RETRY_MAX_SECONDS = 2.0, 300.0
 
 
 class Reconciler:
-    """Keeps the nodes at work equal to what ITH configured."""
+    """Keeps the nodes at work equal to what ITH configured.
+
+    Whether the proxy is active, an event and the configuration both say, and the configuration may
+    lag behind, or not follow events at all. So the answer to the look that follows such an event
+    does not count against it; from then on each change of the flag does. Where that look was not
+    answered before the link went down, the event that takes it back may have been missed: then the
+    next answer counts.
+    """
 
     def __init__(
         self,
@@ -43,12 +50,14 @@ class Reconciler:
         on_first: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
-        """Call ``on_first`` once configured, ``on_active`` with ITH's flag whenever it is told."""
+        """Call ``on_first`` once configured, ``on_active`` when ITH's flag changes."""
         self._site = site
         self._roster = roster
         self._on_first = on_first
         self._on_active = on_active
         self._stale = trio.Event()
+        self._confirms = False
+        """Whether the next answer is the one to the look that follows an event about the flag."""
 
     async def load(self, *, locks_known: bool = False) -> None:
         """Take up the last good configuration; its flag counts only where no locks were kept.
@@ -81,6 +90,19 @@ class Reconciler:
             self._adopt(replace(present, config=merged.config))
         self.look()
 
+    def change_active(self, *, is_active: bool) -> None:
+        """Note what an event said of the flag, then look at what ITH has."""
+        present = self._site.configuration
+        if present is not None:
+            self._adopt(replace(present, is_active=is_active), flag_counts=False)
+        self._confirms = True
+        self.look()
+
+    def came_online(self) -> None:
+        """Look at what was missed while the link was down."""
+        self._confirms = False
+        self.look()
+
     def look(self) -> None:
         """Have ITH's configuration fetched soon."""
         self._stale.set()
@@ -106,26 +128,24 @@ class Reconciler:
                 self._stale.set()
             else:
                 attempt = 0
-                # Where an event came while ITH answered, the answer may be older.
-                is_newest = not self._stale.is_set()
-                if is_newest or present is None:
-                    _log(read.problems)
-                    self._adopt(read.configuration, flag_counts=is_newest)
+                if present is not None and self._stale.is_set():
+                    continue  # an event came while ITH answered: the answer may be older
+                _log(read.problems)
+                self._adopt(read.configuration, flag_counts=not self._confirms)
+                self._confirms = False
 
-    def _adopt(self, configuration: Configuration, *, flag_counts: bool = False) -> None:
-        """Work by this configuration from now on, and after a restart.
-
-        The flag counts though it is what it was before: the event that told otherwise, or the one
-        that took that back, may have been missed.
-        """
+    def _adopt(self, configuration: Configuration, *, flag_counts: bool = True) -> None:
+        """Work by this configuration from now on, and after a restart."""
         present = self._site.configuration
-        if configuration != present:
-            self._site.configuration = configuration
-            if configuration.workspace_id:
-                self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
-            self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
-            self._roster.apply(present, configuration)
-        if flag_counts and configuration.is_active is not None:
+        if configuration == present:
+            return
+        self._site.configuration = configuration
+        if configuration.workspace_id:
+            self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
+        self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
+        self._roster.apply(present, configuration)
+        was_active = present is None or present.is_active
+        if flag_counts and configuration.is_active != was_active:
             self._on_active(configuration.is_active)
         if present is None:
             self._on_first()

@@ -111,7 +111,7 @@ class Supervisor:
 
     def came_online(self) -> None:
         """The link is up: ITH may have changed the configuration meanwhile."""
-        self._reconciler.look()
+        self._reconciler.came_online()
 
     def handle(self, event: Incoming) -> None:
         """Act on one event, without waiting."""
@@ -169,7 +169,7 @@ class Supervisor:
                 self._reconciler.change_config(event)
             case ProxyStatusChangedEvent(payload=payload):
                 self._set_active(payload.is_active, f"paused by ITH ({payload.new_status})")
-                self._reconciler.look()
+                self._reconciler.change_active(is_active=payload.is_active)
             case _:
                 assert_never(event)
 

@@ -24,7 +24,6 @@ SITE_A = Configuration(
     proxy_id="proxy-1",
     workspace_id="ws-1",
     name="Site A",
-    is_active=True,
     config=SiteConfig(
         ip_address="192.0.2.10",
         port=11112,
@@ -127,7 +126,7 @@ def test_nothing_of_another_proxy_is_taken_over() -> None:
 def test_bad_values_are_problems_and_leave_the_defaults() -> None:
     body = configuration(is_active="perhaps", config={"port": 0, "ae_title": "SEVENTEEN_LETTERS"})
     read = read_configuration(body)
-    assert read.configuration.is_active is None
+    assert read.configuration.is_active is True
     assert read.configuration.config == SiteConfig()
     assert [problem.sentence.split()[0] for problem in read.problems] == [
         "is_active",
@@ -139,11 +138,6 @@ def test_bad_values_are_problems_and_leave_the_defaults() -> None:
 
 def test_an_inactive_proxy() -> None:
     assert read_configuration(configuration(is_active=False)).configuration.is_active is False
-
-
-@pytest.mark.parametrize("body", [without("is_active"), configuration(is_active=None)])
-def test_an_answer_without_the_flag_says_nothing_of_it(body: bytes) -> None:
-    assert read_configuration(body, SITE_A).configuration.is_active is None
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,6 @@ class House:
     def tell(self, frame: Json | str) -> str:
         """Say a frame to the proxy as ITH would; returns its correlation id."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
-        if isinstance(frame, dict):
-            self.backend.rest.agree(frame)
         self.supervisor.handle(decode(text))
         return str(frame["correlation_id"]) if isinstance(frame, dict) else ""
 

@@ -104,7 +104,6 @@ class DemoBackend:
 
     async def send_event(self, event: Json) -> None:
         """Send one event to the connected proxy, in the script's envelope."""
-        self.rest.agree(event)
         await self.send_raw(json.dumps(frames.nested(event) if self.script.nested else event))
 
     async def send_raw(self, message: str | bytes) -> None:

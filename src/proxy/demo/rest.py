@@ -102,12 +102,6 @@ class Rest:
         self.archives[kind, entity_id] = archive
         return archive
 
-    def agree(self, event: frames.Json) -> None:
-        """Have the configuration say what an event says of the proxy, as ITH's own does."""
-        is_ours = event.get("workspace_id") == self.workspace_id
-        if is_ours and event["event_type"] == "proxy.status_changed":
-            self.configuration["is_active"] = event["payload"]["is_active"]
-
     @property
     def downloads(self) -> list[Request]:
         """The requests for archives so far."""

@@ -43,17 +43,14 @@ class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
     calling_ae_title: str | None = None
 
 
-class Configuration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that ITH knows about this proxy; ``is_active`` is None where it does not say.
-
-    Defaults are not written, so that an earlier version, which knows no None here, can read it.
-    """
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ITH knows about this proxy."""
 
     proxy_id: str
     workspace_id: str = ""
     name: str = ""
     description: str = ""
-    is_active: bool | None = None
+    is_active: bool = True
     config: SiteConfig = SiteConfig()
     nodes: tuple[Node, ...] = ()
 
@@ -138,8 +135,8 @@ def read_configuration(body: bytes, known: Configuration | None = None) -> Confi
     """Read ITH's answer; what cannot be read of it is as in ``known``.
 
     So is what it does not mention of the settings: ITH tells some of them in events alone. Null is
-    the word for the default. ``is_active`` is the answer's own: an event may have told a newer one.
-    Raises :class:`ConfigurationInvalid` where it is not a configuration at all.
+    the word for the default. Raises :class:`ConfigurationInvalid` where it is not a configuration
+    at all.
     """
     try:
         raw = msgspec.json.decode(body, type=dict[str, object])
@@ -162,8 +159,7 @@ def read_configuration(body: bytes, known: Configuration | None = None) -> Confi
     else:
         missing = Problem("nodes is missing; those known before are kept.", _HINT)
         read = NodesRead(known.nodes, (missing,))
-    told = {"is_active": None, **about, "config": merged.config, "nodes": read.nodes}
-    configuration = msgspec.structs.replace(known, **told)
+    configuration = msgspec.structs.replace(known, **about, config=merged.config, nodes=read.nodes)
     return ConfigurationRead(configuration, (*problems, *merged.problems, *read.problems))
 
 
