@@ -11,7 +11,6 @@ import trio
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
-from proxy.dispatches import same_order
 from proxy.machines.operation import OperationState
 from proxy.model import Entity, EntityType, Order, Priority
 from proxy.nodes import Node
@@ -30,18 +29,20 @@ SESSIONS = [f"sess-{number}" for number in range(6)]
     [
         (Order(SESSION, ("a", "b"), "corr_1", "ws-1"), True),
         (Order(SESSION, ("a", "b", "c"), "corr_1", "ws-1"), True),
-        (Order(SESSION, ("a",), "corr_1", "ws-1"), False),
+        (Order(SESSION, ("a",), "corr_1", "ws-1"), True),
+        (Order(Entity(EntityType.SESSION, "sess-1"), ("a", "b"), "corr_1", "ws-1"), True),
         (Order(SESSION, ("a", "b"), "corr_2", "ws-1"), False),
         (Order(Entity(EntityType.SCAN, "sess-1"), ("a", "b"), "corr_1", "ws-1"), False),
     ],
 )
-def test_the_same_order_names_no_node_that_the_first_does_not(other: Order, same: bool) -> None:
-    assert same_order(Order(SESSION, ("b", "a"), "corr_1", "ws-1"), other) == same
+def test_the_same_order_has_the_correlation_id_and_the_entity(other: Order, same: bool) -> None:
+    order = Order(SESSION, ("b", "a"), "corr_1", "ws-1")
+    assert order.is_same(other) == other.is_same(order) == same
 
 
 def test_orders_without_correlation_id_are_never_the_same() -> None:
     order = Order(SESSION, ("a",), "", "ws-1")
-    assert not same_order(order, order)
+    assert not order.is_same(order)
 
 
 @dataclass

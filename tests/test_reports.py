@@ -117,7 +117,7 @@ async def test_each_detail(
     ends = {"a": Progress(4, 4), "b": Progress(4, 0, 0, error="no route")}
     reports.delivery_over(ORDER, "a", COMPLETED, ends["a"])
     reports.delivery_over(ORDER, "b", FAILED, ends["b"])
-    reports.dispatch_over(ORDER, FAILED, ends.values(), "1 of 2 nodes lack instances: no route")
+    reports.order_over(ORDER, {"a": (COMPLETED, ends["a"]), "b": (FAILED, ends["b"])})
     said += await heard(outbox)
     assert told(said) == expected
     assert said[-1]["payload"]["error"].endswith("no route")
@@ -165,12 +165,12 @@ async def test_an_instance_deleted_while_it_was_sent_does_not_break_the_sum(
     reports = Reports(outbox, "both")
     sent_more = Progress(2, 3, error="session deleted in ITH")
     reports.delivery_over(ORDER, "a", Outcome.CANCELLED, sent_more)
-    reports.dispatch_over(ORDER, Outcome.CANCELLED, [sent_more], "session deleted in ITH")
+    reports.order_over(ORDER, {"a": (Outcome.CANCELLED, sent_more)})
     assert told(await heard(outbox)) == [("a", "failed", 99, 3, 3), (None, "failed", 99, 3, 3)]
 
 
 async def test_a_cancelled_dispatch_is_a_failed_one_with_a_reason(outbox: Outbox) -> None:
-    Reports(outbox, "both").dispatch_over(ORDER, Outcome.CANCELLED, [Progress()], None)
+    Reports(outbox, "both").order_over(ORDER, {"a": (Outcome.CANCELLED, Progress())})
     (frame,) = await heard(outbox)
     assert frame["payload"] == {
         "status": "failed",

@@ -42,20 +42,25 @@ class Dispatches:
 
     def start(self, order: Order) -> None:
         """Begin a dispatch; the same order again, while it runs, is the same dispatch."""
-        if any(same_order(order, at.order) for at in self._site.dispatches.of(order.entity)):
+        whole = self._site.dispatches.whole(order)
+        if whole.serves(order):
             log("dispatch.known", correlation_id=order.correlation_id)
+            self._reports.again(order, whole.endings, is_over=whole.is_over)
             return
-        self._start(DispatchAtWork(order, acceptance=self._site.ledger.accept(order)))
+        self._start(DispatchAtWork(order, whole, acceptance=self._site.ledger.accept(order)))
 
     def recover(self, unfinished: Unfinished) -> None:
         """Go on with what the ledger says was not over when the program ended."""
+        whole = self._site.dispatches.whole(unfinished.order)
+        whole.recall(unfinished.over)
         at = DispatchAtWork(
             unfinished.order,
+            whole,
             dispatch_id=unfinished.dispatch_id,
             planned=max((each.counts.total for each in unfinished.deliveries), default=0),
             damaged=unfinished.damaged,
         )
-        known = at.so_far
+        known = at.so_far = {node: progress for node, (_, progress) in whole.endings.items()}
         for each in unfinished.deliveries:
             ready = at.ready(each.counts)
             known[each.node_id] = Progress(
@@ -65,7 +70,7 @@ class Dispatches:
                 error=each.error,
             )
             if each.outcome is not None:
-                at.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
+                whole.endings[each.node_id] = (Outcome(each.outcome), known[each.node_id])
             elif unfinished.is_deleted:
                 at.to_cancel[each.node_id] = policy.DELETED
         self._reports.recover(at.order, known)
@@ -82,7 +87,7 @@ class Dispatches:
             on_fault=log_fault,
         )
         for node_id in at.order.node_ids:
-            if node_id in at.endings:
+            if node_id in at.whole.endings:
                 continue
             if node_id in site.nodes:
                 node = site.nodes[node_id]
@@ -139,6 +144,8 @@ class Dispatches:
         self._site.dispatches.remove(at)
 
     def _begin_deliveries(self, at: DispatchAtWork, nursery: trio.Nursery) -> None:
+        if at.acceptance is not None:  # come just now, it may name nodes that it named before
+            self._reports.again(at.order, at.whole.endings, is_over=False)
         for node_id, each in at.deliveries.items():
             if node_id in at.to_cancel:
                 each.run.tell(delivery.CancelRequested(at.to_cancel[node_id]))
@@ -240,12 +247,12 @@ class Dispatches:
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
             case dispatch.Withdraw():
-                for over in at.before:
-                    self._reports.again(over)
+                self._reports.again(order, at.whole.endings, is_over=at.whole.is_over)
                 at.scope.cancel("the order is known")
             case dispatch.DispatchOver(outcome, work):
                 self._site.ledger.post_dispatch_over(at.dispatch_id, outcome.value, work.error)
-                self._reports.dispatch_over(order, outcome, at.progress(), work.error)
+                if at.whole.is_over:
+                    self._reports.order_over(order, at.whole.endings)
                 log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
 
     def _on_delivery(self, each: DeliveryAtWork, output: DeliveryOutput) -> None:
@@ -253,7 +260,7 @@ class Dispatches:
         each.tell_followers()
         match output:
             case delivery.Advanced(progress):
-                every = at.progress() if self._reports.aggregate else [progress]
+                every = at.whole.progress() if self._reports.aggregate else [progress]
                 self._reports.processing(at.order, node_id, every)
             case delivery.AttemptKept(progress):
                 self._site.ledger.post_attempt(
@@ -271,7 +278,7 @@ class Dispatches:
                 self._close_if_over(at)
 
     def _end(self, at: DispatchAtWork, node_id: str, outcome: Outcome, progress: Progress) -> None:
-        at.endings[node_id] = (outcome, progress)
+        at.whole.endings[node_id] = (outcome, progress)
         self._site.ledger.post_delivery_over(at.dispatch_id, node_id, outcome.value, progress.error)
         self._reports.delivery_over(at.order, node_id, outcome, progress)
         log(
@@ -286,15 +293,4 @@ class Dispatches:
     def _close_if_over(self, at: DispatchAtWork) -> None:
         """Close the dispatch with its last delivery."""
         if not at.run.over and all(each.run.over for each in at.deliveries.values()):
-            endings = [at.endings[each] for each in at.order.node_ids if each in at.endings]
-            at.run.tell(policy.dispatch_over((outcome, p.error) for outcome, p in endings))
-
-
-def same_order(one: Order, other: Order) -> bool:
-    """Whether two orders are the same one, received twice."""
-    return (
-        bool(one.correlation_id)
-        and one.correlation_id == other.correlation_id
-        and one.entity == other.entity
-        and set(one.node_ids) <= set(other.node_ids)
-    )
+            at.run.tell(policy.dispatch_over(at.whole.endings))

@@ -67,6 +67,13 @@ class Order(msgspec.Struct, frozen=True):
     workspace_id: str
     priority: Priority = Priority.NORMAL
 
+    def is_same(self, other: Order) -> bool:
+        """Whether ITH means one order by both; it may name other nodes when it comes again."""
+        return bool(self.correlation_id) and (self.correlation_id, self.entity.key) == (
+            other.correlation_id,
+            other.entity.key,
+        )
+
 
 class Instance(msgspec.Struct, frozen=True):
     """One DICOM instance in the local PACS.

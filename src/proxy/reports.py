@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from proxy.events import codec
 from proxy.events.outgoing import DispatchStatus, DispatchStatusEvent
-from proxy.ledger import Over
+from proxy.machines import policy
 from proxy.machines.delivery import Outcome, Progress
+from proxy.machines.policy import Endings
 from proxy.model import Order
 from proxy.outbox import Outbox
 
@@ -61,25 +62,20 @@ class Reports:
         if self._detail != "aggregate":
             self._close(order, node_id, outcome, _sound(progress))
 
-    def dispatch_over(
-        self, order: Order, outcome: Outcome, every: Iterable[Progress], error: str | None
-    ) -> None:
-        """Say, in the last message, how the dispatch as a whole ended."""
+    def order_over(self, order: Order, endings: Endings) -> None:
+        """Say, in the last message, how the order as a whole ended."""
         if self._detail != "per-node":
-            self._close(order, None, outcome, replace(_total(every), error=error))
+            outcome, error = policy.verdict(endings)
+            total = _total(progress for _, progress in endings.values())
+            self._close(order, None, outcome, replace(total, error=error))
 
-    def again(self, over: Over) -> None:
-        """Say once more how a dispatch ended: ITH repeats an order whose answer it has lost."""
-        order, endings = over.order, []
-        for each in over.deliveries:
-            counts, outcome = each.counts, Outcome(each.outcome or over.outcome)
-            total = counts.total + over.damaged
-            progress = Progress(total, counts.stored, counts.refused, error=each.error)
-            endings.append(progress)
-            if not self._outbox.keeps(_key(order, each.node_id)):
-                self.delivery_over(order, each.node_id, outcome, progress)
-        if not self._outbox.keeps(_key(order, None)):
-            self.dispatch_over(order, Outcome(over.outcome), endings, over.error)
+    def again(self, order: Order, endings: Endings, *, is_over: bool) -> None:
+        """Say once more how its nodes ended: ITH repeats an order whose answer it has lost."""
+        for node_id in order.node_ids:
+            if node_id in endings and not self._outbox.keeps(_key(order, node_id)):
+                self.delivery_over(order, node_id, *endings[node_id])
+        if is_over and not self._outbox.keeps(_key(order, None)):
+            self.order_over(order, endings)
 
     @property
     def aggregate(self) -> bool:

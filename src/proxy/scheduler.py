@@ -19,10 +19,11 @@ service in a pool:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 URGENT = 0
 """The rank that aging does not overtake twice."""
@@ -52,6 +53,32 @@ Admits: TypeAlias = Callable[[Claim], bool]
 def everybody(_: Sequence[Claim]) -> Admits:
     """Admit whoever comes, whoever is served."""
     return lambda _: True
+
+
+def room_at_a_node(
+    most: int, ahead: Callable[[str], Counter[int]]
+) -> Callable[[Sequence[Claim]], Admits]:
+    """Let a dispatch be downloaded if one of its nodes has not too much before it already.
+
+    ``ahead`` says what a node has, by rank. More urgent ones do not wait for less urgent ones; a
+    node that is down, or slow, holds up only the dispatches that are for no other node.
+    """
+
+    def admission(downloading: Sequence[Claim]) -> Admits:
+        coming = Counter((node_id, each.rank) for each in downloading for node_id in _nodes(each))
+
+        def has_room(node_id: str, rank: int) -> bool:
+            before = ahead(node_id)
+            return sum(before[r] + coming[node_id, r] for r in range(rank + 1)) < most
+
+        return lambda claim: any(has_room(node_id, claim.rank) for node_id in _nodes(claim))
+
+    return admission
+
+
+def _nodes(claim: Claim) -> frozenset[str]:
+    """The party that a download is for."""
+    return cast("frozenset[str]", claim.party)
 
 
 class Scheduler:

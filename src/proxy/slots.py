@@ -100,3 +100,15 @@ class Slots:
         """Serve whoever can be served now; to be called when more may be admitted than before."""
         for claim in self._scheduler.serve():
             self._bells[claim].set()
+
+
+class TakesTurns:
+    """What may use a slot for as long as it has a turn: of a node, or of the downloads."""
+
+    turn: Turn | None = None
+
+    def give_back_turn(self) -> None:
+        """Let another one have the slot; without a turn this does nothing."""
+        if self.turn is not None:
+            self.turn.give_back()
+            self.turn = None

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import cast
 
 import trio
 
@@ -37,9 +36,9 @@ from proxy.nodes import Configuration, Node
 from proxy.offload import Offload
 from proxy.pacs.local import LocalPacs
 from proxy.runner import Run
-from proxy.scheduler import Admits, Claim
+from proxy.scheduler import room_at_a_node
 from proxy.settings import Settings
-from proxy.slots import Slots, Turn
+from proxy.slots import Slots, TakesTurns
 from proxy.wire import Network
 
 OperationRun = Run[OperationState, Locks, OperationOutput]
@@ -92,18 +91,6 @@ class NodeAtWork:
             del self.leaders[key]
 
 
-class TakesTurns:
-    """What may use a slot for as long as it has a turn: of a node, or of the downloads."""
-
-    turn: Turn | None = None
-
-    def give_back_turn(self) -> None:
-        """Let another one have the slot; without a turn this does nothing."""
-        if self.turn is not None:
-            self.turn.give_back()
-            self.turn = None
-
-
 @dataclass(eq=False)
 class DeliveryAtWork(TakesTurns):
     """One delivery of ``dispatch``: its node, its run, and its turn while it has one.
@@ -152,6 +139,45 @@ class DeliveryAtWork(TakesTurns):
 
 
 @dataclass(eq=False)
+class OrderAtWork:
+    """What the dispatches of one order share: an order may come again and name more nodes.
+
+    ``endings`` says how those of its deliveries ended that are over, whichever dispatch had them.
+    """
+
+    dispatches: list[DispatchAtWork] = field(default_factory=list)
+    endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no dispatch of it is at work."""
+        return all(each.run.over for each in self.dispatches)
+
+    def serves(self, order: Order) -> bool:
+        """Whether all nodes of this order, come again, have a delivery or had one."""
+        named = (node_id for each in self.dispatches for node_id in each.order.node_ids)
+        return {*self.endings, *named}.issuperset(order.node_ids)
+
+    def recall(self, over: Iterable[Over]) -> None:
+        """Take up what the ledger knows of dispatches that were over before."""
+        for each in over:
+            counts = each.counts
+            progress = Progress(counts.total, counts.stored, counts.refused, error=each.error)
+            self.endings.setdefault(each.node_id, (Outcome(each.outcome), progress))
+
+    def progress(self) -> Iterator[Progress]:
+        """The progress at each node, whether its delivery is over or not."""
+        ended = (progress for _, progress in self.endings.values())
+        running = (
+            delivery.run.data
+            for each in self.dispatches
+            for node_id, delivery in each.deliveries.items()
+            if node_id not in self.endings
+        )
+        return chain(ended, running)
+
+
+@dataclass(eq=False)
 class DispatchAtWork(TakesTurns):
     """One dispatch, its run and its deliveries by node id.
 
@@ -159,21 +185,19 @@ class DispatchAtWork(TakesTurns):
     instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
     deliveries know too. ``damaged`` counts what ITH sent and no node can be given, ``is_fresh``
     says that what is held was asked of ITH after this order came. ``so_far`` says, by node id, how
-    far the deliveries were when the program ended, ``endings`` how those that are over ended,
-    ``to_cancel`` which are to be cancelled as soon as the order is recorded. ``before`` says
-    how the same order ended when it was accepted before.
+    far the deliveries were when the program ended, ``to_cancel`` which are to be cancelled as soon
+    as the order is recorded.
     """
 
     order: Order
+    whole: OrderAtWork = field(default_factory=OrderAtWork)
     deliveries: dict[str, DeliveryAtWork] = field(default_factory=dict)
     dispatch_id: int = 0
     planned: int = 0
     damaged: int = 0
     is_fresh: bool = False
     so_far: dict[str, Progress] = field(default_factory=dict)
-    endings: dict[str, tuple[Outcome, Progress]] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
-    before: list[Over] = field(default_factory=list)
     acceptance: Answer[Accepted] | None = None
     run: DispatchRun = field(init=False)
     content: trio.Event = field(default_factory=trio.Event)
@@ -182,16 +206,6 @@ class DispatchAtWork(TakesTurns):
     def ready(self, counts: Counts) -> ContentReady:
         """What a delivery is told of the ledger's counts."""
         return ContentReady(counts.total + self.damaged, counts.stored, counts.refused)
-
-    def progress(self) -> Iterator[Progress]:
-        """The progress at each node, whether its delivery is over or not."""
-        ended = (progress for _, progress in self.endings.values())
-        running = (
-            delivery.run.data
-            for node_id, delivery in self.deliveries.items()
-            if node_id not in self.endings
-        )
-        return chain(ended, running)
 
 
 class DispatchesAtWork:
@@ -213,6 +227,7 @@ class DispatchesAtWork:
     def add(self, at: DispatchAtWork) -> None:
         """Take in one more."""
         self._all[at] = None
+        at.whole.dispatches.append(at)
         self._by_entity.setdefault(at.order.entity.key, []).append(at)
 
     def remove(self, at: DispatchAtWork) -> None:
@@ -226,6 +241,11 @@ class DispatchesAtWork:
     def of(self, entity: Entity) -> Sequence[DispatchAtWork]:
         """Those of this entity, oldest first."""
         return self._by_entity.get(entity.key, ())
+
+    def whole(self, order: Order) -> OrderAtWork:
+        """What the dispatches of this order share; empty where none is at work."""
+        same = (at.whole for at in self.of(order.entity) if at.order.is_same(order))
+        return next(same, OrderAtWork())
 
 
 @dataclass(frozen=True)
@@ -257,22 +277,12 @@ class Site:
     """Uniform in [0, 1): where every random choice comes from."""
 
     def __post_init__(self) -> None:
-        self.downloads = Slots(self.settings.limits.downloads, spare=1, admission=self._admission)
+        limits = self.settings.limits
+        admission = room_at_a_node(limits.dispatches_per_node, self._ahead)
+        self.downloads = Slots(limits.downloads, spare=1, admission=admission)
 
-    def _admission(self, downloading: Sequence[Claim]) -> Admits:
-        """Let a dispatch be downloaded if one of its nodes has not too much before it already.
-
-        More urgent ones do not wait for less urgent ones; a node that is down, or slow, holds up
-        only the dispatches that are for no other node.
-        """
-        most = self.settings.limits.dispatches_per_node
-        coming = Counter((node_id, each.rank) for each in downloading for node_id in _party(each))
-
-        def has_room(node_id: str, rank: int) -> bool:
-            ahead = self.nodes[node_id].ahead if node_id in self.nodes else Counter[int]()
-            return sum(ahead[r] + coming[node_id, r] for r in range(rank + 1)) < most
-
-        return lambda claim: any(has_room(node_id, claim.rank) for node_id in _party(claim))
+    def _ahead(self, node_id: str) -> Counter[int]:
+        return self.nodes[node_id].ahead if node_id in self.nodes else Counter()
 
     @property
     def deliveries(self) -> list[DeliveryAtWork]:
@@ -283,11 +293,6 @@ class Site:
             for delivery in dispatch.deliveries.values()
             if not delivery.run.over
         ]
-
-
-def _party(claim: Claim) -> frozenset[str]:
-    """The nodes that a download is for."""
-    return cast("frozenset[str]", claim.party)
 
 
 def log_fault(error: Exception) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Holding, InstanceState, Ledger, Report
+from proxy.ledger import Counts, Holding, InstanceState, Ledger, Over, Report
 from proxy.model import Entity, EntityType, Order
 from proxy.offload import Inline
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
@@ -95,6 +95,31 @@ async def test_an_additional_node_gets_a_dispatch_of_its_own(
     newest = await ledger.accept(order("n1", "n2"))
     assert (newest.is_new, newest.dispatch_id) == (False, more.dispatch_id)
     assert first.dispatch_id != more.dispatch_id
+
+
+async def test_a_repeated_order_tells_how_it_ended_at_all_nodes_before(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "ledger.db"
+    gone = Over("n1", "failed", "gone", Counts(total=3))
+    async with Ledger.open(path, Inline()) as ledger:
+        first = await ledger.accept(order("n1"))
+        assert first.over == ()
+        ledger.post_damaged(first.dispatch_id, 3)
+        ledger.post_delivery_over(first.dispatch_id, "n1", "failed", "gone")
+        assert (await ledger.accept(order("n1", "n2"))).over == ()
+        ledger.post_dispatch_over(first.dispatch_id, "failed", "gone")
+        third = await ledger.accept(order("n3"))
+        assert third.over == (gone,)
+        await ledger.accept(order("n1", correlation_id=""))
+        ledger.post_delivery_over(third.dispatch_id, "n3", "completed", None)
+        ledger.post_dispatch_over(third.dispatch_id, "completed", None)
+    over = (gone, Over("n3", "completed", None, Counts()))
+    async with Ledger.open(path, Inline()) as ledger:
+        found = {each.order.node_ids: each.over for each in await ledger.unfinished()}
+        assert found == {("n2",): over, ("n1",): ()}
+        again = await ledger.accept(order("n3"))
+        assert (again.is_new, again.over) == (False, over)
 
 
 async def test_an_order_for_no_node_is_refused_alone(

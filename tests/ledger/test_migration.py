@@ -48,8 +48,8 @@ async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: Mock
         assert left.deliveries[0].counts == Counts(total=2, stored=1)
         assert left.deliveries[0].next_attempt_at == 1000.0
         assert await ledger.holding(SESSION)
-        (over,) = await ledger.over(order("n1", correlation_id="corr_0"))
-        assert (over.outcome, over.deliveries[0].counts) == ("completed", Counts(2, 2))
+        (over,) = (await ledger.accept(order("n1", correlation_id="corr_0"))).over
+        assert (over.node_id, over.outcome, over.counts) == ("n1", "completed", Counts(2, 2))
         assert len(await ledger.reports()) == 1
         # Nobody noted which node, at which address, has what: nothing is taken for sent.
         again = (await ledger.accept(order("n1", correlation_id="corr_2"))).dispatch_id

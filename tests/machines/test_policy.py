@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 import pytest
@@ -193,6 +194,13 @@ def test_the_last_word_is_the_node_s_then_the_stop_s_then_the_attempt_s(
         assert word == policy.stopped(progress)
 
 
+def ended(endings: Iterable[tuple[Outcome, str | None]], *, files_total: int = 4) -> policy.Endings:
+    return {
+        f"node_{number}": (outcome, Progress(files_total, error=error))
+        for number, (outcome, error) in enumerate(endings)
+    }
+
+
 TRUTH = {
     (DONE, DONE): dispatch.AllDelivered,
     (DONE, FAILED): dispatch.SomeFailed,
@@ -210,7 +218,7 @@ TRUTH = {
 def test_a_dispatch_is_completed_only_if_every_node_has_everything(
     outcomes: tuple[Outcome, Outcome],
 ) -> None:
-    endings = [(outcome, None) for outcome in outcomes]
+    endings = ended((outcome, None) for outcome in outcomes)
     assert type(policy.dispatch_over(endings)) is TRUTH[outcomes]
 
 
@@ -219,7 +227,7 @@ def test_a_dispatch_is_completed_only_if_every_node_has_everything(
 def test_a_dispatch_over_says_the_first_error_and_how_many_nodes_lack_instances(
     endings: list[tuple[Outcome, str]],
 ) -> None:
-    event = policy.dispatch_over(iter(endings))
+    event = policy.dispatch_over(ended(endings))
     lacking = [ending for ending in endings if ending[0] is not DONE]
     failed = [error for outcome, error in endings if outcome is FAILED]
     if failed:
@@ -232,10 +240,21 @@ def test_a_dispatch_over_says_the_first_error_and_how_many_nodes_lack_instances(
 
 
 def test_an_end_without_an_error_still_has_words() -> None:
-    assert policy.dispatch_over([(FAILED, None)]) == dispatch.SomeFailed(
+    assert policy.dispatch_over(ended([(FAILED, None)])) == dispatch.SomeFailed(
         "1 of 1 nodes lack instances: failed"
     )
-    assert policy.dispatch_over([(CANCELLED, None)]) == dispatch.AllCancelled("cancelled")
+    assert policy.dispatch_over(ended([(CANCELLED, None)])) == dispatch.AllCancelled("cancelled")
+
+
+def test_where_there_was_nothing_to_send_no_node_is_to_blame() -> None:
+    endings = ended([(FAILED, "ITH has no such session")] * 2, files_total=0)
+    assert policy.verdict(endings) == (FAILED, "ITH has no such session")
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_the_verdict_is_the_same_whichever_node_ended_first(order: list[str]) -> None:
+    endings = {each: (FAILED, Progress(4, error=each)) for each in order}
+    assert policy.verdict(endings) == (FAILED, "3 of 3 nodes lack instances: a")
 
 
 @UNHURRIED

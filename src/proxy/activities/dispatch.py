@@ -39,8 +39,8 @@ class DispatchActivities:
         at = self._at
         if at.acceptance is not None:
             accepted = await at.acceptance
+            at.whole.recall(accepted.over)
             if not accepted.is_new:
-                at.before = await self._site.ledger.over(at.order)
                 run.tell(dispatch.AlreadyKnown())
                 return
             at.dispatch_id = accepted.dispatch_id

@@ -103,8 +103,8 @@ def node_status(each: NodeAtWork) -> NodeStatus:
 def _dispatch(at: DispatchAtWork) -> DispatchStatus:
     deliveries = []
     for node_id in at.order.node_ids:
-        if node_id in at.endings:
-            outcome, progress = at.endings[node_id]
+        if node_id in at.whole.endings:
+            outcome, progress = at.whole.endings[node_id]
             deliveries.append(_delivery(node_id, outcome.value, progress))
         elif node_id in at.deliveries:
             run = at.deliveries[node_id].run

@@ -18,6 +18,7 @@ _DELIVERIES = f"""
         v.refused + coalesce(t.refused, 0), v.unknown + coalesce(t.unknown, 0)
     FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id
     LEFT JOIN ({TALLY} GROUP BY delivery_id) t ON t.delivery_id = v.id
+    WHERE d.outcome IS NULL ORDER BY v.id
 """  # noqa: S608 - made of this module's own constants
 
 # Whether tombstone `t` is about the entity of dispatch `d`, or about a parent of it.
@@ -38,12 +39,14 @@ _UNFINISHED = f"""
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
 """  # noqa: S608 - made of this module's own constants
 
-_SAME = """
-    d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ? AND d.outcome IS NOT NULL
+# The rows in `sending` of a dispatch that is over are folded into its deliveries.
+_OVER = """
+    SELECT v.node_id, coalesce(v.outcome, d.outcome), v.error, v.total + d.damaged, v.stored,
+        v.refused, v.unknown
+    FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id
+    WHERE d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ? AND d.outcome IS NOT NULL
+    ORDER BY v.id
 """
-_OVER = (
-    f"SELECT {_ORDER}, d.outcome, d.error, d.damaged FROM dispatch d WHERE {_SAME} ORDER BY d.id"  # noqa: S608 - made of this module's own constants
-)
 
 
 def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
@@ -61,12 +64,12 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
                 (order.correlation_id, entity.type.value, entity.id),
             )
         )
+    before = _over(connection, order) if served else ()
     node_ids = tuple(n for n in dict.fromkeys(order.node_ids) if n not in served)
     if not node_ids:
         dispatch_id = max(served[n] for n in order.node_ids)
-        return Accepted(
-            dispatch_id, is_new=False, node_ids=tuple(n for n in served if served[n] == dispatch_id)
-        )
+        node_ids = tuple(n for n in served if served[n] == dispatch_id)
+        return Accepted(dispatch_id, is_new=False, node_ids=node_ids, over=before)
     connection.execute(
         "INSERT INTO dispatch (correlation_id, workspace_id, entity_type, entity_id, subject_id,"
         " session_id, priority, accepted_at, joins) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
@@ -88,46 +91,39 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
         "INSERT INTO delivery (dispatch_id, node_id) VALUES (?, ?)",
         [(dispatch_id, node_id) for node_id in node_ids],
     )
-    return Accepted(dispatch_id, is_new=True, node_ids=node_ids)
+    return Accepted(dispatch_id, is_new=True, node_ids=node_ids, over=before)
 
 
 def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
-    deliveries = _deliveries(connection, "d.outcome IS NULL")
-    return [
-        Unfinished(row[0], _order(row, mine), mine, is_deleted=bool(buried), damaged=damaged)
-        for *row, damaged, buried in connection.execute(_UNFINISHED)
-        for mine in [tuple(deliveries[row[0]])]
-    ]
-
-
-def over(connection: apsw.Connection, order: Order) -> list[Over]:
-    """Read how the dispatches ended that served nodes of this order, in the order of acceptance."""
-    same = (order.correlation_id, order.entity.type.value, order.entity.id)
-    deliveries = _deliveries(connection, _SAME, same)
-    return [
-        Over(_order(row, mine), outcome, error, mine, damaged)
-        for *row, outcome, error, damaged in connection.execute(_OVER, same)
-        for mine in [tuple(deliveries[row[0]])]
-        if any(delivery.node_id in order.node_ids for delivery in mine)
-    ]
-
-
-def _deliveries(
-    connection: apsw.Connection, condition: str, named: tuple[str, ...] = ()
-) -> defaultdict[int, list[Delivery]]:
-    """Read the deliveries of the dispatches that meet a condition, by dispatch."""
-    found: defaultdict[int, list[Delivery]] = defaultdict(list)
+    deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
     for dispatch_id, node_id, attempts, due, error, outcome, *numbers in connection.execute(
-        f"{_DELIVERIES} WHERE {condition} ORDER BY v.id", named
+        _DELIVERIES
     ):
         delivery = Delivery(node_id, attempts, due, error, outcome, Counts(*numbers))
-        found[dispatch_id].append(delivery)
+        deliveries[dispatch_id].append(delivery)
+    found = []
+    for dispatch_id, *row, damaged, buried in connection.execute(_UNFINISHED):
+        mine = tuple(deliveries[dispatch_id])
+        order = _order(row, mine)
+        before = _over(connection, order)
+        found.append(Unfinished(dispatch_id, order, mine, bool(buried), damaged, before))
     return found
 
 
+def _over(connection: apsw.Connection, order: Order) -> tuple[Over, ...]:
+    """Read how this order's deliveries ended, to whichever nodes, whose dispatch is over."""
+    if not order.correlation_id:
+        return ()
+    same = (order.correlation_id, order.entity.type.value, order.entity.id)
+    return tuple(
+        Over(node_id, outcome, error, Counts(*numbers))
+        for node_id, outcome, error, *numbers in connection.execute(_OVER, same)
+    )
+
+
 def _order(row: Sequence[Any], deliveries: Sequence[Delivery]) -> Order:
-    _, kind, entity_id, subject, session, correlation, workspace, rank = row
+    kind, entity_id, subject, session, correlation, workspace, rank = row
     return Order(
         Entity(EntityType(kind), entity_id, subject, session),
         tuple(delivery.node_id for delivery in deliveries),

@@ -29,7 +29,6 @@ from proxy.ledger.records import (
     Holding,
     InstanceState,
     Outcome,
-    Over,
     Report,
     Unfinished,
 )
@@ -117,10 +116,6 @@ class Ledger:
     def post_order(self, order: Order) -> None:
         """Keep an order for the next start."""
         self._writer.post(dispatches.accept, order, self._now())
-
-    async def over(self, order: Order) -> list[Over]:
-        """Return how the dispatches ended that have served this order, oldest first."""
-        return await self._writer.call(dispatches.over, order)
 
     async def unfinished(self) -> list[Unfinished]:
         """Return the dispatches that are not over, in the order they were accepted."""

@@ -41,12 +41,25 @@ class Counts(msgspec.Struct, frozen=True):
     unknown: int = 0
 
 
+class Over(msgspec.Struct, frozen=True):
+    """How a delivery ended whose dispatch is over; what came damaged is in the total."""
+
+    node_id: str
+    outcome: Outcome
+    error: str | None
+    counts: Counts
+
+
 class Accepted(msgspec.Struct, frozen=True):
-    """What became of an order: the dispatch that serves ``node_ids``."""
+    """What became of an order: the dispatch that serves ``node_ids``.
+
+    ``over`` is what other dispatches of the same order had come to before.
+    """
 
     dispatch_id: int
     is_new: bool
     node_ids: tuple[str, ...]
+    over: tuple[Over, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -69,7 +82,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     """A dispatch that is to go on after a restart.
 
     ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``damaged``
-    counts what ITH sent and no node can be given.
+    counts what ITH sent and no node can be given. ``over`` is as for an accepted order.
     """
 
     dispatch_id: int
@@ -77,16 +90,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     deliveries: tuple[Delivery, ...]
     is_deleted: bool
     damaged: int = 0
-
-
-class Over(msgspec.Struct, frozen=True):
-    """A dispatch that is over, and how it ended; ``damaged`` is as for an unfinished one."""
-
-    order: Order
-    outcome: Outcome
-    error: str | None
-    deliveries: tuple[Delivery, ...]
-    damaged: int = 0
+    over: tuple[Over, ...] = ()
 
 
 class Holding(msgspec.Struct, frozen=True):

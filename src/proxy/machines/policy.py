@@ -5,7 +5,7 @@ Machines have no guards. Who tells a machine something first asks here which fac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
@@ -24,6 +24,9 @@ Ending: TypeAlias = (
     | delivery.StoppedToCancel
 )
 """How an attempt to store can end."""
+
+Endings: TypeAlias = Mapping[str, tuple[Outcome, Progress]]
+"""How deliveries ended, by node id."""
 
 
 DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
@@ -131,18 +134,34 @@ def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested
     return delivery.ResumeRequested()
 
 
-def dispatch_over(
-    endings: Iterable[tuple[Outcome, str | None]],
-) -> dispatch.AllDelivered | dispatch.SomeFailed | dispatch.AllCancelled:
-    """How a dispatch ends whose deliveries ended like this, in the order of its nodes."""
-    endings = list(endings)
-    errors = dict(reversed(endings))
+def verdict(endings: Endings) -> tuple[Outcome, str]:
+    """How an order ended as a whole, and why if it is not completed.
+
+    The error is that of the first node by id, so that an answer given again is the same; where
+    there was nothing to send, it is not a node's.
+    """
+    ended = [endings[node_id] for node_id in sorted(endings)]
+    errors = {outcome: progress.error for outcome, progress in reversed(ended)}
     if Outcome.FAILED in errors:
-        failed = sum(outcome is not Outcome.COMPLETED for outcome, _ in endings)
+        failed = sum(outcome is not Outcome.COMPLETED for outcome, _ in ended)
         error = errors[Outcome.FAILED] or "failed"
-        return dispatch.SomeFailed(f"{failed} of {len(endings)} nodes lack instances: {error}")
+        if any(progress.files_total for _, progress in ended):
+            error = f"{failed} of {len(ended)} nodes lack instances: {error}"
+        return Outcome.FAILED, error
     if Outcome.CANCELLED in errors:
-        return dispatch.AllCancelled(errors[Outcome.CANCELLED] or "cancelled")
+        return Outcome.CANCELLED, errors[Outcome.CANCELLED] or "cancelled"
+    return Outcome.COMPLETED, ""
+
+
+def dispatch_over(
+    endings: Endings,
+) -> dispatch.AllDelivered | dispatch.SomeFailed | dispatch.AllCancelled:
+    """What a dispatch is told with its last delivery."""
+    outcome, error = verdict(endings)
+    if outcome is Outcome.FAILED:
+        return dispatch.SomeFailed(error)
+    if outcome is Outcome.CANCELLED:
+        return dispatch.AllCancelled(error)
     return dispatch.AllDelivered()
 
 
