@@ -13,8 +13,6 @@ import msgspec
 from proxy.events import WebSocketEvent, decode
 from proxy.ledger import Ledger
 
-DOCUMENT = "undecided"
-
 E = TypeVar("E", bound=WebSocketEvent)
 
 
@@ -28,25 +26,17 @@ class Undecided(Generic[E]):
 
     async def load(self) -> None:
         """Take up what was kept."""
-        kept = await self._ledger.document(DOCUMENT)
-        if kept:
-            frames = msgspec.json.decode(kept, type=list[msgspec.Raw])
-            events = map(decode, map(bytes, frames))
-            self._events = [event for event in events if isinstance(event, self._kinds)]
+        events = map(decode, await self._ledger.undecided())
+        self._events = [event for event in events if isinstance(event, self._kinds)]
 
     def keep(self, event: E) -> None:
         """Keep one more."""
         self._events.append(event)
-        self._post()
+        self._ledger.post_undecided(msgspec.json.encode(event).decode())
 
     def take(self) -> list[E]:
         """Give out all of it; what it leads to is kept in its stead, in the same commit."""
         events, self._events = self._events, []
         if events:
-            self._post()
+            self._ledger.post_decided()
         return events
-
-    def _post(self) -> None:
-        self._ledger.post_document(
-            DOCUMENT, msgspec.json.encode([each.to_dict() for each in self._events])
-        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import apsw
+import msgspec
 from trio.testing import MockClock
 
 from proxy.ledger import Counts, Ledger
@@ -14,6 +16,17 @@ from tests.ledger.make import SESSION, order
 
 FIXTURE = Path(__file__).parent / "schema_1.sql"
 """What the first release left when it was killed: one dispatch half done, one over."""
+
+
+def left_by_schema_2(path: Path, undecided: bytes) -> None:
+    connection = apsw.Connection(str(path))
+    for script in MIGRATIONS[:2]:
+        connection.execute(resources.files("proxy.ledger").joinpath(script).read_text())
+    for name, body in (("undecided", undecided), ("beside", b"kept")):
+        connection.execute("INSERT INTO document VALUES (?, ?)", (name, body))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
 
 
 def left_by_schema_1(path: Path) -> None:
@@ -55,3 +68,24 @@ async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: Mock
         again = (await ledger.accept(order("n1", correlation_id="corr_2"))).dispatch_id
         await ledger.plan(again)
         assert await ledger.settle(again, "n1", "A@host:104", anew=False) == Counts(total=2)
+
+
+async def test_undecided_events_were_one_document(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """More than nine, so that their order is not that of their keys as text."""
+    path = tmp_path / "ledger.db"
+    events = [{"event_type": "x", "payload": {"label": f"Ä \u2028 {n}"}} for n in range(25)]
+    left_by_schema_2(path, msgspec.json.encode(events))
+    async with Ledger.open(path, Inline()) as ledger:
+        assert [*map(msgspec.json.decode, await ledger.undecided())] == events
+        assert await ledger.document("undecided") is None
+        assert await ledger.document("beside") == b"kept"
+
+
+async def test_a_ledger_without_undecided_events_has_none(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    left_by_schema_2(tmp_path / "ledger.db", b"[]")
+    async with Ledger.open(tmp_path / "ledger.db", Inline()) as ledger:
+        assert await ledger.undecided() == []

@@ -102,6 +102,20 @@ class Ledger:
         """Return what is kept under ``name``."""
         return await self._writer.call(papers.document, name)
 
+    # Events that cannot be acted upon yet.
+
+    def post_undecided(self, event: str) -> None:
+        """Keep one more event."""
+        self._writer.post(papers.put_undecided, event)
+
+    async def undecided(self) -> list[str]:
+        """Return the events that are kept, oldest first."""
+        return await self._writer.call(papers.undecided)
+
+    def post_decided(self) -> None:
+        """Drop the events: what they lead to is posted in the same stretch."""
+        self._writer.post(papers.forget_undecided)
+
     # Dispatches and deliveries.
 
     def accept(self, order: Order) -> Answer[Accepted]:

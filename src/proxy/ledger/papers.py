@@ -1,4 +1,4 @@
-"""Documents and reports, as SQL. Called by the writer."""
+"""Documents, undecided events and reports, as SQL. Called by the writer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import apsw
 
 from proxy.ledger.records import Report
+from proxy.ledger.sql import column
 
 
 def put_document(connection: apsw.Connection, name: str, body: bytes) -> None:
@@ -18,6 +19,21 @@ def document(connection: apsw.Connection, name: str) -> bytes | None:
     """Read a document."""
     body: bytes | None = connection.execute("SELECT body FROM document WHERE name = ?", (name,)).get
     return body
+
+
+def put_undecided(connection: apsw.Connection, event: str) -> None:
+    """Write one more event after those that are kept."""
+    connection.execute("INSERT INTO undecided (event) VALUES (?)", (event,))
+
+
+def undecided(connection: apsw.Connection) -> list[str]:
+    """Read all events, oldest first."""
+    return column(connection.execute("SELECT event FROM undecided ORDER BY id"))
+
+
+def forget_undecided(connection: apsw.Connection) -> None:
+    """Delete all events."""
+    connection.execute("DELETE FROM undecided")
 
 
 def next_report_id(connection: apsw.Connection) -> int:
