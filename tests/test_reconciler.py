@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -108,6 +109,39 @@ async def test_the_last_good_configuration_is_kept_over_a_restart(
         await backend.listen()
         configure(backend, nodes[1:])
         await house.until(lambda: house.site.nodes.keys() == {"b"})
+
+
+@pytest.mark.parametrize(
+    ("event_type", "payload"),
+    [
+        ("proxy.nodes_changed", {"nodes": None}),
+        ("proxy.nodes_changed", {}),
+        ("proxy.nodes_changed", {"nodes": 7}),
+        ("proxy.nodes_changed", []),
+        ("proxy.config_changed", {"new_config": "fast"}),
+        ("proxy.config_changed", {}),
+        ("proxy.config_changed", None),
+        ("proxy.status_changed", {"is_active": "so so"}),
+    ],
+)
+async def test_a_change_that_cannot_be_read_is_looked_up(
+    directory: Path,
+    backend: DemoBackend,
+    nodes: list[DemoNode],
+    event_type: str,
+    payload: object,
+) -> None:
+    configure(backend, nodes[:1])
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        configure(backend, nodes)
+        backend.rest.configuration["config"] |= {"retry_count": 7}
+        backend.rest.configuration["is_active"] = False
+        house.tell(json.dumps({"event_type": event_type, "payload": payload}))
+        assert house.supervisor.counts["broken"] == 1
+        await house.until(lambda: "b" in house.site.nodes)
+        assert house.site.nodes["a"].node.retry_count == 7
+        await house.until(lambda: house.site.operation.state is OperationState.PAUSED)
 
 
 async def test_an_equal_configuration_changes_nothing(

@@ -119,6 +119,8 @@ class Supervisor:
             case BrokenFrame():
                 self.counts["broken"] += 1
                 log("frame.broken", level="warning", reason=event.reason, size=event.size)
+                if event.event_type.startswith("proxy."):
+                    self._reconciler.look()  # whatever it was to tell, ITH's configuration has it
             case UnknownEvent():
                 self.counts["unknown"] += 1
                 log("event.unknown", level="warning", event_type=event.event_type)

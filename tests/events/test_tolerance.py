@@ -244,6 +244,7 @@ def test_a_required_field_that_is_missing_breaks_the_frame(
 ) -> None:
     broken = changed(name, {field: nothing})
     assert isinstance(broken, BrokenFrame)
+    assert broken.event_type == name
     assert broken.reason == f"{name}: payload.{field} is missing"
 
 

@@ -41,7 +41,9 @@ _KINDS = {
 
 
 class _Unreadable(Exception):
-    """The sentence is the reason of a :class:`BrokenFrame`."""
+    """The sentence is the reason of a :class:`BrokenFrame`, ``event_type`` its event type."""
+
+    event_type = ""
 
 
 def read(frame: str | bytes) -> Incoming:
@@ -49,7 +51,7 @@ def read(frame: str | bytes) -> Incoming:
     try:
         return _read_object(msgspec.json.decode(frame))
     except _Unreadable as error:
-        reason = str(error)
+        return BrokenFrame(str(error), len(frame), error.event_type)
     except (msgspec.MsgspecError, UnicodeError):
         reason = "the frame is not JSON"
     except RecursionError:
@@ -106,7 +108,11 @@ def _read_message(cls: type[T], raw: dict[str, object], name: str) -> T:
     """Build ``cls`` at once if only the envelope was unusual, else field by field."""
     with suppress(msgspec.ValidationError):
         return msgspec.convert(raw, cls)
-    return _read_struct(cls, raw, f"{name}: ")
+    try:
+        return _read_struct(cls, raw, f"{name}: ")
+    except _Unreadable as error:
+        error.event_type = name
+        raise
 
 
 def _read_struct(cls: type[T], raw: dict[str, object], path: str) -> T:
