@@ -20,6 +20,7 @@ from proxy.machines.node import NODE, NodeState
 from proxy.runner import Run
 from tests.dicom.scripted import Peer
 from tests.ledger.make import fast_directory
+from tests.support.relay import relay
 from tests.support.site import (
     House,
     a_house,
@@ -159,6 +160,35 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up() 
                 assert {each.run.state for each in deliveries} == {DeliveryState.BACKING_OFF}
                 assert house.turns_taken() == 0
         nursery.cancel_scope.cancel("the test is over")
+
+
+async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe() -> None:
+    many = 2 * BREAKER_FAILURES
+    dicom = {
+        "associations_per_node": many,
+        "echo_interval_seconds": 60.0,
+        "retry_count": 100,
+        "retry_delay_seconds": 600.0,
+        "retry_max_seconds": 600.0,
+    }
+    async with DemoBackend().running() as backend, some_nodes("a") as (node,):
+        node.script.delay_s = 60.0
+        with fast_directory() as directory:
+            async with a_house(directory, backend, dicom=dicom) as house:
+                house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+                async with relay(node, swallow=0) as line:
+                    to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
+                    configure(backend, [to_the_line])
+                    await house.configured()
+                    for number in range(many):
+                        offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+                        house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+                    await house.until(lambda: len(node.arrivals) == many)
+                deliveries = house.site.deliveries
+                await house.until(lambda: all(each.run.data.attempts for each in deliveries))
+                health = house.site.nodes["a"].run.data
+                assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
+                assert health.probe_in == pytest.approx(6.0)
 
 
 async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(

@@ -126,13 +126,13 @@ async def test_a_delivery_from_before_fails_too(
 ) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = DOWN
-        assert told(bench, fails) == (state, Health(4, 30, GONE), [])
+        assert told(bench, NodeFailed("reset")) == (state, Health(3, 30, "reset"), [])
 
 
 async def test_the_breaker_trips_but_once(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, OFFLINE) as bench:
         bench.run.data = DOWN
-        assert told(bench, BreakerTripped("reset", 50)) == (OFFLINE, Health(4, 50, "reset"), [])
+        assert told(bench, BreakerTripped("reset", 50)) == (OFFLINE, Health(3, 30, "reset"), [])
 
 
 @pytest.mark.parametrize("state", ENABLED)
@@ -270,6 +270,7 @@ class NodeWalk(Walk):
                 self.data,
                 event.error,
                 is_open=self.state not in OPEN,
+                is_probe=self.state is PROBING,
                 threshold=3,
                 interval=10,
                 cap=100,
@@ -338,7 +339,14 @@ class Probed:
         is_open = run.state in {OFFLINE, PROBING}
         run.tell(
             policy.node_failed(
-                run.data, GONE, is_open=is_open, threshold=3, interval=10, cap=100, chance=0.5
+                run.data,
+                GONE,
+                is_open=is_open,
+                is_probe=True,
+                threshold=3,
+                interval=10,
+                cap=100,
+                chance=0.5,
             )
         )
 

@@ -258,20 +258,21 @@ def test_the_verdict_is_the_same_whichever_node_ended_first(order: list[str]) ->
 
 
 @UNHURRIED
-@given(counts, st.integers(1, 10), st.booleans(), chances)
-def test_the_breaker_trips_at_the_threshold_and_stays_open(
-    failures: int, threshold: int, is_open: bool, chance: float
+@given(counts, st.integers(1, 10), st.booleans(), st.booleans(), chances)
+def test_the_breaker_trips_at_the_threshold_and_again_with_each_probe(
+    failures: int, threshold: int, is_open: bool, is_probe: bool, chance: float
 ) -> None:
     event = policy.node_failed(
         node.Health(failures),
         "reset",
         is_open=is_open,
+        is_probe=is_probe,
         threshold=threshold,
         interval=10,
         cap=60,
         chance=chance,
     )
-    if failures + 1 < threshold and not is_open:
+    if (is_open and not is_probe) or (not is_open and failures + 1 < threshold):
         assert event == node.NodeFailed("reset")
     else:
         assert isinstance(event, node.BreakerTripped)
@@ -284,6 +285,7 @@ def test_probes_grow_rarer() -> None:
             node.Health(failures),
             "reset",
             is_open=failures > 2,
+            is_probe=failures > 2,
             threshold=3,
             interval=10,
             cap=60,

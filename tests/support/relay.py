@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import dsutils
 from pynetdicom.pdu import P_DATA_TF
 
+from proxy.demo.node import DemoNode
 from tests.support.peers import Node
 
 C_STORE_RQ, C_FIND_RQ, C_STORE_RSP = 0x0001, 0x0020, 0x8001
@@ -28,7 +29,7 @@ P_DATA = 4
 class Relay:
     """One line for as many connections as come; ``swallow`` counts responses over all of them."""
 
-    def __init__(self, node: Node, port: int, swallow: int) -> None:
+    def __init__(self, node: Node | DemoNode, port: int, swallow: int) -> None:
         self.host = "127.0.0.1"
         self.port = port
         self.ae_title = node.ae_title
@@ -72,7 +73,7 @@ class Relay:
 
 
 @asynccontextmanager
-async def relay(node: Node, *, swallow: int) -> AsyncIterator[Relay]:
+async def relay(node: Node | DemoNode, *, swallow: int) -> AsyncIterator[Relay]:
     """Lay a line to ``node`` while the block lasts."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     line = Relay(node, listener.socket.getsockname()[1], swallow)

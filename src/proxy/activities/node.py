@@ -86,15 +86,18 @@ class NodeActivities:
 
     def _failed(self, run: NodeRun, error: NodeError) -> None:
         log("node.unreachable", level="debug", node_id=self._at.node_id, problem=str(error))
-        run.tell(fault_of(self._site, run, error.in_full))
+        run.tell(fault_of(self._site, run, error.in_full, is_probe=True))
 
 
-def fault_of(site: Site, run: NodeRun, error: str) -> node.NodeFailed | node.BreakerTripped:
+def fault_of(
+    site: Site, run: NodeRun, error: str, *, is_probe: bool
+) -> node.NodeFailed | node.BreakerTripped:
     """What one more failure means to the node's run; a failed probe keeps the breaker open."""
     return policy.node_failed(
         run.data,
         error,
         is_open=run.state in {NodeState.PROBING, NodeState.OFFLINE},
+        is_probe=is_probe,
         threshold=BREAKER_FAILURES,
         interval=site.settings.dicom.echo_interval_seconds,
         cap=site.settings.dicom.retry_max_seconds,
@@ -112,7 +115,7 @@ def blame(site: Site, at: NodeAtWork, error: NodeError, *, accepted: bool) -> Re
     if remedy is Remedy.RETRY_LATER and at.established and not accepted:
         return Remedy.FEWER_ASSOCIATIONS
     if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW}:
-        at.run.tell(fault_of(site, at.run, error.in_full))
+        at.run.tell(fault_of(site, at.run, error.in_full, is_probe=False))
     return remedy
 
 

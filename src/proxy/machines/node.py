@@ -146,8 +146,13 @@ def open_gate(health: Health, event: NodeAnswered) -> Result:
 
 
 def count_failure(health: Health, event: NodeFailed) -> Result:
-    """Count it and keep its error; the pause before the next probe, if one is due, stays."""
+    """Count it and keep its error."""
     return replace(health, failures=health.failures + 1, error=event.error), ()
+
+
+def keep_error(health: Health, event: NodeFailed | BreakerTripped) -> Result:
+    """Keep its error, uncounted: only a probe that fails makes the next one wait longer."""
+    return replace(health, error=event.error), ()
 
 
 def _tripped(health: Health, event: BreakerTripped) -> Health:
@@ -245,10 +250,10 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             (OFFLINE, PROBING),
             NodeFailed,
             None,
-            count_failure,
+            keep_error,
             doc="A try from before failed too.",
         ),
-        row("NOD-08", OFFLINE, BreakerTripped, None, give_up_again, doc="As NOD-07."),
+        row("NOD-08", OFFLINE, BreakerTripped, None, keep_error, doc="As NOD-07."),
         row(
             "NOD-09",
             ENABLED,

@@ -170,6 +170,7 @@ def node_failed(
     error: str,
     *,
     is_open: bool,
+    is_probe: bool,
     threshold: int,
     interval: float,
     cap: float,
@@ -177,10 +178,12 @@ def node_failed(
 ) -> node.NodeFailed | node.BreakerTripped:
     """What one more failure of a node means; ``threshold`` failures in a row trip the breaker.
 
-    One that ``is_open`` stays so with each, and the next probe is twice as far off.
+    One that ``is_open`` stays so with each probe that fails, and the next is twice as far off.
+    What was tried before it opened, and fails since, is no news.
     """
     failures = health.failures + 1
-    if failures < threshold and not is_open:
+    trips_breaker = is_probe if is_open else failures >= threshold
+    if not trips_breaker:
         return node.NodeFailed(error)
     trips = max(failures - threshold + 1, 1)
     return node.BreakerTripped(error, full_jitter(trips, interval, cap, chance))
