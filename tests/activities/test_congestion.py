@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from proxy.machines.node import NODE, NodeState
 from tests.ledger.make import fast_directory
 from tests.support.peers import storescp
 from tests.support.site import House, a_house, configure, described, in_event, offer, uids
+from tests.support.waiting import PATIENCE_S
 
 OUT_OF_RESOURCES = 0xA700
 
@@ -126,6 +128,33 @@ async def test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_agai
                 assert given(house) == 4
                 assert status_of(house).associations is None
                 assert len(node.holds) == 360
+
+
+async def test_one_congestion_halves_once_however_late_each_one_complains() -> None:
+    may_complain = [threading.Event() for _ in range(8)]
+
+    def answer(arrival: Arrival) -> int:
+        may_complain[arrival.ordinal - 1].wait(PATIENCE_S)
+        return OUT_OF_RESOURCES
+
+    node = DemoNode("A", node_id="a", script=Script(answer=answer))
+    async with DemoBackend().running() as backend, node.running():
+        configure(backend, [node])
+        with fast_directory() as directory:
+            dicom = {"associations_per_node": 8, "retry_delay_seconds": 60.0}
+            dicom["retry_max_seconds"] = 60.0  # within the test nobody tries again
+            async with a_house(directory, backend, dicom=dicom) as house:
+                await house.configured()
+                await house.online()
+                for number in range(8):
+                    offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+                    house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+                await house.until(lambda: len(node.arrivals) == 8)
+                at = house.site.nodes["a"]
+                for left in range(7, -1, -1):
+                    may_complain[left].set()
+                    await house.until(lambda left=left: at.slots.taken == left)  # type: ignore[misc]
+                    assert given(house) == 4
 
 
 async def test_an_echo_that_finds_no_room_beside_our_own_delivery_is_no_failure(

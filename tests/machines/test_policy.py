@@ -298,15 +298,15 @@ def test_probes_grow_rarer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "in_use", "complained"),
-    [(4, 4, True), (4, 3, True), (4, 1, True), (1, 1, True), (2, 4, False), (2, 3, False)],
+    ("given", "now", "is_news"),
+    [(4, 4, True), (3, 4, True), (1, 1, True), (4, 3, False), (4, 2, False), (2, 1, False)],
 )
-def test_several_who_find_no_room_at_once_are_one_complaint(
-    given: int, in_use: int, complained: bool
+def test_several_who_find_no_room_under_one_limit_are_one_complaint(
+    given: int, now: int, is_news: bool
 ) -> None:
-    health = node.Health(associations=given, ceiling=4)
-    expected = node.NodeCongested() if complained else None
-    assert policy.congested(health, in_use=in_use) == expected
+    health = node.Health(associations=now, ceiling=4)
+    expected = node.NodeCongested() if is_news else None
+    assert policy.congested(health, given=given) == expected
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ class DeliveryActivities:
         self._left = Left(site, at)
         self._asked = at.node.node.identity
         self._asking = Asking(site, at)
-        self._accepted = False
-        self._complained = False
+        self._accepted = self._complained = False
+        self._given = 0
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -118,6 +118,7 @@ class DeliveryActivities:
         """
         had = run.data.files_stored
         self._complained = False
+        self._given = self._at.node.run.data.associations
         try:
             ending = await self._attempt(run)
         finally:
@@ -283,7 +284,7 @@ class DeliveryActivities:
         """What a failed attempt means; a stop is stronger than a retry."""
         if remedy is Remedy.FEWER_ASSOCIATIONS:
             self._complained = True
-            crowd(self._at.node)
+            crowd(self._at.node, self._given)
         if run.data.stop is not None:
             return policy.stopped(run.data)
         dicom = self._site.settings.dicom

@@ -119,9 +119,9 @@ def blame(site: Site, at: NodeAtWork, error: NodeError, *, accepted: bool) -> Re
     return remedy
 
 
-def crowd(at: NodeAtWork) -> None:
-    """Have a node that complained given fewer associations at a time."""
-    fewer = policy.congested(at.run.data, in_use=at.slots.taken)
+def crowd(at: NodeAtWork, given: int) -> None:
+    """Have a node given fewer associations at a time that complained of so many."""
+    fewer = policy.congested(at.run.data, given=given)
     if fewer is not None:
         at.run.tell(fewer)
 

@@ -322,8 +322,8 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         "UNKNOWN until it answers.",
         "One run for each configured node. A delivery's success or failure counts as much as a "
         "C-ECHO's; a C-ECHO is left out while other traffic proves the node.",
-        "The number of associations falls by half with each complaint and grows by one after "
-        "many instances without any, between one and dicom.associations_per_node. A complaint "
-        "is no failure of the node.",
+        "The number of associations falls by half with each congestion, however many complain of "
+        "it, and grows by one after many instances without any, between one and "
+        "dicom.associations_per_node. A complaint is no failure of the node.",
     ),
 )

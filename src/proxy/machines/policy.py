@@ -189,12 +189,12 @@ def node_failed(
     return node.BreakerTripped(error, full_jitter(trips, interval, cap, chance))
 
 
-def congested(health: node.Health, *, in_use: int) -> node.NodeCongested | None:
-    """What it means that a node had no room while it had so many associations of ours.
+def congested(health: node.Health, *, given: int) -> node.NodeCongested | None:
+    """What it means that a node had no room for one of the ``given`` that it was given then.
 
-    None while more are in use than it is given since its last complaint: it is the same one.
+    None where it is given fewer by now: the same congestion, of which another one told before.
     """
-    return node.NodeCongested() if in_use <= health.associations else None
+    return node.NodeCongested() if given <= health.associations else None
 
 
 def coped(health: node.Health, stored: int, *, threshold: int) -> node.NodeCoped | node.RoomProven:
