@@ -29,8 +29,6 @@ from proxy.reports import Reports
 from proxy.runner import Run
 from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
 
-NOTHING: Mapping[str, Delivery] = {}
-
 
 class Dispatches:
     """Owns the runs of dispatches and deliveries."""
@@ -76,7 +74,7 @@ class Dispatches:
         self._reports.recover(at.order, known)
         self._start(at, {each.node_id: each for each in unfinished.deliveries})
 
-    def _start(self, at: DispatchAtWork, known: Mapping[str, Delivery] = NOTHING) -> None:
+    def _start(self, at: DispatchAtWork, known: Mapping[str, Delivery] = {}) -> None:
         site = self._site
         activities = DispatchActivities(site, at)
         at.run = Run(
@@ -180,6 +178,7 @@ class Dispatches:
             case Effect.RESUME:
                 self._resume(each)
             case Effect.RESTART:
+                each.run.tell(delivery.NodeMoved())
                 each.run.tell(delivery.RestartRequested(effect.value))
 
     def wake_node(self, node_id: str) -> None:
@@ -267,7 +266,7 @@ class Dispatches:
                     at.dispatch_id,
                     node_id,
                     progress.attempts,
-                    time.time() + progress.retry_in,
+                    time.time() + progress.retry_in if progress.attempts else None,
                     progress.error or "",
                 )
             case delivery.DeliveryOver(outcome, progress):

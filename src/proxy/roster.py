@@ -49,7 +49,11 @@ class Roster:
             self._dispatches.apply(effect, delivery)
         for configured in wanted.values():
             self._add(configured)
-        log("nodes.applied", nodes_total=len(at_work), deliveries=len(deliveries))
+        log(
+            "nodes.applied",
+            nodes_total=len(at_work),
+            deliveries=len({each for each, _ in deliveries}),
+        )
 
     def _add(self, configured: Node) -> None:
         site = self._site

@@ -43,6 +43,7 @@ from proxy.machines.delivery import (
     InstanceRefused,
     InstanceStored,
     NodeCrowded,
+    NodeMoved,
     Outcome,
     Progress,
     Purpose,
@@ -71,6 +72,7 @@ LEGAL = {
     "HoldRequested": EVERYWHERE,
     "ResumeRequested": EVERYWHERE,
     "RestartRequested": EVERYWHERE,
+    "NodeMoved": EVERYWHERE,
     "CancelRequested": EVERYWHERE,
     "GiveUpRequested": EVERYWHERE,
     "TurnGranted": NO_LONGER_WAITING,
@@ -122,7 +124,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 24
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 25
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -443,6 +445,16 @@ async def test_what_is_not_held_is_not_resumed(
         assert untouched(bench, ResumeRequested())
 
 
+@pytest.mark.parametrize("state", [*IDLE, *WIRED])
+async def test_a_node_that_moves_has_failed_no_attempt(
+    state: DeliveryState, autojump_clock: MockClock
+) -> None:
+    async with running(DELIVERY, SOME, state) as bench:
+        bench.run.data = replace(bench.run.data, attempts=2, error="connection refused")
+        anew = replace(bench.run.data, attempts=0)
+        assert told(bench, NodeMoved()) == (state, anew, [AttemptKept(anew)])
+
+
 async def test_who_waits_has_nothing_to_restart(autojump_clock: MockClock) -> None:
     async with running(DELIVERY, SOME, WAITING) as bench:
         assert untouched(bench, restart)
@@ -450,7 +462,8 @@ async def test_who_waits_has_nothing_to_restart(autojump_clock: MockClock) -> No
 
 @pytest.mark.parametrize("state", OVER)
 @pytest.mark.parametrize(
-    "event", [ContentReady(9, 9, 0), hold, ResumeRequested(), restart, cancel, give_up]
+    "event",
+    [ContentReady(9, 9, 0), hold, ResumeRequested(), restart, NodeMoved(), cancel, give_up],
 )
 async def test_over_is_over(event: Event, state: DeliveryState, autojump_clock: MockClock) -> None:
     async with running(DELIVERY, SOME, state) as bench:
@@ -485,7 +498,7 @@ class DeliveryWalk(Walk):
         if not isinstance(event, BackOffKept):
             assert after.attempts <= before.attempts + 1
             if after.attempts < before.attempts:
-                assert isinstance(event, InstanceStored | InstanceFound)
+                assert isinstance(event, InstanceStored | InstanceFound | NodeMoved)
         if step.after is not self.state:
             self.moved(event, step)
         if before.stop is Purpose.CANCEL and step.after not in OVER:

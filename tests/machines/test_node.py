@@ -146,6 +146,16 @@ async def test_a_new_address_is_a_new_node(state: NodeState, autojump_clock: Moc
         )
 
 
+async def test_a_node_that_moves_while_it_is_inactive_stays_so(autojump_clock: MockClock) -> None:
+    async with running(NODE, WELL, DISABLED) as bench:
+        bench.run.data = Health(associations=1, ceiling=4, coped=9)
+        assert told(bench, ChangeRequested()) == (
+            DISABLED,
+            Health(associations=4, ceiling=4),
+            [AssociationsLimited(4)],
+        )
+
+
 @pytest.mark.parametrize("state", [*ENABLED, DISABLED])
 async def test_associations_halve_with_each_complaint_and_grow_by_one(
     state: NodeState, autojump_clock: MockClock
@@ -227,9 +237,7 @@ async def test_who_is_active_is_not_enabled(state: NodeState, autojump_clock: Mo
         assert untouched(bench, EnableRequested())
 
 
-@pytest.mark.parametrize(
-    "event", [NodeAnswered(), fails, trips, ChangeRequested(), DisableRequested()]
-)
+@pytest.mark.parametrize("event", [NodeAnswered(), fails, trips, DisableRequested()])
 async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, DISABLED) as bench:
         assert untouched(bench, event)

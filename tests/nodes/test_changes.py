@@ -96,28 +96,28 @@ def configured(*nodes: Node, **config: object) -> Configuration:
 @pytest.mark.parametrize(
     ("was", "now", "expected"),
     [
-        ({}, {"host": "other"}, Effect.RESTART),
-        ({}, {"port": 105}, Effect.RESTART),
-        ({}, {"ae_title": "OTHER"}, Effect.RESTART),
-        ({}, {"calling_ae_title": "OTHER"}, Effect.RESTART),
-        ({}, {"is_active": False}, Effect.HOLD),
-        ({}, {"is_active": False, "port": 105}, Effect.HOLD),
-        ({"is_active": False}, {"is_active": True}, Effect.RESUME),
-        ({"is_active": False}, {"is_active": True, "port": 105}, Effect.RESUME),
-        ({"is_active": False}, {"is_active": False, "port": 105}, None),
-        ({}, {"name": "Reading room 2"}, None),
-        ({}, {"description": "beside the lift"}, None),
-        ({}, {"retry_count": 9}, None),
-        ({}, {"retry_delay": 9.0}, None),
-        ({}, {"connection_timeout": 9.0}, None),
-        ({}, {"max_pdu_size": 0}, None),
-        ({}, {"repush": "all"}, None),
-        ({}, {"storage_path": "/srv"}, None),
-        ({}, {"permission": Permission.READ}, None),
+        ({}, {"host": "other"}, (Effect.RESTART,)),
+        ({}, {"port": 105}, (Effect.RESTART,)),
+        ({}, {"ae_title": "OTHER"}, (Effect.RESTART,)),
+        ({}, {"calling_ae_title": "OTHER"}, (Effect.RESTART,)),
+        ({}, {"is_active": False}, (Effect.HOLD,)),
+        ({}, {"is_active": False, "port": 105}, (Effect.RESTART, Effect.HOLD)),
+        ({"is_active": False}, {"is_active": True}, (Effect.RESUME,)),
+        ({"is_active": False}, {"is_active": True, "port": 105}, (Effect.RESTART, Effect.RESUME)),
+        ({"is_active": False}, {"is_active": False, "port": 105}, (Effect.RESTART,)),
+        ({}, {"name": "Reading room 2"}, ()),
+        ({}, {"description": "beside the lift"}, ()),
+        ({}, {"retry_count": 9}, ()),
+        ({}, {"retry_delay": 9.0}, ()),
+        ({}, {"connection_timeout": 9.0}, ()),
+        ({}, {"max_pdu_size": 0}, ()),
+        ({}, {"repush": "all"}, ()),
+        ({}, {"storage_path": "/srv"}, ()),
+        ({}, {"permission": Permission.READ}, ()),
     ],
 )
 def test_what_a_change_of_a_node_does_to_what_runs_for_it(
-    was: dict[str, object], now: dict[str, object], expected: Effect | None
+    was: dict[str, object], now: dict[str, object], expected: tuple[Effect, ...]
 ) -> None:
     its_own, delivery, of_another = Running("n1"), Running("n1", "delivery"), Running("other")
     touched = affected(
@@ -125,7 +125,7 @@ def test_what_a_change_of_a_node_does_to_what_runs_for_it(
         configured(node(**was), node("other")),
         configured(node(**now), node("other")),
     )
-    assert touched == (((its_own, expected), (delivery, expected)) if expected else ())
+    assert touched == tuple((run, effect) for run in (its_own, delivery) for effect in expected)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,8 @@ def test_what_a_change_of_the_proxys_configuration_does(
     nodes = (node("n1"), node("n2", calling_ae_title="OWN"), node("n3", is_active=False))
     runs = [Running("n1"), Running("n2"), Running("n3")]
     touched = affected(runs, configured(*nodes), configured(*nodes, **config))
-    assert touched == (((runs[0], Effect.RESTART),) if touches else ())
+    moved = ((runs[0], Effect.RESTART), (runs[2], Effect.RESTART))
+    assert touched == (moved if touches else ())
 
 
 def test_a_node_that_goes_takes_its_runs_along() -> None:
@@ -185,13 +186,11 @@ CONFIGS = st.fixed_dictionaries(
 SIDES = st.builds(lambda nodes, config: configured(*nodes, **config), SITES, CONFIGS)
 
 
-def spoken_to_as(site: Configuration) -> dict[str, tuple[object, ...]]:
-    """By node id: whether it is used, and, if so, where and under which names; said anew here."""
+def spoken_to_as(site: Configuration) -> dict[str, tuple[bool, tuple[object, ...]]]:
+    """By node id: whether it is used, and where and under which names; said anew here."""
     default = site.config.calling_ae_title
     return {
-        n.node_id: (True, n.host, n.port, n.ae_title, n.calling_ae_title or default)
-        if n.is_active
-        else (False,)
+        n.node_id: (n.is_active, (n.host, n.port, n.ae_title, n.calling_ae_title or default))
         for n in site.nodes
     }
 
@@ -201,20 +200,21 @@ def test_a_change_touches_all_that_it_must_and_nothing_else(
     runs: list[Running], old: Configuration, new: Configuration
 ) -> None:
     before, after = spoken_to_as(old), spoken_to_as(new)
-    touched = affected(runs, old, new)
-    must = [r for r in runs if r.node_id in before and before[r.node_id] != after.get(r.node_id)]
-    assert [run for run, _ in touched] == must
-    for run, effect in touched:
-        was, now = before[run.node_id], after.get(run.node_id)
-        assert effect is (
-            Effect.CANCEL
-            if now is None
-            else {
-                (True, False): Effect.HOLD,
-                (False, True): Effect.RESUME,
-                (True, True): Effect.RESTART,
-            }[bool(was[0]), bool(now[0])]
-        )
+    must: list[tuple[Running, Effect]] = []
+    for run in runs:
+        if run.node_id not in before:
+            continue
+        if run.node_id not in after:
+            must.append((run, Effect.CANCEL))
+            continue
+        (was_used, was), (is_used, now) = before[run.node_id], after[run.node_id]
+        if was != now:
+            must.append((run, Effect.RESTART))
+        if was_used and not is_used:
+            must.append((run, Effect.HOLD))
+        if is_used and not was_used:
+            must.append((run, Effect.RESUME))
+    assert affected(runs, old, new) == tuple(must)
 
 
 @given(RUNS, SIDES)

@@ -12,9 +12,9 @@ import trio
 from proxy.activities.asking import Asking
 from proxy.activities.counting import is_void
 from proxy.activities.left import Left
-from proxy.activities.node import blame, cope, crowd
 from proxy.activities.storing import Storing
 from proxy.activities.target import clocks_for, repush_for, retries_for, target_for
+from proxy.activities.trial import Trial
 from proxy.dicom.association import associate
 from proxy.dicom.contexts import MAX_CONTEXTS, plan
 from proxy.dicom.find import FIND
@@ -44,10 +44,8 @@ class DeliveryActivities:
         self._at = at
         self._tries: Counter[Instance] = Counter()
         self._left = Left(site, at)
-        self._asked = at.node.node.identity
         self._asking = Asking(site, at)
-        self._accepted = self._complained = False
-        self._given = 0
+        self._trial = Trial(site, at.node)
 
     def all(self) -> dict[str, Activity[DeliveryState, Progress, DeliveryOutput]]:
         """The activities by the names the machine gives them."""
@@ -117,13 +115,11 @@ class DeliveryActivities:
         them than allowed.
         """
         had = run.data.files_stored
-        self._complained = False
-        self._given = self._at.node.run.data.associations
+        self._trial = Trial(self._site, self._at.node)
         try:
             ending = await self._attempt(run)
         finally:
-            if not self._complained:
-                cope(self._at.node, run.data.files_stored - had)
+            self._trial.end(run.data.files_stored - had)
             self._at.give_back_turn()
         run.tell(policy.last_word(run.data, ending))
 
@@ -177,7 +173,7 @@ class DeliveryActivities:
         """Send what one association can carry; None if all of it is answered for."""
         dicom, to = self._site.settings.dicom, self._at.node
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
-        self._asked, self._accepted = to.node.identity, False
+        self._trial.accepted = False
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
                 await to.asked()
@@ -185,7 +181,7 @@ class DeliveryActivities:
                 association = await stack.enter_async_context(
                     associate(self._site.network, target, offered, clocks)
                 )
-                self._accepted = True
+                self._trial.accepted = True
                 stack.enter_context(to.talking())
                 to.run.tell(node.NodeAnswered())
                 await self._asking.ask(association, in_doubt, partial(self._settle_doubt, run))
@@ -268,14 +264,14 @@ class DeliveryActivities:
             state,
             result.status if result else None,
             result.comment if result else None,
-            confirmed_by=self._asked if result and result.confirms_content else None,
+            confirmed_by=self._trial.node.identity if result and result.confirms_content else None,
         )
 
     def _after_error(self, run: DeliveryRun, error: NodeError) -> Ending:
         """What it means that the association could not be had, or was lost."""
         to = self._at.node
         log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
-        remedy = blame(self._site, to, error, accepted=self._accepted)
+        remedy = self._trial.blame(error)
         failed = self._failed(run, error.in_full, remedy)
         is_crowded = remedy is Remedy.FEWER_ASSOCIATIONS and to.slots.taken > 1
         return delivery.NodeCrowded() if is_crowded else failed
@@ -283,8 +279,7 @@ class DeliveryActivities:
     def _failed(self, run: DeliveryRun, error: str, remedy: Remedy = Remedy.RETRY_LATER) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
         if remedy is Remedy.FEWER_ASSOCIATIONS:
-            self._complained = True
-            crowd(self._at.node, self._given)
+            self._trial.complain()
         if run.data.stop is not None:
             return policy.stopped(run.data)
         dicom = self._site.settings.dicom

@@ -9,7 +9,6 @@ from proxy.dicom.storage import verify
 from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
-from proxy.machines.failures import Remedy, classify_error
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.nodes import Node
 from proxy.runner import Activity
@@ -17,8 +16,6 @@ from proxy.work import NodeAtWork, NodeRun, Site
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
-ROOM_INSTANCES = 100
-"""After so many without complaint a node that complained is given one association more."""
 
 
 class NodeActivities:
@@ -103,29 +100,3 @@ def fault_of(
         cap=site.settings.dicom.retry_max_seconds,
         chance=site.chance(),
     )
-
-
-def blame(site: Site, at: NodeAtWork, error: NodeError, *, accepted: bool) -> Remedy:
-    """Count a delivery's error against the node, if it is one; returns what to do about it.
-
-    An association that is not to be had beside one that the node has accepted is a matter of room:
-    many take one at a time, and let the next one wait without a word.
-    """
-    remedy = classify_error(error).remedy
-    if remedy is Remedy.RETRY_LATER and at.established and not accepted:
-        return Remedy.FEWER_ASSOCIATIONS
-    if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW}:
-        at.run.tell(fault_of(site, at.run, error.in_full, is_probe=False))
-    return remedy
-
-
-def crowd(at: NodeAtWork, given: int) -> None:
-    """Have a node given fewer associations at a time that complained of so many."""
-    fewer = policy.congested(at.run.data, given=given)
-    if fewer is not None:
-        at.run.tell(fewer)
-
-
-def cope(at: NodeAtWork, stored: int) -> None:
-    """Count for a node what it stored over one association without complaint."""
-    at.run.tell(policy.coped(at.run.data, stored, threshold=ROOM_INSTANCES))

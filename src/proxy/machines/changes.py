@@ -83,10 +83,12 @@ CHANGES: tuple[Change, ...] = (
         "CHG-04",
         "`proxy.nodes_changed`: host, port, AE title or our AE title towards the node",
         "Its deliveries stop and go on at the new address, without what is stored already; one "
-        "that waits in a back-off goes on at once.",
+        "that waits in a back-off goes on at once. Of the old address no failed attempt counts any "
+        "longer, nor that it was given up or had little room; nor do they where an inactive node "
+        "moves.",
         (
             (node.NODE, (node.ChangeRequested,)),
-            (delivery.DELIVERY, (delivery.RestartRequested,)),
+            (delivery.DELIVERY, (delivery.NodeMoved, delivery.RestartRequested)),
         ),
         (
             "test_changes.py::test_a_moved_node_gets_the_rest_at_its_new_address",
@@ -124,12 +126,12 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-08",
         "`proxy.config_changed`",
-        "Another `calling_ae_title` for all nodes is CHG-04 for every active node that has none of "
+        "Another `calling_ae_title` for all nodes is CHG-04 for every node that has none of "
         "its own. Everything else, such as a retry count or a time limit, is read when it is next "
         "needed, and nothing that runs is told.",
         (
             (node.NODE, (node.ChangeRequested,)),
-            (delivery.DELIVERY, (delivery.RestartRequested,)),
+            (delivery.DELIVERY, (delivery.NodeMoved, delivery.RestartRequested)),
         ),
         (
             "test_changes.py::test_another_calling_ae_title_for_all_is_shown_between_two_instances",

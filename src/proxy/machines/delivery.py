@@ -152,6 +152,12 @@ class RestartRequested(Event, frozen=True):
     reason: str
 
 
+class NodeMoved(Event, frozen=True):
+    """The node is at another address, or known by another name: it is another node."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
 class HoldRequested(Event, frozen=True):
     """The proxy pauses or stops, or the node is set inactive."""
 
@@ -182,7 +188,8 @@ class GiveUpRequested(Event, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """What a delivery remembers beside its state; durations in seconds.
 
-    ``attempts`` counts the failed attempts since an instance was last stored or found.
+    ``attempts`` counts the failed attempts since an instance was last stored or found, or
+    the node moved.
     ``refusal`` is why the node last refused one, ``error`` what last went wrong or stopped it;
     ``stop`` is what the stop under way is for.
     """
@@ -205,7 +212,7 @@ class Advanced(msgspec.Struct, frozen=True):
 
 
 class AttemptKept(msgspec.Struct, frozen=True):
-    """Output: write the failed attempt and the next one's time to the ledger."""
+    """Output: write the failed attempts, if any, and the next one's time to the ledger."""
 
     progress: Progress
 
@@ -273,6 +280,12 @@ def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
     """Count the attempt, keep its error and the time to wait."""
     attempts = progress.attempts + 1
     progress = replace(progress, attempts=attempts, error=event.error, retry_in=event.retry_in)
+    return progress, (AttemptKept(progress),)
+
+
+def forget_attempts(progress: Progress, event: NodeMoved) -> Result:
+    """Begin to count anew."""
+    progress = replace(progress, attempts=0)
     return progress, (AttemptKept(progress),)
 
 
@@ -429,6 +442,14 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         row("DLV-16", BACKING_OFF, RestartRequested, WAITING, doc="No need to wait any longer."),
         row("DLV-17", STORING, RestartRequested, STOPPING, want_restart, doc="One may end."),
         row("DLV-18", ENDING, RestartRequested, None, want_restart, doc="A hold stays a hold."),
+        row(
+            "DLV-33",
+            (*IDLE, *WIRED),
+            NodeMoved,
+            None,
+            forget_attempts,
+            doc="What failed, failed at another node.",
+        ),
         row("DLV-19", IDLE, CancelRequested, CANCELLED, report_cancelled, doc="None in flight."),
         row("DLV-20", STORING, CancelRequested, STOPPING, want_cancel, doc="One may end."),
         row("DLV-21", ENDING, CancelRequested, None, want_cancel, doc="The strongest stop."),
@@ -492,6 +513,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-89", WAITING, RestartRequested, doc="Nothing is open; it reads the new node."),
         ignore("DLV-90", HELD, RestartRequested, doc="A hold stays a hold."),
         ignore("DLV-91", OVER, RestartRequested, doc="Over."),
+        ignore("DLV-99", OVER, NodeMoved, doc="Over."),
         ignore("DLV-92", OVER, CancelRequested, doc="Over."),
         ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),

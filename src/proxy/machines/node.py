@@ -191,6 +191,12 @@ def start_over(health: Health, event: ChangeRequested) -> Result:
     return health, (GateOpened(), AssociationsLimited(health.associations))
 
 
+def start_over_unused(health: Health, event: ChangeRequested) -> Result:
+    """What was known was of the old address; nobody is waiting for it."""
+    health = Health(associations=health.ceiling, ceiling=health.ceiling)
+    return health, (AssociationsLimited(health.associations),)
+
+
 def admit(health: Health, event: EnableRequested) -> Result:
     """Work may be tried again."""
     return health, (GateOpened(),)
@@ -263,6 +269,14 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             doc="A new address is a new node.",
         ),
         row(
+            "NOD-18",
+            DISABLED,
+            ChangeRequested,
+            None,
+            start_over_unused,
+            doc="As NOD-09, and still nobody may use it.",
+        ),
+        row(
             "NOD-10",
             ENABLED,
             DisableRequested,
@@ -303,7 +317,6 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
         ignore("NOD-91", DISABLED, NodeFailed, doc="Nobody uses it."),
         ignore("NOD-92", DISABLED, BreakerTripped, doc="Nobody uses it."),
-        ignore("NOD-93", DISABLED, ChangeRequested, doc="Read when it is used again."),
         ignore("NOD-94", DISABLED, DisableRequested, doc="It is inactive."),
         ignore("NOD-95", ENABLED, EnableRequested, doc="It is active."),
         ignore("NOD-80", REMOVED, NodeAnswered, doc="Gone."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -66,26 +66,22 @@ def affected(
 ) -> tuple[tuple[R, Effect], ...]:
     """Name the runs that a change of the configuration touches, and how, in the order of ``runs``.
 
-    A run is touched where its node went, changed sides between active and inactive, or, active
-    before and after, is to be spoken to at another address or under another name. Nothing else
-    touches a run that is under way: not another node's change, a new name, a retry count or a time
-    limit, which are read when they are next needed.
+    A run is touched where its node went, is to be spoken to at another address or under another
+    name, which makes another node of it even while it is inactive, or changed sides between active
+    and inactive. Nothing else touches a run that is under way: not another node's change, a new
+    name, a retry count or a time limit, which are read when they are next needed.
     """
     before = {node.node_id: node for node in old.effective_nodes}
     after = {node.node_id: node for node in new.effective_nodes}
-    effects = {
-        node_id: effect
-        for node_id, was in before.items()
-        if (effect := _effect(was, after.get(node_id))) is not None
-    }
-    return tuple((run, effects[run.node_id]) for run in runs if run.node_id in effects)
+    effects = {node_id: [*_effects(was, after.get(node_id))] for node_id, was in before.items()}
+    return tuple((run, effect) for run in runs for effect in effects.get(run.node_id, ()))
 
 
-def _effect(was: Node, now: Node | None) -> Effect | None:
+def _effects(was: Node, now: Node | None) -> Iterator[Effect]:
     if now is None:
-        return Effect.CANCEL
+        yield Effect.CANCEL
+        return
+    if was.address != now.address:
+        yield Effect.RESTART
     if was.is_active != now.is_active:
-        return Effect.RESUME if now.is_active else Effect.HOLD
-    if now.is_active and was.address != now.address:
-        return Effect.RESTART
-    return None
+        yield Effect.RESUME if now.is_active else Effect.HOLD
