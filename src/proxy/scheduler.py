@@ -58,18 +58,18 @@ def everybody(_: Sequence[Claim]) -> Admits:
 def room_at_a_node(
     most: int, ahead: Callable[[str], Counter[int]]
 ) -> Callable[[Sequence[Claim]], Admits]:
-    """Let a dispatch be downloaded if one of its nodes has not too much before it already.
+    """Let a dispatch be downloaded if one of its nodes has not too many as urgent ahead.
 
-    ``ahead`` says what a node has, by rank. More urgent ones do not wait for less urgent ones; a
-    node that is down, or slow, holds up only the dispatches that are for no other node.
+    ``ahead`` says what a node has, by rank. More urgent ones do not wait for less urgent ones, nor
+    these for as long as more urgent ones come: who is first is a matter of turns. A node that is
+    down, or slow, holds up only the dispatches that are for no other node.
     """
 
     def admission(downloading: Sequence[Claim]) -> Admits:
         coming = Counter((node_id, each.rank) for each in downloading for node_id in _nodes(each))
 
         def has_room(node_id: str, rank: int) -> bool:
-            before = ahead(node_id)
-            return sum(before[r] + coming[node_id, r] for r in range(rank + 1)) < most
+            return ahead(node_id)[rank] + coming[node_id, rank] < most
 
         return lambda claim: any(has_room(node_id, claim.rank) for node_id in _nodes(claim))
 

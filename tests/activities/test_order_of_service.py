@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,11 +15,13 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
+from proxy.demo.node_script import Arrival
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.roster import PATIENT_INSTANCES, TURN_INSTANCES
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, offer, some_nodes, uids
+from tests.support.waiting import PATIENCE_S
 
 ONE_AT_A_TIME = {"associations_per_node": 1}
 
@@ -267,4 +270,38 @@ async def test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says() -> N
                 await house.until(lambda: not house.site.dispatches)
                 assert len(stuck.holds) == 12
                 assert not +house.site.nodes["stuck"].ahead
+                await house.idle()
+
+
+async def test_a_low_order_is_downloaded_however_many_urgent_ones_are_ahead_of_it() -> None:
+    may_answer = threading.Event()
+    urgent_uids: set[str] = set()
+
+    def answer(arrival: Arrival) -> int:
+        if arrival.sop_instance_uid in urgent_uids:
+            may_answer.wait(PATIENCE_S)
+        return 0
+
+    async with DemoBackend().running() as backend, some_nodes("a") as (node,):
+        configure(backend, [node])
+        node.script.answer = answer
+        with fast_directory() as directory:
+            dicom = {"associations_per_node": 4, "response_seconds": 60.0}
+            limits = {"dispatches_per_node": 2}
+            async with a_house(directory, backend, dicom=dicom, limits=limits) as house:
+                await house.configured()
+                urgent = []
+                for number in range(3):
+                    urgent_uids |= uids(offer(backend, f"sess-{number}", slices=1, seed=number + 1))
+                    event = frames.session_dispatch(f"sess-{number}", ["a"], priority="urgent")
+                    urgent.append(house.tell(event))
+                await house.until(lambda: len(node.arrivals) == 2)
+                offer(backend, "low", slices=1, seed=9)
+                low = house.tell(frames.session_dispatch("low", ["a"], priority="low"))
+                await completed(house, low, 1)
+                assert len(backend.rest.downloads) == 3
+                assert not any(map(house.final, urgent))
+                may_answer.set()
+                for order in urgent:
+                    await completed(house, order, 1)
                 await house.idle()

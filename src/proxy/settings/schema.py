@@ -223,8 +223,8 @@ class LimitSettings(Section, frozen=True):
     dispatches_per_node: Annotated[
         int,
         number(
-            "Dispatches for one node that are downloaded and not yet delivered; the others wait. "
-            "More urgent ones do not count.",
+            "Dispatches of one priority for one node that are downloaded and not yet delivered; "
+            "the others of that priority wait.",
             1,
             1_000_000,
         ),
