@@ -14,6 +14,7 @@ from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import encode
 from proxy.demo.node import EVERY_STORAGE_CLASS, DemoNode
+from proxy.demo.node_script import Arrival
 from proxy.demo.sample import Study, ct_series
 from proxy.ledger import InstanceState
 from proxy.machines.delivery import DeliveryState
@@ -271,3 +272,42 @@ async def test_a_crash_between_two_answers_counts_no_instance_twice(
         await house.configured()
         await completed(house, order, 6)
     assert (len(node.arrivals), node.tally.finds) == (5, 3)
+
+
+async def test_an_urgent_delivery_waits_for_one_question_of_another_and_none_is_lost(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    instances = offer(backend, slices=8)
+    node.script.drop_at, node.script.delay_s = None, 60.0
+    dicom = {"associations_per_node": 1, "response_seconds": 60.0}
+    async with a_house(directory, backend, dicom=dicom) as house:
+        await house.configured()
+        low = house.tell(frames.session_dispatch("sess-1", ["a"], priority="low"))
+        await house.until(lambda: node.arrivals)
+        at = house.dispatch(low).dispatch_id
+        for instance in await house.site.ledger.to_send(at, "a"):
+            # as if the program had ended in mid flight again and again
+            house.site.ledger.post_result(at, "a", instance, InstanceState.SENDING)
+    urgent_uids = uids(offer(backend, "sess-2", slices=1, seed=2))
+    asked_by_then: list[int] = []
+
+    def answer(arrival: Arrival) -> int:
+        if arrival.sop_instance_uid in urgent_uids:
+            asked_by_then.append(node.tally.finds)
+        return 0
+
+    node.script.answer = answer
+    node.script.delay_s, node.script.find_delay_s = 0.0, 0.5
+    async with a_house(directory, backend, dicom=dicom) as house:
+        await house.configured()
+        await house.until(lambda: node.tally.finds)
+        urgent = house.tell(frames.session_dispatch("sess-2", ["a"], priority="urgent"))
+        await house.until(lambda: house.site.nodes["a"].slots.waiting)
+        asked = node.tally.finds
+        assert (await house.over(urgent))["status"] == "completed"
+        assert asked_by_then[0] <= asked + 1
+        node.script.find_delay_s = 0.0
+        await completed(house, low, 8)
+    assert node.tally.finds == 8
+    assert node.holds.keys() == uids(instances) | urgent_uids
+    assert times(node) == Counter({1: 9})

@@ -38,20 +38,28 @@ class Asking:
         association: Association,
         in_doubt: Sequence[Instance],
         settle: Callable[[Instance, bool], None],
-    ) -> None:
+        may_begin: Callable[[], bool],
+    ) -> bool:
         """Ask for one after the other; ``settle`` is told of each whether the node has it.
+
+        A question takes the node's time as an instance does. Returns False where ``may_begin`` did
+        not allow one; what was not asked for stays in doubt.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         if not in_doubt or not is_answered(association):
-            return
-        count = 0
+            return True
+        asked = found = 0
         try:
             for instance in in_doubt:
+                if not may_begin():
+                    break
                 is_there = await find(association, instance)
                 settle(instance, is_there)
-                count += is_there
+                asked += 1
+                found += is_there
         except AssociationLost:
             self._has_left = True
             raise
-        log("delivery.asked", node_id=self._at.node_id, count=len(in_doubt), found=count)
+        log("delivery.asked", node_id=self._at.node_id, count=asked, found=found)
+        return asked == len(in_doubt)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 
 import trio
 
@@ -174,6 +175,12 @@ class DeliveryActivities:
         dicom, to = self._site.settings.dicom, self._at.node
         target, clocks = target_for(dicom, to.node), clocks_for(dicom, to.node)
         self._trial.accepted = False
+        begun = count()
+
+        def may_begin() -> bool:
+            """Whether another question or instance may be sent; the turn was for the first."""
+            return not next(begun) or self._at.goes_on()
+
         async with AsyncExitStack() as stack:
             with run.only_in(DeliveryState.STORING) as opening:
                 await to.asked()
@@ -184,21 +191,21 @@ class DeliveryActivities:
                 self._trial.accepted = True
                 stack.enter_context(to.talking())
                 to.run.tell(node.NodeAnswered())
-                await self._asking.ask(association, in_doubt, partial(self._settle_doubt, run))
+                settle = partial(self._settle_doubt, run)
+                if not await self._asking.ask(association, in_doubt, settle, may_begin):
+                    return delivery.TurnYielded()
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
             storing = Storing(self._site, run, association)
             stack.callback(storing.log, to.node_id)
-            has_begun = False
             for instance in part:
                 is_left = await self._left.has(instance)
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
                 if not is_left:
                     continue
-                if has_begun and not self._at.goes_on():
+                if not may_begin():
                     return delivery.TurnYielded()
-                has_begun = True
                 ending = await self._store(run, storing, instance)
                 if ending is not None:
                     return ending
@@ -207,12 +214,10 @@ class DeliveryActivities:
 
     def _settle_doubt(self, run: DeliveryRun, instance: Instance, is_there: bool) -> None:
         """Count what the node says it has, with whatever content; the rest is sent again."""
-        if not is_there:
-            self._note(instance, InstanceState.PLANNED)
-            return
-        self._note(instance, InstanceState.STORED)
-        run.tell(delivery.InstanceFound())
-        self._left.answered(instance)
+        self._note(instance, InstanceState.STORED if is_there else InstanceState.PLANNED)
+        if is_there:
+            run.tell(delivery.InstanceFound())
+            self._left.answered(instance)
 
     async def _store(self, run: DeliveryRun, storing: Storing, instance: Instance) -> Ending | None:
         """Send one instance and note what the node said; an ending where the attempt is over."""
