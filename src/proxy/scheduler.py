@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import TypeAlias, cast
 
@@ -60,9 +61,9 @@ def room_at_a_node(
 ) -> Callable[[Sequence[Claim]], Admits]:
     """Let a dispatch be downloaded if one of its nodes has not too many as urgent ahead.
 
-    ``ahead`` says what a node has, by rank. More urgent ones do not wait for less urgent ones, nor
-    these for as long as more urgent ones come: who is first is a matter of turns. A node that is
-    down, or slow, holds up only the dispatches that are for no other node.
+    ``ahead`` says what a node has, by rank. No priority waits for another here: who is first is a
+    matter of turns. A node that is down, or slow, holds up only the dispatches that are for no
+    other node.
     """
 
     def admission(downloading: Sequence[Claim]) -> Admits:
@@ -71,7 +72,11 @@ def room_at_a_node(
         def has_room(node_id: str, rank: int) -> bool:
             return ahead(node_id)[rank] + coming[node_id, rank] < most
 
-        return lambda claim: any(has_room(node_id, claim.rank) for node_id in _nodes(claim))
+        @cache  # in a flood of orders very many wait, of few parties
+        def admits(node_ids: frozenset[str], rank: int) -> bool:
+            return any(has_room(node_id, rank) for node_id in node_ids)
+
+        return lambda claim: admits(_nodes(claim), claim.rank)
 
     return admission
 
