@@ -59,12 +59,23 @@ async def test_no_answer_costs_the_time_for_the_answer(autojump_clock: MockClock
     assert took == pytest.approx(CLOCKS.answer + CLOCKS.abort, abs=0.01)
 
 
-async def test_a_stalled_node_costs_the_time_for_a_stall(
-    autojump_clock: MockClock, path: Path
+async def be_silent(_: Peer) -> None:
+    await trio.sleep_forever()
+
+
+async def speak_all_the_time(peer: Peer) -> None:
+    while True:
+        await trio.sleep(CLOCKS.stall * 0.4)
+        await peer.send(node.data(node.pdv(b"\0", control=1)))
+
+
+@pytest.mark.parametrize("behave", [be_silent, speak_all_the_time])
+async def test_a_node_that_takes_nothing_costs_the_time_for_a_stall(
+    autojump_clock: MockClock, path: Path, behave: Callable[[Peer], Awaitable[None]]
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.accept_all()
-        await trio.sleep_forever()
+        await behave(peer)
 
     instance = write_ct(path, 1_000_000)
     (proposals,) = plan([instance])
@@ -106,27 +117,6 @@ async def test_a_node_that_asks_for_release_within_a_data_set_does_not_get_it_wh
     assert caught.value.code == "released"
     assert not caught.value.sent_whole
     assert len(rest) < instance.size - instance.offset
-
-
-async def test_a_node_that_speaks_and_takes_nothing_is_a_stalled_one(
-    autojump_clock: MockClock, path: Path
-) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.accept_all()
-        while True:
-            await trio.sleep(CLOCKS.stall * 0.4)
-            await peer.send(node.data(node.pdv(b"\0", control=1)))
-
-    instance = write_ct(path, 1_000_000)
-    (proposals,) = plan([instance])
-    begun = trio.current_time()
-    async with network(script) as virtual:
-        with pytest.raises(StoreInterrupted) as caught:
-            async with associate(virtual, TARGET, proposals, CLOCKS) as association:
-                await store(association, instance, path)
-        took = trio.current_time() - begun
-    assert (caught.value.code, caught.value.sent_whole) == ("stalled", False)
-    assert took == pytest.approx(CLOCKS.stall, abs=0.01)
 
 
 async def test_a_node_may_take_a_byte_a_minute(autojump_clock: MockClock, path: Path) -> None:
