@@ -3,15 +3,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from proxy import logs
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
 from proxy.logs import fields
 from proxy.logs.lines import LOGGER
+from tests.ledger.make import fast_directory
 from tests.support import tools
+from tests.support.site import some_nodes
 
 pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
 
@@ -67,3 +72,34 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in list(os.environ):
         if variable.startswith("ITH_") and variable != REQUIRE_TOOLS:
             monkeypatch.delenv(variable)
+
+
+# What many rooms start from ------------------------------------------------------------------
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[DemoBackend]:
+    """ITH's side."""
+    async with DemoBackend().running() as backend:
+        yield backend
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[DemoNode]:
+    """One node, "a"."""
+    async with some_nodes("a") as (node,):
+        yield node
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[list[DemoNode]]:
+    """Two nodes, "a" and "b"."""
+    async with some_nodes("a", "b") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A state directory on the fastest file system there is."""
+    with fast_directory() as directory:
+        yield directory

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,29 +16,10 @@ from proxy.demo.node import DemoNode
 from proxy.locks import LOCKS_DOCUMENT, locks_document, read_locks
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.operation import Lock, Locks, OperationState, Wish
-from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, configure, described, in_event, offer, some_nodes
+from tests.support.site import House, a_house, configure, described, in_event, offer
 
 ACTIVE, PAUSED = OperationState.ACTIVE, OperationState.PAUSED
 BACKEND, OPERATOR = Lock
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[DemoNode]]:
-    async with some_nodes("a", "b") as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def ith_says(house: House, *, active: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.machines.operation import OperationState
-from tests.ledger.make import fast_directory
 from tests.support.site import (
     House,
     a_house,
@@ -24,26 +22,7 @@ from tests.support.site import (
     described,
     in_event,
     offer,
-    some_nodes,
 )
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[DemoNode]]:
-    async with some_nodes("a", "b") as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,7 @@ from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryState, Progress
 from proxy.machines.dispatch import DispatchState
 from proxy.nodes import Repush
-from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
 
 
 @pytest.fixture
@@ -32,12 +25,6 @@ async def nodes(backend: DemoBackend) -> AsyncIterator[list[DemoNode]]:
     async with some_nodes("a", "b") as nodes:
         configure(backend, nodes)
         yield nodes
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def dispatch(house: House, *node_ids: str, session_id: str = "sess-1") -> str:

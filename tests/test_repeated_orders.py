@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +11,7 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
-from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, offer, some_nodes
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
 
 
 @pytest.fixture
@@ -26,12 +19,6 @@ async def nodes(backend: DemoBackend) -> AsyncIterator[list[DemoNode]]:
     async with some_nodes("a", "b") as nodes:
         configure(backend, nodes)
         yield nodes
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def dispatch(house: House, *node_ids: str, correlation_id: str = "corr_1") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,30 +29,11 @@ from proxy.settings import (
     Settings,
 )
 from proxy.supervisor import Supervisor
-from tests.ledger.make import fast_directory
-from tests.support.site import QUICK, configure, offer, some_nodes, uids
+from tests.support.site import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
 NOBODY = "http://127.0.0.1:9"
 """The discard port: nobody listens there."""
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[DemoNode]:
-    async with some_nodes("a") as (node,):
-        yield node
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def given(directory: Path, url: str = NOBODY, **stop: float) -> Settings:

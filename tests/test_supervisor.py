@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,6 @@ from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
 from proxy.nodes import NewScans
 from proxy.work import DeliveryRun
-from tests.ledger.make import fast_directory
 from tests.support.site import (
     House,
     a_house,
@@ -53,24 +52,6 @@ DELETED = "session deleted in ITH; a node keeps what it was sent, for DICOM has 
 def offer_scan(backend: DemoBackend) -> None:
     instances = ct_series(Study(1), slices=2, size=16)
     backend.rest.offer("scan", "scan-1", zip_session(instances))
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[list[DemoNode]]:
-    async with some_nodes("a", "b") as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 @pytest.fixture

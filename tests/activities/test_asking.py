@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,7 @@ from proxy.demo.node_script import Arrival
 from proxy.demo.sample import Study, ct_series
 from proxy.ledger import InstanceState
 from proxy.machines.delivery import DeliveryState
-from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
 
 
 @pytest.fixture
@@ -36,12 +29,6 @@ async def node(backend: DemoBackend) -> AsyncIterator[DemoNode]:
         node.script.drop_at = 3
         configure(backend, [node])
         yield node
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def dispatch(house: House) -> str:

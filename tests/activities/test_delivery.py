@@ -16,13 +16,7 @@ from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from tests.dicom.scripted import RELEASE_RQ, Peer, command, data, pdv, response
 from tests.ledger.make import fast_directory
-from tests.support.site import QUICK, House, a_house, configure, offer, some_nodes, uids
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[DemoNode]:
-    async with some_nodes("a") as (node,):
-        yield node
+from tests.support.site import QUICK, House, a_house, configure, offer, uids
 
 
 @pytest.fixture

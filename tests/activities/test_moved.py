@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,27 +15,8 @@ from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, NodeCongested, NodeState
-from tests.ledger.make import fast_directory
 from tests.support.relay import relay
 from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[DemoBackend]:
-    async with DemoBackend().running() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[DemoNode]:
-    async with some_nodes("a") as (node,):
-        yield node
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 @asynccontextmanager

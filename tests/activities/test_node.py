@@ -36,12 +36,6 @@ ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPEC
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[DemoNode]:
-    async with some_nodes("a") as (node,):
-        yield node
-
-
-@pytest.fixture
 async def house(node: DemoNode) -> AsyncIterator[House]:
     async with DemoBackend().running() as backend:
         configure(backend, [node])

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,10 @@ from proxy.control.server import Control, listening
 from proxy.demo.backend import DemoBackend
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 from proxy.machines.operation import OperationState
-from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure
 from tests.support.waiting import PATIENCE_S
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with fast_directory() as directory:
-        yield directory
 
 
 def a_status() -> Status:
