@@ -16,7 +16,7 @@ from proxy.model import Entity, EntityType, Order, Priority
 from proxy.nodes import Node
 from proxy.roster import TURN_INSTANCES
 from proxy.slots import Slots
-from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork
+from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, OrderAtWork
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, described, offer, some_nodes, uids
 
@@ -166,7 +166,7 @@ def test_what_is_at_work_is_equal_to_itself_alone() -> None:
     """Two runs for the same order are two; and they refer to one another without end."""
     order = Order(SESSION, ("a",), "corr_1", "ws-1")
     node = NodeAtWork(Node(node_id="a", name="a", ae_title="A", host="h", port=104), Slots(1))
-    twins = [DispatchAtWork(order) for _ in range(2)]
+    twins = [DispatchAtWork(order, OrderAtWork()) for _ in range(2)]
     for at in twins:
         at.deliveries["a"] = DeliveryAtWork(at, node)
     assert twins.index(twins[1]) == 1

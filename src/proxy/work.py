@@ -190,7 +190,7 @@ class DispatchAtWork(TakesTurns):
     """
 
     order: Order
-    whole: OrderAtWork = field(default_factory=OrderAtWork)
+    whole: OrderAtWork
     deliveries: dict[str, DeliveryAtWork] = field(default_factory=dict)
     dispatch_id: int = 0
     planned: int = 0
