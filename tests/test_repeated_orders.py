@@ -11,6 +11,7 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
+from proxy.machines.delivery import DeliveryState
 from tests.support.site import House, a_house, configure, offer, some_nodes
 
 
@@ -149,6 +150,32 @@ async def test_one_stream_for_all_nodes_counts_all_dispatches(
         stream = house.statuses("corr_1")
         for key in ("progress", "files_sent", "files_total"):
             assert [p[key] for p in stream] == sorted(p[key] for p in stream)
+
+
+async def test_one_stream_for_all_nodes_does_not_fall_over_a_restart(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """It was told how far the first node was before the order came again and named another."""
+    offer(backend)
+    nodes[0].script.answer = lambda arrival: 0 if arrival.ordinal < 4 else 0xA700
+    nodes[1].script.answer = lambda _: 0xA700
+    told: list[int] = []
+    for is_first in (True, False):
+        async with a_house(
+            directory, backend, detail="aggregate", dicom={"retry_count": 1000}
+        ) as house:
+            await house.configured()
+            if is_first:
+                dispatch(house, "a")
+                await house.until(lambda: house.state("corr_1", "a") is DeliveryState.BACKING_OFF)
+                dispatch(house, "a", "b")
+                await house.until(lambda: house.state("corr_1", "b") is DeliveryState.BACKING_OFF)
+            else:
+                nodes[0].script.answer = nodes[1].script.answer = lambda _: 0
+                assert brief(await house.over("corr_1")) == BOTH
+            told += [payload["progress"] for payload in house.statuses("corr_1")]
+    assert 81 in told
+    assert told == sorted(told)
 
 
 async def test_what_ith_could_not_give_is_answered_again_in_the_same_words(

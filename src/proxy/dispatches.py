@@ -58,7 +58,7 @@ class Dispatches:
             planned=max((each.counts.total for each in unfinished.deliveries), default=0),
             damaged=unfinished.damaged,
         )
-        known = at.so_far = {node: progress for node, (_, progress) in whole.endings.items()}
+        known = at.so_far = whole.progress()
         for each in unfinished.deliveries:
             ready = at.ready(each.counts)
             known[each.node_id] = Progress(
@@ -259,7 +259,7 @@ class Dispatches:
         each.tell_followers()
         match output:
             case delivery.Advanced(progress):
-                every = at.whole.progress() if self._reports.aggregate else [progress]
+                every = at.whole.progress().values() if self._reports.aggregate else [progress]
                 self._reports.processing(at.order, node_id, every)
             case delivery.AttemptKept(progress):
                 self._site.ledger.post_attempt(

@@ -35,12 +35,15 @@ class Reports:
         self._reached: dict[str, int] = {}
 
     def recover(self, order: Order, known: Mapping[str, Progress]) -> None:
-        """Take up how far each node was before a restart: its progress must not fall."""
+        """Take up how far each node was before a restart: no stream's progress must fall.
+
+        To be called for each dispatch of the order: the first may have told more when it was alone.
+        """
         for node_id, progress in known.items():
-            every = known.values() if self.aggregate else [progress]
-            done = _total(every)
+            done = _total(known.values() if self.aggregate else [progress])
             for stream in self._streams([node_id]) if done.files_total else ():
-                self._reached[_key(order, stream)] = _percent(done)
+                key = _key(order, stream)
+                self._reached[key] = max(self._reached.get(key, 0), _percent(done))
 
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
         """Say how far the one download for these nodes is, in percent."""

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 
 import trio
 
@@ -165,16 +164,14 @@ class OrderAtWork:
             progress = Progress(counts.total, counts.stored, counts.refused, error=each.error)
             self.endings.setdefault(each.node_id, (Outcome(each.outcome), progress))
 
-    def progress(self) -> Iterator[Progress]:
+    def progress(self) -> dict[str, Progress]:
         """The progress at each node, whether its delivery is over or not."""
-        ended = (progress for _, progress in self.endings.values())
-        running = (
-            delivery.run.data
+        running = {
+            node_id: delivery.run.data
             for each in self.dispatches
             for node_id, delivery in each.deliveries.items()
-            if node_id not in self.endings
-        )
-        return chain(ended, running)
+        }
+        return running | {node_id: progress for node_id, (_, progress) in self.endings.items()}
 
 
 @dataclass(eq=False)
