@@ -39,10 +39,13 @@ class Reports:
 
         To be called for each dispatch of the order: the first may have told more when it was alone.
         """
-        for node_id, progress in known.items():
-            done = _total(known.values() if self.aggregate else [progress])
-            for stream in self._streams([node_id]) if done.files_total else ():
-                key = _key(order, stream)
+        streams: dict[str | None, Iterable[Progress]] = (
+            {None: known.values()} if self.aggregate else {node: [known[node]] for node in known}
+        )
+        for node_id, every in streams.items():
+            done = _total(every)
+            if done.files_total:
+                key = _key(order, node_id)
                 self._reached[key] = max(self._reached.get(key, 0), _percent(done))
 
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
