@@ -24,7 +24,6 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.offload import Inline, Threads
 from proxy.slots import Turn
-from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, configure, uids
 
 P = ParamSpec("P")
@@ -179,14 +178,15 @@ def dispatch() -> Json:
 
 
 @pytest.fixture
-async def scene(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+async def scene(
+    directory: Path, backend: DemoBackend, request: pytest.FixtureRequest
+) -> AsyncIterator[Scene]:
     callspec = getattr(request.node, "callspec", None)
     converts = callspec is not None and callspec.params.get("step") == "convert"
     takes = [ImplicitVRLittleEndian] if converts else EVERY_TRANSFER_SYNTAX
     node = DemoNode("A", node_id="a", transfer_syntaxes=takes)
-    async with DemoBackend().running() as backend, node.running():
-        with fast_directory() as directory:
-            yield Scene(directory, backend, node)
+    async with node.running():
+        yield Scene(directory, backend, node)
 
 
 @pytest.fixture(params=["goes on", "is killed"])

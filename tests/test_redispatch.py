@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from tests.support.site import House, a_house, configure, described, offer, some
 
 
 @pytest.fixture
-async def nodes(backend: DemoBackend) -> AsyncIterator[list[DemoNode]]:
-    async with some_nodes("a", "b") as nodes:
-        configure(backend, nodes)
-        yield nodes
+async def nodes(backend: DemoBackend, nodes: list[DemoNode]) -> list[DemoNode]:
+    configure(backend, nodes)
+    return nodes
 
 
 def dispatch(house: House, *node_ids: str, session_id: str = "sess-1") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,13 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
-from tests.support.site import House, a_house, configure, offer, some_nodes
+from tests.support.site import House, a_house, configure, offer
 
 
 @pytest.fixture
-async def nodes(backend: DemoBackend) -> AsyncIterator[list[DemoNode]]:
-    async with some_nodes("a", "b") as nodes:
-        configure(backend, nodes)
-        yield nodes
+async def nodes(backend: DemoBackend, nodes: list[DemoNode]) -> list[DemoNode]:
+    configure(backend, nodes)
+    return nodes
 
 
 def dispatch(house: House, *node_ids: str, correlation_id: str = "corr_1") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,19 +16,17 @@ from proxy.model import Entity, EntityType, Order
 from proxy.offload import Inline
 from proxy.outbox import Outbox
 from proxy.reports import Detail, Reports
-from tests.ledger.make import fast_directory
 
 ORDER = Order(Entity(EntityType.SESSION, "sess-1", "subj-1"), ("a", "b"), "corr_1", "ws-1")
 COMPLETED, FAILED = Outcome.COMPLETED, Outcome.FAILED
 
 
 @pytest.fixture
-async def outbox() -> AsyncIterator[Outbox]:
-    with fast_directory() as directory:
-        async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
-            made = Outbox(ledger, progress_interval=0.0)
-            await made.load()
-            yield made
+async def outbox(directory: Path) -> AsyncIterator[Outbox]:
+    async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
+        made = Outbox(ledger, progress_interval=0.0)
+        await made.load()
+        yield made
 
 
 async def heard(outbox: Outbox) -> list[Json]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,16 @@ from proxy.demo.node_script import Arrival
 from proxy.demo.sample import Study, ct_series
 from proxy.ledger import InstanceState
 from proxy.machines.delivery import DeliveryState
-from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
+from tests.support.site import House, a_house, configure, described, offer, uids
 
 
 @pytest.fixture
-async def node(backend: DemoBackend) -> AsyncIterator[DemoNode]:
+async def node(backend: DemoBackend, node: DemoNode) -> DemoNode:
     """A node that can be asked, and stores the third instance without saying so."""
-    async with some_nodes("a") as (node,):
-        node.script.finds = node.script.stores_first = True
-        node.script.drop_at = 3
-        configure(backend, [node])
-        yield node
+    node.script.finds = node.script.stores_first = True
+    node.script.drop_at = 3
+    configure(backend, [node])
+    return node
 
 
 def dispatch(house: House) -> str:

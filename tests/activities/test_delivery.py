@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,18 +16,15 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from tests.dicom.scripted import RELEASE_RQ, Peer, command, data, pdv, response
-from tests.ledger.make import fast_directory
 from tests.support.site import QUICK, House, a_house, configure, offer, uids
 
 
 @pytest.fixture
-async def house(node: DemoNode) -> AsyncIterator[House]:
-    async with DemoBackend().running() as backend:
-        configure(backend, [node])
-        with fast_directory() as directory:
-            async with a_house(directory, backend, dicom={"cancel_seconds": 0.3}) as house:
-                await house.configured()
-                yield house
+async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[House]:
+    configure(backend, [node])
+    async with a_house(directory, backend, dicom={"cancel_seconds": 0.3}) as house:
+        await house.configured()
+        yield house
 
 
 @pytest.mark.parametrize("fault", ["reject", "abort", "drop", "busy"])
@@ -173,24 +171,23 @@ class Releasing:
             await peer.until_end()
 
 
-async def test_a_node_that_releases_early_is_gone_on_with_at_once() -> None:
+async def test_a_node_that_releases_early_is_gone_on_with_at_once(
+    directory: Path, backend: DemoBackend
+) -> None:
     node = Releasing()
-    with fast_directory() as directory:
-        async with DemoBackend().running() as backend, trio.open_nursery() as nursery:
-            (listener,) = await nursery.start(
-                partial(trio.serve_tcp, host="127.0.0.1"), node.talk, 0
-            )
-            port = listener.socket.getsockname()[1]
-            configure(backend, [frames.rest_node("a", "NODE", "127.0.0.1", port)])
-            instances = offer(backend, slices=10)
-            patient = {"retry_delay_seconds": 3600.0, "retry_max_seconds": 3600.0, "retry_count": 1}
-            async with a_house(directory, backend, dicom=patient) as house:
-                await house.configured()
-                await house.online()
-                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-                ending = await house.over(order, "a")
-                assert (ending["status"], ending["files_sent"]) == ("completed", 10)
-                assert sorted(node.stored) == sorted(uids(instances))
-                assert node.associations >= 5  # one to ask, four to store
-                assert house.site.nodes["a"].run.data.failures == 0
-            nursery.cancel_scope.cancel("the test is over")
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), node.talk, 0)
+        port = listener.socket.getsockname()[1]
+        configure(backend, [frames.rest_node("a", "NODE", "127.0.0.1", port)])
+        instances = offer(backend, slices=10)
+        patient = {"retry_delay_seconds": 3600.0, "retry_max_seconds": 3600.0, "retry_count": 1}
+        async with a_house(directory, backend, dicom=patient) as house:
+            await house.configured()
+            await house.online()
+            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+            ending = await house.over(order, "a")
+            assert (ending["status"], ending["files_sent"]) == ("completed", 10)
+            assert sorted(node.stored) == sorted(uids(instances))
+            assert node.associations >= 5  # one to ask, four to store
+            assert house.site.nodes["a"].run.data.failures == 0
+        nursery.cancel_scope.cancel("the test is over")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, NodeState
 from proxy.runner import Run
 from tests.dicom.scripted import Peer
-from tests.ledger.make import fast_directory
 from tests.support.relay import relay
 from tests.support.site import (
     House,
@@ -28,7 +28,6 @@ from tests.support.site import (
     described,
     in_event,
     offer,
-    some_nodes,
 )
 from tests.support.waiting import PATIENCE_S
 
@@ -36,14 +35,12 @@ ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPEC
 
 
 @pytest.fixture
-async def house(node: DemoNode) -> AsyncIterator[House]:
-    async with DemoBackend().running() as backend:
-        configure(backend, [node])
-        with fast_directory() as directory:
-            quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
-            async with a_house(directory, backend, dicom=quick) as house:
-                await house.configured()
-                yield house
+async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[House]:
+    configure(backend, [node])
+    quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
+    async with a_house(directory, backend, dicom=quick) as house:
+        await house.configured()
+        yield house
 
 
 def state(house: House) -> NodeState:
@@ -121,7 +118,9 @@ async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
     await house.idle()
 
 
-async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up() -> None:
+async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
+    directory: Path, backend: DemoBackend
+) -> None:
     asked_to_store, full = 0, trio.Event()
 
     async def leave(stream: trio.SocketStream) -> None:
@@ -131,32 +130,33 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up() 
             asked_to_store += VERIFICATION.encode() not in request
             await full.wait()
 
-    async with DemoBackend().running() as backend, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), leave, 0)
         port = listener.socket.getsockname()[1]
         patient = {"retry_count": 100, "retry_delay": 60}
         configure(backend, [frames.rest_node("a", "A", "127.0.0.1", port, **patient)])
-        with fast_directory() as directory:
-            # patient with the node too: within the test nobody asks it again
-            dicom = {"associations_per_node": 1, "retry_max_seconds": 60.0, "echo_seconds": 60.0}
-            async with a_house(directory, backend, dicom=dicom) as house:
-                await house.configured()
-                for number in range(8):
-                    offer(backend, f"sess-{number}", slices=1, seed=number + 1)
-                    house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-                at = house.site.nodes["a"]
-                await house.until(lambda: at.slots.waiting == 7)
-                full.set()
-                deliveries = house.site.deliveries
-                await house.until(lambda: all(each.run.data.attempts for each in deliveries))
-                assert at.run.state is OFFLINE
-                assert asked_to_store == BREAKER_FAILURES
-                assert {each.run.state for each in deliveries} == {DeliveryState.BACKING_OFF}
-                assert house.turns_taken() == 0
+        # patient with the node too: within the test nobody asks it again
+        dicom = {"associations_per_node": 1, "retry_max_seconds": 60.0, "echo_seconds": 60.0}
+        async with a_house(directory, backend, dicom=dicom) as house:
+            await house.configured()
+            for number in range(8):
+                offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+                house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+            at = house.site.nodes["a"]
+            await house.until(lambda: at.slots.waiting == 7)
+            full.set()
+            deliveries = house.site.deliveries
+            await house.until(lambda: all(each.run.data.attempts for each in deliveries))
+            assert at.run.state is OFFLINE
+            assert asked_to_store == BREAKER_FAILURES
+            assert {each.run.state for each in deliveries} == {DeliveryState.BACKING_OFF}
+            assert house.turns_taken() == 0
         nursery.cancel_scope.cancel("the test is over")
 
 
-async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe() -> None:
+async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
+    directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
     many = 2 * BREAKER_FAILURES
     dicom = {
         "associations_per_node": many,
@@ -165,44 +165,43 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe() -
         "retry_delay_seconds": 600.0,
         "retry_max_seconds": 600.0,
     }
-    async with DemoBackend().running() as backend, some_nodes("a") as (node,):
-        node.script.delay_s = 60.0
-        with fast_directory() as directory:
-            async with a_house(directory, backend, dicom=dicom) as house:
-                house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
-                async with relay(node, swallow=0) as line:
-                    to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
-                    configure(backend, [to_the_line])
-                    await house.configured()
-                    for number in range(many):
-                        offer(backend, f"sess-{number}", slices=1, seed=number + 1)
-                        house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-                    await house.until(lambda: len(node.arrivals) == many)
-                deliveries = house.site.deliveries
-                await house.until(lambda: all(each.run.data.attempts for each in deliveries))
-                health = house.site.nodes["a"].run.data
-                assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
-                assert health.probe_in == pytest.approx(6.0)
+    node.script.delay_s = 60.0
+    async with a_house(directory, backend, dicom=dicom) as house:
+        house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+        async with relay(node, swallow=0) as line:
+            to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
+            configure(backend, [to_the_line])
+            await house.configured()
+            for number in range(many):
+                offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+                house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+            await house.until(lambda: len(node.arrivals) == many)
+        deliveries = house.site.deliveries
+        await house.until(lambda: all(each.run.data.attempts for each in deliveries))
+        health = house.site.nodes["a"].run.data
+        assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
+        assert health.probe_in == pytest.approx(6.0)
 
 
 async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(
+    directory: Path,
+    backend: DemoBackend,
     node: DemoNode,
 ) -> None:
     (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    with fast_directory() as directory:
-        async with silent, DemoBackend().running() as backend:
-            port = silent.socket.getsockname()[1]
-            configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
-            async with a_house(directory, backend, dicom={"echo_seconds": 60.0}) as house:
-                await house.configured()
-                asked = await silent.accept()
-                assert await asked.receive_some()
+    async with silent:
+        port = silent.socket.getsockname()[1]
+        configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
+        async with a_house(directory, backend, dicom={"echo_seconds": 60.0}) as house:
+            await house.configured()
+            asked = await silent.accept()
+            assert await asked.receive_some()
 
-                configure(backend, [node])
-                house.tell(frames.nodes_changed([in_event(node)]))
+            configure(backend, [node])
+            house.tell(frames.nodes_changed([in_event(node)]))
 
-                with trio.fail_after(PATIENCE_S):
-                    while await asked.receive_some():
-                        pass
-                await house.until(lambda: state(house) is ONLINE)
-                await asked.aclose()
+            with trio.fail_after(PATIENCE_S):
+                while await asked.receive_some():
+                    pass
+            await house.until(lambda: state(house) is ONLINE)
+            await asked.aclose()

@@ -53,18 +53,17 @@ def a_status() -> Status:
 
 
 @pytest.fixture
-async def house(directory: Path) -> AsyncIterator[House]:
-    async with DemoBackend().running() as backend:
-        configure(backend, [])
-        async with (
-            a_house(directory, backend) as house,
-            listening(directory) as listener,
-            trio.open_nursery() as nursery,
-        ):
-            control = Control(house.supervisor, a_status, house.site.ledger.settled)
-            nursery.start_soon(control.serve, listener)
-            yield house
-            nursery.cancel_scope.cancel("the test is over")
+async def house(directory: Path, backend: DemoBackend) -> AsyncIterator[House]:
+    configure(backend, [])
+    async with (
+        a_house(directory, backend) as house,
+        listening(directory) as listener,
+        trio.open_nursery() as nursery,
+    ):
+        control = Control(house.supervisor, a_status, house.site.ledger.settled)
+        nursery.start_soon(control.serve, listener)
+        yield house
+        nursery.cancel_scope.cancel("the test is over")
 
 
 async def connect(directory: Path) -> trio.SocketStream:
@@ -195,24 +194,23 @@ async def test_many_clients_one_after_another_leave_nothing_open(
 
 
 async def test_a_defect_in_looking_harms_one_client_only(
-    directory: Path, caplog: pytest.LogCaptureFixture
+    directory: Path, backend: DemoBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Status:
         raise RuntimeError("CANARY")
 
-    async with DemoBackend().running() as backend:
-        configure(backend, [])
-        async with (
-            a_house(directory, backend) as house,
-            listening(directory) as listener,
-            trio.open_nursery() as nursery,
-        ):
-            control = Control(house.supervisor, fail, house.site.ledger.settled)
-            nursery.start_soon(control.serve, listener)
-            for _ in range(2):
-                with pytest.raises(ControlFailed, match="understand"):
-                    await asked(directory, "status")
-            nursery.cancel_scope.cancel("the test is over")
+    configure(backend, [])
+    async with (
+        a_house(directory, backend) as house,
+        listening(directory) as listener,
+        trio.open_nursery() as nursery,
+    ):
+        control = Control(house.supervisor, fail, house.site.ledger.settled)
+        nursery.start_soon(control.serve, listener)
+        for _ in range(2):
+            with pytest.raises(ControlFailed, match="understand"):
+                await asked(directory, "status")
+        nursery.cancel_scope.cancel("the test is over")
     assert "CANARY" not in str([vars(record) for record in caplog.records])
 
 

@@ -58,22 +58,22 @@ async def survivors(ops: list[Op], directory: Path, seed: int) -> dict[str, int]
     return found
 
 
-async def test_a_power_cut_at_any_moment_loses_nothing(autojump_clock: MockClock) -> None:
-    with fast_directory() as directory:
-        ops = await record(directory)
-        found = await survivors(ops, directory / "cut", seed=1)
+async def test_a_power_cut_at_any_moment_loses_nothing(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    ops = await record(directory)
+    found = await survivors(ops, directory / "cut", seed=1)
     assert found == {"intact": CUTS, "lost": 0, "damaged": 0}
 
 
 async def test_the_cuts_would_find_a_ledger_that_does_not_sync(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    directory: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lazy = tuple(p.replace("synchronous = FULL", "synchronous = NORMAL") for p in database.PRAGMAS)
     assert lazy != database.PRAGMAS
     monkeypatch.setattr(database, "PRAGMAS", lazy)
-    with fast_directory() as directory:
-        ops = await record(directory)
-        found = await survivors(ops, directory / "cut", seed=1)
+    ops = await record(directory)
+    found = await survivors(ops, directory / "cut", seed=1)
     assert found["lost"] > CUTS / 2
     assert found["damaged"] == 0
 
@@ -122,9 +122,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def test_the_recorded_work_is_worth_cutting(autojump_clock: MockClock) -> None:
-    with fast_directory() as directory:
-        ops = await record(directory)
+async def test_the_recorded_work_is_worth_cutting(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    ops = await record(directory)
     files = {getattr(op, "file", "") for op in ops}
     assert {"ledger.db", "ledger.db-wal"} <= files
     checkpoints = [op for op in ops if getattr(op, "file", "") == "ledger.db"]
