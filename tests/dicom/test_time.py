@@ -103,6 +103,7 @@ async def test_a_node_that_asks_for_release_within_a_data_set_does_not_get_it_wh
         await peer.pdu()
         await trio.sleep(1)
         await peer.send(node.RELEASE_RQ)
+        await trio.sleep(0.01)  # read on at once, it might have it all before the request is heard
         rest = await peer.until_end()
         received.set()
 
