@@ -9,12 +9,14 @@ import zlib
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import dcmwrite, write_file_meta_info
 from pydicom.sequence import Sequence
@@ -186,6 +188,120 @@ def test_says_what_the_data_are_when_the_meta_group_lies(tmp_path: Path, syntax:
         content[start : start + 4 + len(uid)], b"UI" + struct.pack("<H", len(other)) + other, 1
     )
     assert read(tmp_path, lying).transfer_syntax_uid == syntax
+
+
+def stray(element: int, value: bytes, *, explicit: bool = True, order: str = "<") -> bytes:
+    """Encode one more element of group 0002."""
+    value += b"\0" * (len(value) % 2)
+    if explicit:
+        return struct.pack(f"{order}HH2sH", 2, element, b"UI", len(value)) + value
+    return struct.pack(f"{order}HHL", 2, element, len(value)) + value
+
+
+def with_length(content: bytes, length: int) -> bytes:
+    """Say another length of the file meta group."""
+    return content[:140] + struct.pack("<L", length) + content[144:]
+
+
+COMPRESSED = "1.2.840.10008.1.2.4.70"
+OTHERS = [b"1.2.840.10008.1.2.1", COMPRESSED.encode(), b"1.2.840.10008.1.2.2", b"1.2.3"]
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["in the group's length", "behind it"])
+@pytest.mark.parametrize("encoding", [(True, "<"), (False, "<"), (True, ">"), (False, ">")])
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("syntax", [*SYNTAXES[:3], COMPRESSED])
+def test_the_first_transfer_syntax_holds(
+    tmp_path: Path, syntax: str, other: bytes, encoding: tuple[bool, str], counted: bool
+) -> None:
+    """Whatever stands once more, in whatever encoding, and whatever length the group says."""
+    explicit, order = encoding
+    content = in_syntax(syntax)
+    whole = read(tmp_path, content)
+    strays = (0x0010, other), (0x0002, b"6.6.6"), (0x0003, b"7.7.7")
+    more = b"".join(stray(*each, explicit=explicit, order=order) for each in strays)
+    changed = content[: whole.offset] + more + content[whole.offset :]
+    if counted:
+        changed = with_length(changed, whole.offset + len(more) - 144)
+    got = read(tmp_path, changed)
+    assert got == msgspec.structs.replace(
+        whole, size=whole.size + len(more), offset=whole.offset + len(more)
+    )
+    assert changed[got.offset :] == content[whole.offset :]
+
+
+def in_syntax(syntax: str) -> bytes:
+    """Write a file in a syntax; what is compressed has its pixel data in fragments."""
+    if syntax != COMPRESSED:
+        return written(syntax)
+    data = data_set()
+    data.PixelData = encapsulate([b"\xff\xd8 a compressed frame \xff\xd9"])
+    data["PixelData"].VR = "OB"
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = UID(syntax)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("length", [0, 4, 50, 60_000, 2**32 - 1])
+@pytest.mark.parametrize("syntax", [*SYNTAXES, COMPRESSED])
+def test_the_length_of_the_meta_group_may_be_wrong(
+    tmp_path: Path, syntax: str, length: int
+) -> None:
+    content = in_syntax(syntax)
+    assert read(tmp_path, with_length(content, length)) == read(tmp_path, content)
+
+
+@pytest.mark.parametrize("syntax", [*SYNTAXES, COMPRESSED])
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("order", "<>")
+def test_the_meta_group_may_be_in_any_encoding(
+    tmp_path: Path, syntax: str, explicit: bool, order: str
+) -> None:
+    """PS3.10 7.1 knows Explicit VR Little Endian only; writers know others."""
+    content = in_syntax(syntax)
+    data = content[read(tmp_path, content).offset :]
+    parts = [(0x0002, b"1.2.3"), (0x0003, b"6.6.6"), (0x0010, syntax.encode())]
+    group = b"".join(stray(*part, explicit=explicit, order=order) for part in parts)
+    length = struct.pack(f"{order}L", len(group))
+    head = struct.pack(f"{order}HH", 2, 0)
+    head += struct.pack(f"{order}2sH", b"UL", 4) if explicit else struct.pack(f"{order}L", 4)
+    for preamble in (bytes(128) + b"DICM", b"DICM", b""):
+        got = read(tmp_path, preamble + head + length + group + data)
+        assert got.transfer_syntax_uid == syntax
+        assert got.sop_instance_uid == "1.2.3.4.5"
+        assert got.offset == len(preamble + head + length + group)
+
+
+@pytest.mark.parametrize("told", ["", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"])
+def test_compressed_pixels_are_not_taken_for_plain_ones(tmp_path: Path, told: str) -> None:
+    """No syntax, or one that the first element belies: the guess must not be a plain one then."""
+    content = in_syntax(COMPRESSED)
+    start = read(tmp_path, content).offset
+    group = stray(0x0002, b"1.2.3") + (stray(0x0010, told.encode()) if told else b"")
+    lying = bytes(128) + b"DICM" + group + content[start:]
+    assert "transfer syntax" in refused(tmp_path, lying)
+
+
+@pytest.mark.parametrize("told", ["1.2.840.10008.1.2.4.70x", "JPEG", "1." * 40 + "1", "1.2..4"])
+def test_a_transfer_syntax_that_is_no_uid_is_not_replaced_by_a_guess(
+    tmp_path: Path, told: str
+) -> None:
+    content = in_syntax(COMPRESSED)
+    start = read(tmp_path, content).offset
+    group = stray(0x0010, told.encode()) + stray(0x0010, b"1.2.840.10008.1.2.1")
+    lying = bytes(128) + b"DICM" + group + content[start:]
+    assert "transfer syntax UID is malformed" in refused(tmp_path, lying)
+
+
+def test_the_first_of_two_uids_in_the_data_set_holds(tmp_path: Path) -> None:
+    content = written()
+    start = read(tmp_path, content).offset
+    more = struct.pack("<HH2sH", 0x0008, 0x0018, b"UI", 6) + b"9.9.9\0"
+    behind = content.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
+    got = read(tmp_path, content[:behind] + more + content[behind:])
+    assert (got.sop_instance_uid, got.offset) == ("1.2.3.4.5", start)
 
 
 def test_the_data_set_wins_over_the_meta_group(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ class Elements:
             (length,) = long.unpack(tail)
         return Element(start, group << 16 | number, vr, length)
 
+    def due(self) -> Element:
+        """Read up to the next element's value, as :meth:`next` does; there must be one."""
+        element = self.next()
+        if element is None:
+            raise _ended()
+        return element
+
     def value(self, element: Element) -> bytes:
         """Read the value of ``element``, which was the last one; it must be short."""
         if element.length > MAX_VALUE:
@@ -110,9 +117,7 @@ class Elements:
             self.encoding = IMPLICIT_LITTLE
         end = ITEM_END if element.tag == ITEM else SEQUENCE_END
         while True:
-            inner = self.next()
-            if inner is None:
-                raise _ended()
+            inner = self.due()
             if inner.tag == end:
                 break
             self.skip(inner, depth + 1)
@@ -124,7 +129,8 @@ def read_values(
 ) -> dict[int, bytes]:
     """Return the ``wanted`` top-level values up to the tag ``last``; the stream stays behind it.
 
-    After the call the stream stands at the first element after ``last``, or at its end.
+    Of two elements with one tag the first holds. After the call the stream stands at the first
+    element after ``last``, or at its end.
     """
     elements = Elements(stream, encoding)
     found: dict[int, bytes] = {}
@@ -133,7 +139,7 @@ def read_values(
             stream.seek(element.start)
             break
         if element.tag in wanted:
-            found[element.tag] = elements.value(element)
+            found.setdefault(element.tag, elements.value(element))
         else:
             elements.skip(element)
     return found

@@ -24,9 +24,13 @@ from proxy.model import (
     Instance,
 )
 from proxy.pacs.elements import (
+    BIG_LONG,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    LITTLE_LONG,
+    UNDEFINED,
+    Elements,
     Encoding,
     is_vr,
     read_values,
@@ -34,7 +38,6 @@ from proxy.pacs.elements import (
 
 GROUP_LENGTH = 0x00020000
 MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x00020010
-META_END = 0x0002FFFF
 CHARSET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 PATIENT_ID = 0x00100020
 STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER = 0x0020000D, 0x0020000E, 0x00200011, 0x00200013
@@ -43,6 +46,19 @@ META_TAGS = frozenset({GROUP_LENGTH, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSF
 DATA_TAGS = frozenset(
     {CHARSET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER}
 )
+
+PIXEL_DATA = 0x7FE00010
+
+META_GROUP = {b"\x02\x00": EXPLICIT_LITTLE, b"\x00\x02": EXPLICIT_BIG}
+"""How an element of group 0002 is encoded, told by its first two bytes; big endian is wrong there.
+
+VRs that are missing are the walker's to notice.
+"""
+UNCOMPRESSED = {
+    IMPLICIT_LITTLE: IMPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_LITTLE: EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_BIG: EXPLICIT_VR_BIG_ENDIAN,
+}
 
 MEDIA_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
@@ -108,42 +124,77 @@ def _start(file: BinaryIO) -> _Start:
         begin, marked = 4, True
     else:
         begin, marked = 0, False
-    file.seek(begin)
-    if not marked and head[:2] != b"\x02\x00":
+    if not marked and head[:2] not in META_GROUP:
         return _Start(0, marked=False, meta={})
     try:
-        meta = read_values(file, EXPLICIT_LITTLE, META_TAGS, META_END)
+        meta = _file_meta(file, begin)
     except DicomUnreadable:
         if marked:
             raise
         raise NotDicom from None
-    offset = file.tell()
-    length = meta.get(GROUP_LENGTH, b"")
-    if len(length) == 4 and _uid(meta.get(TRANSFER_SYNTAX)) in DEFLATED:
-        # Deflated bytes may look like one more element of group 2: only here the length decides.
-        offset = begin + 12 + int.from_bytes(length, "little")
-    return _Start(offset, marked, meta)
+    return _Start(file.tell(), marked, meta)
+
+
+def _file_meta(file: BinaryIO, begin: int) -> dict[int, bytes]:
+    """Read all of group 0002 that stands before the data set; the file stays behind it.
+
+    Of two elements with one tag the first holds. Where the group ends is seen by the groups of
+    the elements: its length is often wrong, and some writers leave elements of it in the data set,
+    in the data set's own encoding.
+    """
+    file.seek(begin)
+    elements = Elements(file, EXPLICIT_LITTLE)
+    meta: dict[int, bytes] = {}
+    end = 0
+    while (group := file.read(2)) in META_GROUP:
+        at = file.seek(-2, io.SEEK_CUR)
+        if at == end and _uid(meta.get(TRANSFER_SYNTAX)) in DEFLATED:
+            return meta  # deflated bytes may look like one more element: here the length decides
+        elements.encoding = META_GROUP[group]
+        element = elements.due()
+        if element.tag not in META_TAGS:
+            elements.skip(element)
+            continue
+        value = meta.setdefault(element.tag, elements.value(element))
+        if element.tag == GROUP_LENGTH and not end:
+            order = LITTLE_LONG if elements.encoding.little else BIG_LONG
+            end = file.tell() + (order.unpack(value)[0] if len(value) == order.size else 0)
+    file.seek(-len(group), io.SEEK_CUR)
+    return meta
 
 
 def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encoding]:
     """Return the transfer syntax, a stream at the data set's start, and how it is encoded.
 
-    The first element shows whether VRs are explicit; where the file meta group is missing, or
-    names the other one of the two uncompressed little endian syntaxes, the element decides.
+    The file meta group decides. Only among the syntaxes without compression, or where it names
+    none, the first element shows which one it is; then the pixel data must not be compressed.
     """
-    declared = _uid(start.meta.get(TRANSFER_SYNTAX))
+    told = start.meta.get(TRANSFER_SYNTAX, b"").strip(b" \0")
+    declared = _uid(told)
+    if told and not declared:
+        raise DicomUnreadable("The transfer syntax UID is malformed in a DICOM file")
     file.seek(start.offset)
     stream = _inflated(file) if declared in DEFLATED else file
     origin = stream.tell()
     head = stream.read(6)
     stream.seek(origin)
     explicit = is_vr(head[4:])
-    if declared == EXPLICIT_VR_BIG_ENDIAN or (not declared and explicit and head[:1] == b"\0"):
-        return EXPLICIT_VR_BIG_ENDIAN, stream, EXPLICIT_BIG
-    encoding = EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
-    if declared in {"", IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN}:
-        declared = EXPLICIT_VR_LITTLE_ENDIAN if explicit else IMPLICIT_VR_LITTLE_ENDIAN
-    return declared, stream, encoding
+    big = explicit and head[:1] == b"\0" and head[1:2] != b"\0"
+    encoding = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
+    if declared and declared not in UNCOMPRESSED.values():
+        return declared, stream, encoding
+    shown = UNCOMPRESSED[encoding]
+    if shown != declared and _is_encapsulated(stream, encoding):
+        raise DicomUnreadable("The transfer syntax of compressed pixel data is not told")
+    stream.seek(origin)
+    return shown, stream, encoding
+
+
+def _is_encapsulated(stream: BinaryIO, encoding: Encoding) -> bool:
+    """Whether the pixel data are in fragments, as all compressed ones are (PS3.5 A.4)."""
+    read_values(stream, encoding, (), PIXEL_DATA - 1)
+    element = Elements(stream, encoding).next()
+    return element is not None and (element.tag, element.length) == (PIXEL_DATA, UNDEFINED)
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
