@@ -46,6 +46,30 @@ async def test_what_comes_is_acknowledged_at_once(pair: tuple[TcpWire, socket.so
     assert option(wire, socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
 
 
+async def test_a_node_that_never_stops_speaking_is_not_the_only_one_served(
+    pair: tuple[TcpWire, socket.socket],
+) -> None:
+    """There is always something to receive; all others have their turn, and deadlines are heard."""
+    wire, node = pair
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        with trio.move_on_after(0.2) as scope:
+            for _ in range(1_000_000):
+                node.send(b"x")
+                assert await wire.receive_some()
+        assert turns
+        nursery.cancel_scope.cancel("the time is over")
+    assert scope.cancelled_caught
+
+
 async def test_a_gathered_send_may_be_of_any_length(
     pair: tuple[TcpWire, socket.socket],
 ) -> None:

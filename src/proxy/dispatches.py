@@ -148,7 +148,8 @@ class Dispatches:
             if node_id in at.to_cancel:
                 each.run.tell(delivery.CancelRequested(at.to_cancel[node_id]))
             nursery.start_soon(each.run.run)
-        self._close_if_over(at)
+        if not at.run.over:
+            self._close_if_over(at)
 
     # -- What the supervisor asks for -----------------------------------------------------------
 
@@ -239,19 +240,23 @@ class Dispatches:
                 still_open = [node_id for node_id, d in at.deliveries.items() if not d.run.over]
                 self._reports.downloading(order, still_open, percent)
             case dispatch.HandOver():
-                at.content.set()
+                self._hand_over(at)
+            case dispatch.TakeBack():
+                at.content = trio.Event()
                 for each in at.deliveries.values():
-                    each.node.ahead[order.priority.rank] += not each.run.over
+                    each.node.ahead[order.priority.rank] -= not each.run.over
+                if self._site.operation.state is not OperationState.ACTIVE:
+                    at.run.tell(dispatch.HoldRequested(self._site.operation.data.reason))
             case dispatch.GiveUp(error):
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
+                self._hand_over(at)  # one that still sends ends with what it has
             case dispatch.Withdraw():
+                at.deliveries.clear()  # they are those of the first one
                 self._reports.again(order, at.whole.endings, is_over=at.whole.is_over)
                 at.scope.cancel("the order is known")
             case dispatch.DispatchOver(outcome, work):
                 self._site.ledger.post_dispatch_over(at.dispatch_id, outcome.value, work.error)
-                if at.whole.is_over:
-                    self._reports.order_over(order, at.whole.endings)
                 log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
 
     def _on_delivery(self, each: DeliveryAtWork, output: DeliveryOutput) -> None:
@@ -289,7 +294,17 @@ class Dispatches:
             problem=progress.error,
         )
 
+    def _hand_over(self, at: DispatchAtWork) -> None:
+        """Let the deliveries begin, and count them as ahead of their nodes."""
+        at.content.set()
+        for each in at.deliveries.values():
+            each.node.ahead[at.order.priority.rank] += not each.run.over
+
     def _close_if_over(self, at: DispatchAtWork) -> None:
-        """Close the dispatch with its last delivery."""
-        if not at.run.over and all(each.run.over for each in at.deliveries.values()):
+        """Close the dispatch with its last delivery, and the order with its last dispatch."""
+        if any(not each.run.over for each in at.deliveries.values()):
+            return
+        if not at.run.over:
             at.run.tell(policy.dispatch_over(at.whole.endings))
+        if at.whole.is_over:
+            self._reports.order_over(at.order, at.whole.endings)

@@ -97,7 +97,8 @@ class DicomUnreadable(ProxyError):
 class InstanceUnusable(ProxyError):
     """The local file of an instance cannot be sent: the fault is ours, not the node's.
 
-    ``code`` is ``gone``, ``read`` (it may be read later) or ``short``.
+    ``code`` is ``gone``, ``short`` or ``damaged``: the object is lost; or ``read``: it may be read
+    later.
     """
 
     def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:

@@ -48,6 +48,9 @@ class Wire(Protocol):
     async def receive_some(self) -> bytes:
         """Return what came, empty at the end of the stream.
 
+        All other tasks get their turn first, and deadlines are heard, also where bytes are there
+        at once: a node that never stops speaking must not be the only one that is served.
+
         Raises :class:`proxy.errors.AssociationLost`.
         """
         ...
@@ -134,7 +137,7 @@ class TcpWire:
 
     async def receive_some(self) -> bytes:
         """Receive what there is, or wait for it; see :class:`Wire`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while (data := self.receive_now()) is None:
             await trio.lowlevel.wait_readable(self._socket)
         return data

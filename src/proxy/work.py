@@ -149,8 +149,11 @@ class OrderAtWork:
 
     @property
     def is_over(self) -> bool:
-        """Whether no dispatch of it is at work."""
-        return all(each.run.over for each in self.dispatches)
+        """Whether no dispatch of it is at work, and no delivery of one."""
+        return all(
+            each.run.over and all(d.run.over for d in each.deliveries.values())
+            for each in self.dispatches
+        )
 
     def serves(self, order: Order) -> bool:
         """Whether all nodes of this order, come again, have a delivery or had one."""
@@ -180,10 +183,10 @@ class DispatchAtWork(TakesTurns):
 
     ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``planned`` is how many
     instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
-    deliveries know too. ``damaged`` counts what ITH sent and no node can be given, ``is_fresh``
-    says that what is held was asked of ITH after this order came. ``so_far`` says, by node id, how
-    far the deliveries were when the program ended, ``to_cancel`` which are to be cancelled as soon
-    as the order is recorded.
+    deliveries know too, and made anew where something of it is lost. ``damaged`` counts what ITH
+    sent and no node can be given, ``is_fresh`` says that what is held was asked of ITH after this
+    order came. ``so_far`` says, by node id, how far the deliveries were when the program ended,
+    ``to_cancel`` which are to be cancelled as soon as the order is recorded.
     """
 
     order: Order

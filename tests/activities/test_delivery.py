@@ -165,7 +165,8 @@ class Releasing:
                 self.stored.append(request.AffectedSOPInstanceUID)
             # what was sent as the release came is asked for: C-FIND finds nothing
             kind = request.CommandField | 0x8000
-            await peer.send(data(pdv(command(response(0, message_id, kind=kind)))))
+            answer = command(response(0, message_id, kind=kind))
+            await peer.send(data(pdv(answer, context_id=peer.context_id)))
         else:
             await peer.send(RELEASE_RQ)
             await peer.until_end()

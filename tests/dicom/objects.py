@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pydicom
@@ -45,7 +46,7 @@ def instance_of(path: Path) -> Instance:
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
         study_instance_uid="1.2.3",
         series_instance_uid="1.2.3.4",
-        sha256="",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         size=path.stat().st_size,
         offset=128 + 4 + 12 + int(meta.FileMetaInformationGroupLength),
     )

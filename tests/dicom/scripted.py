@@ -84,10 +84,11 @@ def response(status: int, message_id: int = 1, uid: str = "", kind: int = 0x8001
 
 
 class Peer:
-    """The node's end of one connection."""
+    """The node's end of one connection; ``context_id`` is that of the last message."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
+        self.context_id = 1
         self._unread = bytearray()
 
     async def send(self, *parts: bytes) -> None:
@@ -136,7 +137,7 @@ class Peer:
             if kind == 5:
                 await self.send(RELEASE_RP)
                 return None
-            length, _, control = struct.unpack_from(">IBB", body)
+            length, self.context_id, control = struct.unpack_from(">IBB", body)
             assert length + 4 == len(body)
             parts[control & 1] += body[6:]
             # (0000,0800) is 0101H where no data set follows

@@ -480,4 +480,4 @@ async def test_an_unusable_pdu_size_is_aborted(network: TcpNetwork) -> None:
 def test_an_association_that_never_opened_has_no_wire() -> None:
     association = Association(Target("h", 1, "A", "B"), (ECHO,), CLOCKS)
     with pytest.raises(RuntimeError):
-        association.begin(dimse.C_ECHO_RSP)
+        association.begin(1, dimse.C_ECHO_RSP)

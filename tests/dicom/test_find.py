@@ -182,13 +182,18 @@ def test_whatever_comes_is_joined_or_invalid(pdvs: list[Pdv]) -> None:
 
 
 def found(
-    status: int, said: Dataset | bytes | None = None, message_id: int = 1, kind: int = 0x8020
+    status: int,
+    said: Dataset | bytes | None = None,
+    message_id: int = 1,
+    kind: int = 0x8020,
+    context_id: int = 1,
 ) -> bytes:
     """A C-FIND-RSP, and what follows it."""
-    pdvs = [node.pdv(node.command(node.response(status, message_id, kind=kind)))]
+    response = node.command(node.response(status, message_id, kind=kind))
+    pdvs = [node.pdv(response, context_id=context_id)]
     if said is not None:
         content = said if isinstance(said, bytes) else encoded(said)
-        pdvs.append(node.pdv(content, control=2))
+        pdvs.append(node.pdv(content, control=2, context_id=context_id))
     return node.data(*pdvs)
 
 
@@ -205,7 +210,7 @@ def answering(*answers: bytes) -> Script:
 async def ask(network: TcpNetwork, script: Script) -> bool:
     async with scripted(script) as target:
         try:
-            async with associate(network, target, (ECHO, FIND), CLOCKS) as association:
+            async with associate(network, target, (FIND, ECHO), CLOCKS) as association:
                 return await find(association, INSTANCE)
         except AssociationLost as lost:
             error = lost
@@ -277,17 +282,19 @@ async def test_asked_and_stored_and_echoed_over_one_association(
 ) -> None:
     instance = write_ct(tmp_path / "ct")
     (proposals,) = plan([instance])
+    asking = 2 * len(proposals) + 1
 
     async def script(peer: Peer) -> None:
         await peer.accept_all()
         await peer.message()
-        await peer.send(found(PENDING, answer(instance)), found(0))
+        there = found(PENDING, answer(instance), context_id=asking)
+        await peer.send(there, found(0, context_id=asking))
         await peer.message()
-        await peer.send(found(0, message_id=2))
+        await peer.send(found(0, message_id=2, context_id=asking))
         await peer.message()
         await peer.send(found(0, message_id=3, kind=0x8001))
         await peer.message(has_data=False)
-        await peer.send(found(0, message_id=4, kind=0x8030))
+        await peer.send(found(0, message_id=4, kind=0x8030, context_id=asking + 2))
         await peer.finish()
 
     async with (
@@ -305,6 +312,8 @@ def garbled_answers() -> dict[str, bytes]:
     return {
         "kind": found(0, kind=0x8001),
         "message id": found(0, message_id=2),
+        "context": found(0, context_id=3),
+        "context of an answer": found(PENDING, answer(), context_id=3),
         "message id of an answer": found(PENDING, answer(), message_id=2),
         "data set after the last": found(0, answer()),
         "data set before all": node.data(node.pdv(encoded(answer()), control=2)),

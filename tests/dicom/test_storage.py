@@ -535,6 +535,119 @@ async def test_a_response_before_the_data_set_is_whole_counts(
     assert result.status == 0xA700
 
 
+@pytest.mark.parametrize("status", [0xA700, 0xC001, 0x0110, 0x0122, 0x0111])
+@pytest.mark.parametrize("how", ["abort", "close", "reset"])
+async def test_a_failure_counts_though_the_node_leaves_before_the_data_set_is_whole(
+    network: TcpNetwork, path: Path, status: int, how: str
+) -> None:
+    """PS3.7 9.3.1: a failure may be answered early. 0111H is one: it is about the UID alone."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        await peer.send(node.data(node.pdv(node.command(node.response(status)))))
+        with trio.move_on_after(0.1):
+            await peer.until_end()
+        await leave(peer, how)
+
+    result = await send(network, script, path, write_ct(path, LARGE))
+    assert result.status == status
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB007, 0x0001, 0x0107, 0x0116])
+async def test_a_success_before_the_data_set_is_whole_is_none(
+    network: TcpNetwork, path: Path, status: int
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.pdu()
+        await peer.send(node.data(node.pdv(node.command(node.response(status)))))
+        await peer.until_end()
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path, LARGE))
+    assert caught.value.code == "protocol"
+    assert not caught.value.sent_whole
+
+
+@pytest.mark.parametrize("context_id", [0, 2, 3, 5, 255])
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0x0111, 0xA700])
+async def test_an_answer_in_another_context_is_none(
+    network: TcpNetwork, path: Path, context_id: int, status: int
+) -> None:
+    """Whether the node has the instance is not known then, whatever it says."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        answer = node.command(node.response(status))
+        await peer.send(node.data(node.pdv(answer, context_id=context_id)))
+        await peer.until_end()
+
+    with pytest.raises(StoreInterrupted) as caught:
+        await send(network, script, path, write_ct(path))
+    assert caught.value.code == "protocol"
+    assert caught.value.sent_whole
+
+
+@pytest.mark.parametrize("at", ["preamble", "file meta group", "data set", "middle", "last byte"])
+@pytest.mark.parametrize("pixel_bytes", [0, 2048, 200_000, LARGE], ids=str)
+async def test_a_file_that_is_not_what_it_was_never_leaves_whole(
+    network: TcpNetwork, path: Path, pixel_bytes: int, at: str
+) -> None:
+    """One bit of it has turned: the last fragment is never sent, so no node can store it."""
+    instance = write_ct(path, pixel_bytes)
+    turned = {
+        "preamble": 5,
+        "file meta group": instance.offset - 3,
+        "data set": instance.offset + 9,
+        "middle": (instance.offset + instance.size) // 2,
+        "last byte": instance.size - 1,
+    }
+    turn_a_bit(path, turned[at])
+    came = b""
+
+    async def script(peer: Peer) -> None:
+        nonlocal came
+        await peer.accept_all()
+        came = await peer.until_end()
+
+    (proposals,) = plan([instance])
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        with pytest.raises(InstanceUnusable) as caught:
+            await store(association, instance, path)
+        assert not association.sent_whole
+        lives_on = association.established
+    assert caught.value.code == "damaged"
+    one_fragment = instance.size - instance.offset <= 16384 - 6
+    assert lives_on is one_fragment
+    assert not any(is_last_of_data_set(each) for each in p_data(came))
+
+
+def turn_a_bit(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def p_data(stream: bytes) -> list[int]:
+    """Return the control header of each fragment, which is alone in its PDU."""
+    controls = []
+    while len(stream) >= 12:
+        length = int.from_bytes(stream[2:6], "big")
+        if stream[0] == 4:
+            controls.append(stream[11])
+        stream = stream[6 + length :]
+    return controls
+
+
+def is_last_of_data_set(control: int) -> bool:
+    return control == 2
+
+
 @pytest.mark.parametrize(("fault", "code"), [("missing", "gone"), ("short",) * 2, ("loop", "read")])
 async def test_a_file_that_cannot_be_read_costs_only_itself(
     network: TcpNetwork, path: Path, tmp_path: Path, fault: str, code: str
@@ -577,7 +690,7 @@ async def test_a_file_that_ends_in_mid_data_set_aborts(network: TcpNetwork, path
             await store(association, instance, path)
         assert not association.established
         with pytest.raises(AssociationLost) as next_one:
-            association.begin(C_STORE_RSP)
+            association.begin(1, C_STORE_RSP)
     assert caught.value.code == "short"
     assert next_one.value.code == "local"
 

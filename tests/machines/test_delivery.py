@@ -32,6 +32,7 @@ from proxy.machines.delivery import (
     AttemptsExhausted,
     BackOffKept,
     CancelRequested,
+    ContentLost,
     ContentReady,
     DeliveryOutput,
     DeliveryOver,
@@ -92,6 +93,7 @@ LEGAL = {
     "StoppedToCancel": ON_THE_WIRE,
     "TurnYielded": ON_THE_WIRE,
     "NodeCrowded": ON_THE_WIRE,
+    "ContentLost": ON_THE_WIRE,
     "ActivityFailed": names("WAITING") | ON_THE_WIRE,
     "RetryDue": names("BACKING_OFF"),
     "StopTimedOut": names("STOPPING"),
@@ -124,7 +126,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DELIVERY, NEW) == 9 * 25
+    assert oracle_agrees(DELIVERY, NEW) == 9 * 26
 
 
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
@@ -214,7 +216,7 @@ async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> N
         assert told(bench, InstanceStored()) == (STORING, taken, [Advanced(taken)])
 
 
-@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded(), ContentLost()])
 async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
     event: Event, autojump_clock: MockClock
 ) -> None:
@@ -225,7 +227,7 @@ async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
         assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
 
 
-@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded()])
+@pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded(), ContentLost()])
 @pytest.mark.parametrize("state", ENDING)
 async def test_a_stop_is_stronger_than_a_yield(
     state: DeliveryState, event: Event, autojump_clock: MockClock
@@ -485,7 +487,7 @@ class DeliveryWalk(Walk):
             return policy.stopped(self.data)
         if isinstance(event, AllStored | SomeRefused):
             return policy.settled(self.data)
-        if isinstance(event, TurnYielded | NodeCrowded):
+        if isinstance(event, TurnYielded | NodeCrowded | ContentLost):
             return policy.last_word(self.data, event)
         return event
 
@@ -514,7 +516,7 @@ class DeliveryWalk(Walk):
             assert 0 < step.data.files_total <= step.data.files_stored
         if step.after is STORING:
             assert self.state is WAITING
-        if isinstance(event, TurnYielded | NodeCrowded):
+        if isinstance(event, TurnYielded | NodeCrowded | ContentLost):
             assert (self.state, step.after, step.data) == (STORING, WAITING, self.data)
         if step.after is HELD:
             assert isinstance(event, HoldRequested) or self.data.stop is Purpose.HOLD

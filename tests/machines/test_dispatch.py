@@ -24,9 +24,11 @@ from proxy.machines.dispatch import (
     OPEN,
     OVER,
     QUEUED,
+    REFETCHES,
     AllCancelled,
     AllDelivered,
     AlreadyKnown,
+    ContentLost,
     DispatchOutput,
     DispatchOver,
     DispatchState,
@@ -40,8 +42,10 @@ from proxy.machines.dispatch import (
     HoldRequested,
     Recorded,
     RecordedWhilePaused,
+    RefetchExhausted,
     ResumeRequested,
     SomeFailed,
+    TakeBack,
     TurnGranted,
     Withdraw,
     Work,
@@ -68,11 +72,13 @@ LEGAL = {
     "Fetched": FETCH_SAYS,
     "FetchFailed": FETCH_SAYS,
     "FetchExhausted": FETCH_SAYS,
+    "RefetchExhausted": FETCH_SAYS,
     "RetryDue": names("BACKING_OFF"),
     "ActivityFailed": names("ACCEPTED QUEUED FETCHING"),
     # the supervisor speaks when it likes
     "HoldRequested": EVERYWHERE,
     "ResumeRequested": EVERYWHERE,
+    "ContentLost": EVERYWHERE,
     "AllDelivered": EVERYWHERE,
     "SomeFailed": EVERYWHERE,
     "AllCancelled": EVERYWHERE,
@@ -90,7 +96,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(DISPATCH, NEW) == 10 * 15
+    assert oracle_agrees(DISPATCH, NEW) == 10 * 17
 
 
 async def test_fetched_and_delivered(autojump_clock: MockClock) -> None:
@@ -126,6 +132,43 @@ async def test_what_cannot_be_fetched_ends_every_delivery(autojump_clock: MockCl
         outputs = [GiveUp("not found"), *over(Outcome.FAILED, work)]
         assert told(bench, FetchExhausted("not found")) == (FAILED, work, outputs)
         assert untouched(bench, SomeFailed("1 of 1 nodes lack instances"))
+
+
+async def test_what_this_host_lost_is_fetched_again(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, NEW, DELIVERING) as bench:
+        kept = bench.run.data
+        lost = replace(kept, refetches=1, error="damaged")
+        assert told(bench, ContentLost("damaged")) == (QUEUED, lost, [TakeBack()])
+        assert untouched(bench, ContentLost("gone"))
+        again = replace(lost, percent=0)
+        assert told(bench, TurnGranted()) == (FETCHING, again, [Downloading(0)])
+        assert untouched(bench, ContentLost("gone"))
+        whole = replace(again, percent=100, files_total=9, error=None)
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+        twice = replace(whole, refetches=2, error="gone")
+        assert told(bench, ContentLost("gone")) == (QUEUED, twice, [TakeBack()])
+
+
+async def test_the_attempts_to_fetch_again_are_counted_anew(autojump_clock: MockClock) -> None:
+    async with running(DISPATCH, Work(attempts=3), DELIVERING) as bench:
+        bench.run.tell(ContentLost("damaged"))
+        assert bench.run.data.attempts == 0
+
+
+async def test_what_cannot_be_had_again_keeps_nobody_from_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(DISPATCH, NEW, FETCHING) as bench:
+        rest = Work(refetches=REFETCHES, error="not found")
+        assert told(bench, RefetchExhausted("not found")) == (DELIVERING, rest, [HandOver(0)])
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, QUEUED, FETCHING, BACKING_OFF, HELD, *OVER])
+async def test_what_is_lost_while_it_is_not_delivered_changes_nothing(
+    state: DispatchState, autojump_clock: MockClock
+) -> None:
+    async with running(DISPATCH, NEW, state) as bench:
+        assert untouched(bench, ContentLost("gone"))
 
 
 async def test_the_same_order_again_is_withdrawn(autojump_clock: MockClock) -> None:
@@ -214,6 +257,7 @@ async def test_a_download_that_was_stopped_has_no_say(
         assert untouched(bench, Fetched(9))
         assert untouched(bench, FetchFailed("reset", 1))
         assert untouched(bench, FetchExhausted("not found"))
+        assert untouched(bench, RefetchExhausted("not found"))
 
 
 @pytest.mark.parametrize("state", OVER)
@@ -230,10 +274,13 @@ class DispatchWalk(Walk):
     start = NEW
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
-        assert step.data.attempts >= self.data.attempts
+        assert isinstance(event, ContentLost) or step.data.attempts >= self.data.attempts
+        assert step.data.refetches >= self.data.refetches
         if step.after is DELIVERING and self.state is not DELIVERING:
-            assert isinstance(event, Fetched)
-            assert step.outputs[-1] == HandOver(event.files_total)
+            assert isinstance(event, Fetched | RefetchExhausted)
+            assert step.outputs[-1] == HandOver(step.data.files_total)
+        if self.state is DELIVERING and step.after not in {DELIVERING, *OVER}:
+            assert step.outputs == (TakeBack(),)
         if step.after is COMPLETED:
             assert self.state is COMPLETED or isinstance(event, AllDelivered)
         if step.after is HELD and isinstance(event, HoldRequested):
@@ -248,8 +295,9 @@ class DispatchWalk(Walk):
             assert self.outputs[-1] is ends[0]
             assert ends[0].outcome.name == self.state.name
             assert ends[0].work == self.data
-        hand_overs = [output for output in self.outputs if isinstance(output, HandOver)]
-        assert len(hand_overs) <= 1
+        turns = [o for o in self.outputs if isinstance(o, HandOver | TakeBack)]
+        assert all(isinstance(each, HandOver) for each in turns[::2])
+        assert all(isinstance(each, TakeBack) for each in turns[1::2])
         gave_up = any(isinstance(output, GiveUp) for output in self.outputs)
         assert not gave_up or self.state is FAILED
 

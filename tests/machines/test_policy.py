@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from proxy.machines import delivery, dispatch, node, policy
 from proxy.machines.delivery import DELIVERY, ENDING, DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.dispatch import DispatchState
 from proxy.machines.failure_table import Remedy
 from tests.machines.walk import UNHURRIED
 
@@ -83,10 +84,10 @@ def test_what_cannot_be_repeated_is_not(failed: int, allowed: int) -> None:
 
 
 def fetch(
-    failed: int, *, permanent: bool = False, retry_after: float = 0.0
-) -> dispatch.FetchFailed | dispatch.FetchExhausted:
+    failed: int, *, permanent: bool = False, retry_after: float = 0.0, refetches: int = 0
+) -> dispatch.FetchFailed | dispatch.FetchExhausted | dispatch.RefetchExhausted:
     return policy.after_fetch(
-        dispatch.Work(attempts=failed),
+        dispatch.Work(attempts=failed, refetches=refetches),
         "timeout",
         permanent=permanent,
         attempts=3,
@@ -109,6 +110,24 @@ def test_a_download_is_tried_so_many_times_in_all() -> None:
         dispatch.FetchExhausted("timeout"),
     ]
     assert fetch(0, permanent=True) == dispatch.FetchExhausted("timeout")
+
+
+def test_a_download_of_what_was_lost_ends_no_dispatch() -> None:
+    assert [fetch(failed, refetches=1) for failed in range(3)] == [
+        dispatch.FetchFailed("timeout", 2.75),
+        dispatch.FetchFailed("timeout", 5.5),
+        dispatch.RefetchExhausted("timeout"),
+    ]
+    assert fetch(0, permanent=True, refetches=2) == dispatch.RefetchExhausted("timeout")
+
+
+def test_lost_content_is_fetched_again_so_often_and_no_oftener() -> None:
+    lost = dispatch.ContentLost("damaged")
+    for state in DispatchState:
+        for refetches in range(4):
+            told = policy.content_lost(state, dispatch.Work(refetches=refetches), "damaged")
+            final = state is DispatchState.DELIVERING and refetches >= 2
+            assert told == (None if final or state in dispatch.OVER else lost)
 
 
 @pytest.mark.parametrize(("asked", "wait"), [(0, 2.75), (2, 2.75), (30, 30), (90, 60)])
@@ -174,6 +193,7 @@ ENDINGS: list[policy.Ending] = [
     delivery.SomeRefused("refused"),
     delivery.AttemptFailed("reset", 1),
     delivery.AttemptsExhausted("rejected"),
+    delivery.ContentLost(),
     delivery.StoppedToGoOn(),
     delivery.StoppedToHold(),
     delivery.StoppedToCancel(),
@@ -187,7 +207,9 @@ def test_the_last_word_is_the_node_s_then_the_stop_s_then_the_attempt_s(
     progress = Progress(stop=stop)
     word = policy.last_word(progress, ending)
     node_spoke = isinstance(ending, delivery.AllStored | delivery.SomeRefused)
-    attempt_failed = isinstance(ending, delivery.AttemptFailed | delivery.AttemptsExhausted)
+    attempt_failed = isinstance(
+        ending, delivery.AttemptFailed | delivery.AttemptsExhausted | delivery.ContentLost
+    )
     if node_spoke or (attempt_failed and stop is None):
         assert word is ending
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import resource
 import stat
@@ -83,7 +84,8 @@ def open_item(*elements: bytes) -> bytes:
 
 
 def instance(data: bytes, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> Instance:
-    return Instance("1.2", "1.2.3", syntax, "1.2.4", "1.2.5", "", len(data), 0)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Instance("1.2", "1.2.3", syntax, "1.2.4", "1.2.5", sha256, len(data), 0)
 
 
 def converted(where: Path, data: bytes, to: str, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
@@ -93,6 +95,7 @@ def converted(where: Path, data: bytes, to: str, syntax: str = EXPLICIT_VR_LITTL
     copy.unlink(missing_ok=True)
     made = convert(source, instance(data, syntax), to, copy, lambda: None)
     assert (made.transfer_syntax_uid, made.offset, made.size) == (to, 0, copy.stat().st_size)
+    assert made.sha256 == hashlib.sha256(copy.read_bytes()).hexdigest()
     return copy.read_bytes()
 
 
@@ -106,7 +109,8 @@ def test_what_is_offered_can_be_converted() -> None:
 def uncompressed_files() -> Iterator[tuple[Path, Instance]]:
     for path in map(Path, sorted(get_testdata_files())):
         try:
-            found = read_instance(path, "") if path.is_file() else None
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found = read_instance(path, sha256) if sha256 else None
         except ProxyError:
             continue
         if found and found.transfer_syntax_uid in CONVERTIBLE and "truncated" not in path.name:
@@ -428,6 +432,26 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     assert [each.value.code for each in (gone, short)] == ["gone", "short"]
     assert unwritten.value.code == "copy"
     assert str(tmp_path) not in unwritten.value.in_full
+
+
+@pytest.mark.parametrize("syntax", sorted(CONVERTIBLE))
+@pytest.mark.parametrize("at", [0, 40, 300, -1], ids=["meta", "uid", "data set", "end"])
+def test_a_file_that_is_not_what_it_was_is_told_from_a_broken_data_set(
+    tmp_path: Path, syntax: str, at: int
+) -> None:
+    """Whether the conversion notices or not: one bit has turned since it came from ITH."""
+    (sample,) = ct_series(Study(), slices=1, size=16)
+    came = rewritten(sample, syntax).content
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(came)
+    found = read_instance(source, hashlib.sha256(came).hexdigest())
+    damaged = bytearray(came)
+    damaged[at + (found.offset if at > 0 else 0)] ^= 0x04
+    source.write_bytes(damaged)
+    to = FALLBACKS[syntax == FALLBACKS[0]]
+    with pytest.raises(InstanceUnusable) as caught:
+        convert(source, found, to, copy, lambda: None)
+    assert caught.value.code == "damaged"
 
 
 def test_a_disk_that_takes_no_more_is_told_from_a_broken_data_set(tmp_path: Path) -> None:

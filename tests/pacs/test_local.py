@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -168,7 +169,7 @@ async def test_an_object_a_power_cut_has_hurt_is_fetched_again(
         assert site.files() == names(ONE, TWO)
 
 
-async def test_old_objects_are_not_read_at_each_start_but_by_verify(
+async def test_old_objects_are_not_read_at_each_start(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with Ledger.open(tmp_path / "ledger.db", Inline(), wall_clock=lambda: 1000.0) as ledger:
@@ -177,9 +178,34 @@ async def test_old_objects_are_not_read_at_each_start_but_by_verify(
     site.objects.path(ONE[1].sha256).write_bytes(bytes(ONE[1].size))
     async with open_site(tmp_path) as site:
         assert (await site.pacs.janitor()).damaged == 0
-        assert await site.pacs.verify() == Checked(removed=0, damaged=1, dropped=1)
-        assert await site.ledger.holding(SESSION) is None
-        assert await site.pacs.verify() == Checked(removed=0, damaged=1, dropped=0)
+        assert await site.ledger.holding(SESSION) is not None
+
+
+async def test_an_object_that_is_as_it_came_is_kept(site: Site) -> None:
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    assert await site.pacs.is_whole(ONE[1])
+    assert await site.ledger.holding(SESSION) is not None
+    assert site.files() == names(ONE)
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "damaged"])
+async def test_an_object_that_is_not_as_it_came_is_dropped(site: Site, harm: str) -> None:
+    """Taken in again it is whole: one of the same size must not stand in its way."""
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    victim = site.objects.path(ONE[1].sha256)
+    match harm:
+        case "missing":
+            victim.unlink()
+        case "short":
+            victim.write_bytes(b"")
+        case _:
+            victim.write_bytes(bytes(ONE[1].size))
+    assert not await site.pacs.is_whole(ONE[1])
+    assert not victim.exists()
+    assert await site.ledger.holding(SESSION) is None
+    await site.pacs.take_in(SESSION, site.stage(ONE), None)
+    assert await site.pacs.is_whole(ONE[1])
+    assert site.files() == names(ONE)
 
 
 async def test_the_janitor_removes_what_nobody_knows(site: Site) -> None:
@@ -378,18 +404,23 @@ async def test_a_cancelled_conversion_ends_at_once_and_leaves_nothing(tmp_path: 
     assert copies_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", ["done", "error", "cancelled", "refused", "missing", "full"])
+@pytest.mark.parametrize(
+    "how", ["done", "error", "cancelled", "refused", "missing", "damaged", "full"]
+)
 async def test_a_copy_is_there_for_as_long_as_it_is_lent(tmp_path: Path, how: str) -> None:
     async with a_large_instance(tmp_path) as (site, large):
         data = PIXELS[:8] + b"\2\0\0\0ab"
-        held = msgspec.structs.replace(large, size=len(data))
-        site.objects.path(HASH).write_bytes(b"?" * len(data) if how == "refused" else data)
-        if how == "missing":
-            site.objects.remove([HASH])
+        content = b"?" * len(data) if how == "refused" else data
+        sha256 = hashlib.sha256(b"as it came" if how == "damaged" else content).hexdigest()
+        held = msgspec.structs.replace(large, sha256=sha256, size=len(data))
+        if how != "missing":
+            site.objects.path(sha256).parent.mkdir(exist_ok=True)
+            site.objects.path(sha256).write_bytes(content)
         outcome = {
             "error": KeyError,
             "refused": NotConverted,
             "missing": InstanceUnusable,
+            "damaged": InstanceUnusable,
             "full": NotConverted,
         }
         reserve = 1 << 62 if how == "full" else 0

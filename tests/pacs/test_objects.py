@@ -51,10 +51,19 @@ def test_the_same_content_is_kept_once(objects: Objects) -> None:
     first, sha256 = stage(objects, b"content", 1)
     second, _ = stage(objects, b"content", 2)
     assert objects.adopt(first, sha256)
-    inode = objects.path(sha256).stat().st_ino
     assert not objects.adopt(second, sha256)
-    assert objects.path(sha256).stat().st_ino == inode
+    assert objects.path(sha256).read_bytes() == b"content"
     assert not second.exists()
+    assert objects.usage_bytes() == 7
+
+
+def test_what_came_again_takes_the_place_of_what_may_be_damaged(objects: Objects) -> None:
+    first, sha256 = stage(objects, b"content", 1)
+    objects.adopt(first, sha256)
+    objects.path(sha256).write_bytes(b"contend")
+    second, _ = stage(objects, b"content", 2)
+    assert not objects.adopt(second, sha256)
+    assert objects.path(sha256).read_bytes() == b"content"
     assert objects.usage_bytes() == 7
 
 

@@ -227,11 +227,9 @@ class DeliveryActivities:
             result = await storing.store(instance)
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
-            is_lost = classify_local(error.code).remedy is Remedy.NEVER
-            if is_lost and storing.association.established:
-                run.tell(delivery.InstanceRefused(str(error)))
-                return None  # deleted while it waited, or lost: the counts will tell
-            return self._failed(run, error.in_full)
+            ending = await self._unusable(run, instance, error)
+            # An association that was aborted over it can carry nothing more.
+            return ending or (None if storing.association.established else delivery.ContentLost())
         except BaseException:
             sent = storing.association.sent_whole
             self._note(instance, InstanceState.UNKNOWN if sent else InstanceState.PLANNED)
@@ -240,6 +238,29 @@ class DeliveryActivities:
             self._note(instance, InstanceState.PLANNED)
             return policy.stopped(run.data)
         return self._answered(run, instance, result)
+
+    async def _unusable(
+        self, run: DeliveryRun, instance: Instance, error: InstanceUnusable
+    ) -> Ending | None:
+        """What it means that an instance cannot be read as it came; a deletion may have taken it.
+
+        What is lost of the content is fetched again with all of it, while that is allowed.
+        """
+        is_lost = classify_local(error.code).remedy is Remedy.FETCH_AGAIN
+        if not is_lost or await self._site.pacs.is_whole(instance):
+            return self._failed(run, error.in_full)
+        if not await self._left.has(instance):
+            return None
+        uid = instance.sop_instance_uid
+        log("instance.lost", level="error", node_id=self._at.node_id, instance_uid=uid, error=error)
+        of = self._dispatch.run
+        lost = policy.content_lost(of.state, of.data, error.in_full)
+        if lost is not None:
+            of.tell(lost)
+            return delivery.ContentLost()
+        self._note(instance, InstanceState.REFUSED)
+        run.tell(delivery.InstanceRefused(error.in_full))
+        return None
 
     def _answered(self, run: DeliveryRun, instance: Instance, result: StoreResult) -> Ending | None:
         """Note the node's answer in the ledger before the machine, hence ITH, hears of it."""

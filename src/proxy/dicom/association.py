@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -17,7 +18,7 @@ from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
 from proxy.machines.upper_layer import Clocks, DataRequested, Pdu, Send
-from proxy.wire import Network, lost
+from proxy.wire import Buffer, Network, lost
 
 __all__ = ["Association", "Clocks", "Target", "associate"]
 
@@ -44,6 +45,24 @@ class Target(msgspec.Struct, frozen=True):
     called_ae_title: str
     calling_ae_title: str
     max_pdu_size: int = 16384
+
+
+class Due(NamedTuple):
+    """The response that belongs to a message: in which context, of what kind, to which message.
+
+    ``sop_instance_uid`` is the one that it may name, any where it is empty.
+    """
+
+    context_id: int
+    command_field: int
+    message_id: int
+    sop_instance_uid: str
+
+    def is_met_by(self, context_id: int, response: Response) -> bool:
+        """Whether a response that came in a context is this one (PS3.7 section 9.3)."""
+        return (context_id, response.command_field, response.message_id) == self[:3] and (
+            not self.sop_instance_uid or response.sop_instance_uid in {"", self[3]}
+        )
 
 
 @asynccontextmanager
@@ -75,30 +94,43 @@ class Association(Provider):
 
     ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
     has no answer was handed to the kernel: where it was not, the node cannot have stored it.
-    ``buffer`` is for reading data sets, in blocks of some whole fragments.
+    ``refusal`` is the answer to a message that is not sent whole: a failure may come early
+    (PS3.7 section 9.3.1).
     """
 
     def __init__(self, target: Target, proposals: Sequence[pdu.Proposal], clocks: Clocks) -> None:
         super().__init__(clocks)
         self.contexts = Contexts(proposals)
         self.fragment_size = 0
-        self.buffer = memoryview(b"")
+        self._buffer = memoryview(b"")
         self.sent_whole = False
         self._target = target
         self._messages = MessageReader()
         self._responses: list[Response] = []
-        self._due: tuple[int, int] | None = None
+        self._due: Due | None = None
         self._message_id = 0
 
     def close(self) -> None:
         """Close the socket, and free the buffer now: a cycle of objects waits long for that."""
         super().close()
-        self.buffer = memoryview(b"")
+        self._buffer = memoryview(b"")
 
-    def begin(self, due: int) -> int:
-        """Begin a message to which ``due`` is the response, a command field; return its id.
+    @property
+    def buffer(self) -> memoryview:
+        """Where to read data sets, in blocks of some whole fragments.
 
-        A node that left in the meantime is noticed here, before anything is sent.
+        Raises :class:`proxy.errors.AssociationLost` where there is no association to send on.
+        """
+        self._check()
+        if not self._buffer:
+            raise lost("closed")
+        return self._buffer
+
+    def begin(self, context_id: int, answer: int, sop_instance_uid: str = "") -> int:
+        """Begin a message in a context; return its id. ``answer`` is the response's command field.
+
+        The response may name no other instance than ``sop_instance_uid``, if that is given. A node
+        that left in the meantime is noticed here, before anything is sent.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
@@ -109,8 +141,22 @@ class Association(Provider):
         if Send(Pdu.DATA) not in step.outputs:
             raise lost("closed")
         self._message_id = self._message_id % 0xFFFF + 1
-        self._due = due, self._message_id
+        self._due = Due(context_id, answer, self._message_id, sop_instance_uid)
+        self._reader.allow()
         return self._message_id
+
+    async def send(self, buffers: list[Buffer], *, is_last: bool = True) -> None:
+        """Send whole PDUs of a message, as :meth:`Provider.send`; ``is_last``: the last of it.
+
+        Raises :class:`proxy.errors.AssociationLost`.
+        """
+        await super().send(buffers)
+        self.sent_whole = is_last
+
+    @property
+    def refusal(self) -> Response | None:
+        """The answer that came before the end of its request."""
+        return None if self.sent_whole or self._due else next(iter(self._responses), None)
 
     async def exchange(
         self, context_id: int, command: bytes, identifier: bytes = b""
@@ -144,6 +190,7 @@ class Association(Provider):
                 while self._due is not None and self._error is None:
                     await self._listen()
             if self._responses and self._due is None:
+                self.sent_whole = False
                 complete, self._responses = self._responses, []
                 return complete
             self._check()
@@ -161,7 +208,7 @@ class Association(Provider):
             self.give_up("protocol")
             return
         fragments = min(_BLOCK_BYTES // self.fragment_size, _BLOCK_FRAGMENTS)
-        self.buffer = memoryview(bytearray(fragments * self.fragment_size))
+        self._buffer = memoryview(bytearray(fragments * self.fragment_size))
 
     def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
         """Join fragments to responses; only such as are due are taken (PS3.7 section 9.3)."""
@@ -169,14 +216,18 @@ class Association(Provider):
             for pdv in pdvs:
                 response = self._messages.add(pdv)
                 if response is not None:
-                    self._take(response)
+                    self._take(pdv.context_id, response)
         except InvalidMessage:
             self._responses.clear()
             self.give_up("protocol")
 
-    def _take(self, response: Response) -> None:
-        if (response.command_field, response.message_id) != self._due:
+    def _take(self, context_id: int, response: Response) -> None:
+        """Take a response to what was sent; that of a message is in the message's context."""
+        if self._due is None or not self._due.is_met_by(context_id, response):
             raise InvalidMessage("a response that is not due")
+        if not (self.sent_whole or response.is_failure):
+            raise InvalidMessage("a success before the end of its request")
+        self._reader.allow()
         self._responses.append(response)
         if not response.is_pending:
             self._due = None

@@ -26,6 +26,8 @@ _ELEMENT = struct.Struct("<HHI")
 _NO_DATA_SET = 0x0101
 _SOME_DATA_SET = 0x0001
 _PENDING = (0xFF00, 0xFF01)
+_SUCCESSES_AND_WARNINGS = (0x0000, 0x0001, 0x0107, 0x0116)
+"""Besides Bxxx, all warnings."""
 
 
 class Priority(IntEnum):
@@ -55,6 +57,15 @@ class Response(msgspec.Struct, frozen=True):
     error_id: int | None = None
     offending_elements: tuple[str, ...] = ()
     identifier: bytes = b""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the status is of the class Failure (PS3.7 annex C)."""
+        return not (
+            self.status in _SUCCESSES_AND_WARNINGS
+            or 0xB000 <= self.status <= 0xBFFF
+            or self.is_pending
+        )
 
     @property
     def is_pending(self) -> bool:

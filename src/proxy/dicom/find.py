@@ -37,7 +37,8 @@ async def find(association: Association, instance: Instance) -> bool:
     context_id = _context(association)
     if context_id is None:
         return False
-    command = dimse.encode_find_request(STUDY_ROOT_FIND, association.begin(dimse.C_FIND_RSP))
+    message_id = association.begin(context_id, dimse.C_FIND_RSP)
+    command = dimse.encode_find_request(STUDY_ROOT_FIND, message_id)
     try:
         *answers, final = await association.exchange(context_id, command, identifier(instance))
     except trio.Cancelled:

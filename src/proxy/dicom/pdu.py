@@ -17,12 +17,16 @@ from proxy.machines.upper_layer import UNRECOGNIZED_PDU
 MAX_RECEIVED_BYTES = 1 << 20
 """The longest PDU we read. What we announce is less; an answer longer than this is no answer."""
 
+ALLOWANCE = 1000
+"""So many PDUs and fragments may come for one thing that was asked: an answer needs a few."""
+
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_CLASS_UID = "2.25.210114928081464648474414623819894397032"
 IMPLEMENTATION_VERSION = "ITH-PROXY-2"
 
 RELEASE_RQ = bytes((5, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 RELEASE_RP = bytes((6, 0, 0, 0, 0, 4, 0, 0, 0, 0))
+NOT_SPECIFIED = 0
 INVALID_PARAMETER = 6
 
 _PDV = struct.Struct(">BBIIBB")
@@ -30,11 +34,20 @@ _FIXED_FIELDS = 68
 
 
 class InvalidPdu(Exception):
-    """A PDU that cannot be understood; ``reason`` is the one A-ABORT gives (PS3.8 Table 9-26)."""
+    """A PDU that cannot be understood; ``reason`` is the one A-ABORT gives (PS3.8 Table 9-26).
 
-    def __init__(self, fault: str, reason: int = INVALID_PARAMETER) -> None:
+    ``head`` is how it begins.
+    """
+
+    def __init__(self, fault: str, reason: int = INVALID_PARAMETER, head: bytes = b"") -> None:
         super().__init__(fault)
         self.reason = reason
+        self.head = head
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether a TLS alert or handshake would begin so."""
+        return self.head[:2] in {b"\x15\x03", b"\x16\x03"}
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -158,40 +171,62 @@ def fragments(
 
 
 class PduReader:
-    """Cuts what was received into PDUs."""
+    """Cuts what was received into PDUs.
+
+    Behind an invalid PDU nothing can be told apart: ``is_broken`` then, and whatever else comes is
+    dropped.
+    """
 
     def __init__(self, limit: int = MAX_RECEIVED_BYTES) -> None:
+        self.is_broken = False
         self._limit = limit
         self._unread = bytearray()
+        self._allowance = ALLOWANCE
+
+    def allow(self) -> None:
+        """Take as many PDUs again as one answer may have: something new was asked."""
+        self._allowance = ALLOWANCE
 
     def feed(self, data: bytes) -> None:
         """Add bytes; then take what :meth:`pdus` gives."""
-        self._unread += data
+        if not self.is_broken:
+            self._unread += data
 
     def pdus(self) -> Iterator[Received]:
         """Take the PDUs that are complete.
 
-        Raises :class:`InvalidPdu` for an unknown type, an over-long length or broken contents.
+        Raises :class:`InvalidPdu` for an unknown type, an over-long length or broken contents, and
+        where more comes than the allowance.
         """
-        while len(self._unread) >= 6:
-            kind, length = self._unread[0], int.from_bytes(self._unread[2:6], "big")
-            if kind not in _DECODERS:
-                raise InvalidPdu(f"unknown PDU type {kind:02X}H", UNRECOGNIZED_PDU)
-            if length > self._limit:
-                raise InvalidPdu(f"a PDU of {length} bytes")
-            if len(self._unread) < 6 + length:
-                return
-            body = bytes(self._unread[6 : 6 + length])
-            del self._unread[: 6 + length]
-            try:
-                yield _DECODERS[kind](body)
-            except (IndexError, ValueError, struct.error) as error:
-                raise InvalidPdu(f"a broken PDU of type {kind:02X}H") from error
+        try:
+            while (received := self._next()) is not None:
+                yield received
+        except InvalidPdu:
+            self.is_broken = True
+            self._unread.clear()
+            raise
 
-    @property
-    def speaks_tls(self) -> bool:
-        """Whether the stream begins as a TLS alert or handshake would."""
-        return bytes(self._unread[:2]) in {b"\x15\x03", b"\x16\x03"}
+    def _next(self) -> Received | None:
+        head = bytes(self._unread[:6])
+        if len(head) < 6:
+            return None
+        kind, length = head[0], int.from_bytes(head[2:], "big")
+        if kind not in _DECODERS:
+            raise InvalidPdu(f"unknown PDU type {kind:02X}H", UNRECOGNIZED_PDU, head)
+        if length > self._limit:
+            raise InvalidPdu(f"a PDU of {length} bytes", head=head)
+        if len(self._unread) < 6 + length:
+            return None
+        body = bytes(self._unread[6 : 6 + length])
+        del self._unread[: 6 + length]
+        try:
+            received = _DECODERS[kind](body)
+        except (IndexError, ValueError, struct.error) as error:
+            raise InvalidPdu(f"a broken PDU of type {kind:02X}H") from error
+        self._allowance -= len(received.pdvs) + 1 if isinstance(received, Data) else 1
+        if self._allowance < 0:
+            raise InvalidPdu("more than was asked for", NOT_SPECIFIED)
+        return received
 
 
 def _item(kind: int, content: bytes) -> bytes:
@@ -204,8 +239,11 @@ def _pdu(kind: int, body: bytes) -> bytes:
 
 def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
     """Walk through items or sub-items; unknown ones are the caller's to skip."""
-    at = 0
+    at = count = 0
     while at < len(body):
+        count += 1
+        if count > ALLOWANCE:
+            raise ValueError("items without end")
         kind, _, length = struct.unpack_from(">BBH", body, at)
         content = body[at + 4 : at + 4 + length]
         if len(content) < length:
@@ -244,6 +282,8 @@ def _decode_data(body: bytes) -> Data:
         if length < 2 or len(fragment) < length - 2:
             raise ValueError("a PDV is longer than its PDU")
         pdvs.append(Pdv(context_id, bool(control & 1), bool(control & 2), fragment))
+        if len(pdvs) > ALLOWANCE:
+            raise ValueError("fragments without end")
         at += 4 + length
     return Data(tuple(pdvs))
 

@@ -95,7 +95,8 @@ class Provider(ABC):
         if self._run.state is AssociationState.Sta13:
             self._run.tell(ul.ArtimExpired())
         if self._wire is not None:
-            self._wire.close(reset=self._cut or bool(self._unsent))
+            cut = self._cut or bool(self._unsent) or self._reader.is_broken
+            self._wire.close(reset=cut)
 
     async def send(self, buffers: list[Buffer]) -> None:
         """Send whole PDUs of a message; ``buffers`` is used up.
@@ -197,7 +198,7 @@ class Provider(ABC):
                 if self._run.over:
                     return
         except pdu.InvalidPdu as fault:
-            if self._run.state is AssociationState.Sta5 and self._reader.speaks_tls:
+            if self._run.state is AssociationState.Sta5 and fault.speaks_tls:
                 self._error = lost("tls")
             self._run.tell(ul.InvalidPduCame(fault.reason))
 

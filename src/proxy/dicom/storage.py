@@ -6,6 +6,7 @@ is read in blocks into one buffer, and the PDU headers are put between slices of
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,9 +81,10 @@ async def store(
 ) -> StoreResult:
     """Send one instance and wait for what the node says.
 
-    A file that cannot be read raises :class:`proxy.errors.InstanceUnusable`; the association
-    lives on if nothing was sent yet, else it is aborted: bytes cannot be taken back. A lost
-    association, or a response to something else, raises :class:`StoreInterrupted`.
+    A file that cannot be read, or is not what it was (SHA-256), raises
+    :class:`proxy.errors.InstanceUnusable` before its last fragment is sent; the association lives
+    on if nothing was sent yet, else it is aborted: bytes cannot be taken back. A lost association,
+    or a response to something else, raises :class:`StoreInterrupted`.
     """
     uids = instance.sop_class_uid, instance.transfer_syntax_uid
     context_id = association.contexts.find(*uids)
@@ -94,7 +96,9 @@ async def store(
         try:
             response = await _send(association, context_id, instance, file, priority)
         except AssociationLost as lost:
-            raise StoreInterrupted(lost, sent_whole=association.sent_whole) from lost
+            if association.refusal is None:
+                raise StoreInterrupted(lost, sent_whole=association.sent_whole) from lost
+            response = association.refusal
     return StoreResult(
         classify_store(response.status),
         response.status,
@@ -112,7 +116,7 @@ async def echo(association: Association) -> None:
     context_id = association.contexts.find(ECHO.sop_class_uid, ECHO.transfer_syntax_uids[0])
     if context_id is None:
         raise NodeError("The node does not accept verification (C-ECHO)")
-    command = dimse.encode_echo_request(association.begin(dimse.C_ECHO_RSP))
+    command = dimse.encode_echo_request(association.begin(context_id, dimse.C_ECHO_RSP))
     (response,) = await association.exchange(context_id, command)
     if response.status != 0:
         raise NodeError(f"The node answered C-ECHO with status {response.status:04X}H")
@@ -133,24 +137,19 @@ async def _send(
     """Send the command and the data set, and return the response that belongs to them."""
     blocks = _blocks(association, instance, file)
     first = next(blocks)
-    message_id = association.begin(dimse.C_STORE_RSP)
-    command = dimse.encode_store_request(
-        instance.sop_class_uid, instance.sop_instance_uid, message_id, priority
-    )
+    uids = instance.sop_class_uid, instance.sop_instance_uid
+    message_id = association.begin(context_id, dimse.C_STORE_RSP, instance.sop_instance_uid)
+    command = dimse.encode_store_request(*uids, message_id, priority)
     size = association.fragment_size
     pending = [*fragments(memoryview(command), context_id, size, is_command=True)]
     try:
         for block, is_last in chain([first], blocks):
             pending += fragments(block, context_id, size, is_last=is_last)
-            await association.send(pending)
+            await association.send(pending, is_last=is_last)
     except InstanceUnusable:
         association.give_up("local")
         raise
-    association.sent_whole = True
     (response,) = await association.responses(instance.size - instance.offset)
-    if response.sop_instance_uid not in {"", instance.sop_instance_uid}:
-        raise association.give_up("protocol")
-    association.sent_whole = False
     return response
 
 
@@ -172,25 +171,43 @@ def _blocks(
 ) -> Iterator[tuple[memoryview, bool]]:
     """Read a data set in blocks into the association's buffer; whether a block is the last one.
 
+    The last block is the last fragment: it is given only if the whole file has the instance's
+    hash. A block is hashed once it was sent, beside the node's work on it.
+
     An odd number of bytes is sent as it is: only within the last element could it be mended.
     A deflated data set is a stream, and has a null byte at its end then (PS3.5 section A.5).
     """
-    buffer = association.buffer
-    at = instance.offset
-    while True:
-        length = min(len(buffer), instance.size - at)
-        _read(file, buffer[:length], at)
-        at += length
-        if at == instance.size and length % 2 and instance.transfer_syntax_uid in DEFLATED:
-            buffer[length] = 0
-            length += 1
-        yield buffer[:length], at == instance.size
-        if at == instance.size:
-            return
+    buffer, fragment = association.buffer, association.fragment_size
+    digest = hashlib.sha256()
+    at = 0
+    while at < instance.offset:
+        meta = _read(file, buffer, at, instance.offset)
+        digest.update(meta)
+        at += len(meta)
+    is_end = False
+    while not is_end:
+        block = _read(file, buffer, at, instance.size)
+        at += len(block)
+        is_end = at == instance.size
+        last = max(len(block) - 1, 0) // fragment * fragment if is_end else len(block)
+        if last:
+            yield block[:last], False
+        digest.update(block)
+    if digest.hexdigest() != instance.sha256:
+        raise unusable("damaged")
+    end = len(block)
+    if end % 2 and instance.transfer_syntax_uid in DEFLATED:
+        buffer[end] = 0
+        end += 1
+    yield buffer[last:end], True
 
 
-def _read(file: int, into: memoryview, at: int) -> None:
-    """Fill ``into``. Here and now: handing a read to a thread takes longer than most reads."""
+def _read(file: int, buffer: memoryview, at: int, end: int) -> memoryview:
+    """Read from ``at`` up to ``end``, or as much as ``buffer`` holds; return that part of it.
+
+    Here and now: handing a read to a thread takes longer than most reads.
+    """
+    block = into = buffer[: end - at]
     with _readable():
         while into:
             count = os.preadv(file, [into], at)
@@ -198,6 +215,7 @@ def _read(file: int, into: memoryview, at: int) -> None:
                 raise unusable("short")
             into = into[count:]
             at += count
+    return block
 
 
 @contextmanager

@@ -186,17 +186,13 @@ def release_unused(connection: apsw.Connection) -> tuple[str, ...]:
 def lose(connection: apsw.Connection, hashes: Iterable[str]) -> int:
     """Note that objects are missing or damaged: the entities they belong to are held no more.
 
-    What was planned of them is planned anew when the entity has been fetched again; what a node
-    has stored stays stored. Returns how many holdings were dropped.
+    What was planned of them stays so, until the entity has been fetched again: it is part of what
+    was to be sent. Returns how many holdings were dropped.
     """
     choose(connection)
     connection.executemany(
         "INSERT OR IGNORE INTO chosen SELECT id FROM instance WHERE sha256 = ?",
         [(sha256,) for sha256 in hashes],
-    )
-    connection.execute(
-        "DELETE FROM sending WHERE state IN ('planned', 'sending', 'unknown')"
-        " AND instance_id IN (SELECT id FROM chosen)"
     )
     connection.execute(
         "DELETE FROM holding WHERE id IN (SELECT holding_id FROM holding_instance"

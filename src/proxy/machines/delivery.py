@@ -84,6 +84,10 @@ class NodeCrowded(Event, frozen=True):
     """The node takes no association beside those that it has of ours: to be tried after them."""
 
 
+class ContentLost(Event, frozen=True):
+    """The association is gone: an object is not on this host's disk as it came from ITH."""
+
+
 class InstanceStored(Event, frozen=True):
     """The node answered a C-STORE with success or a warning."""
 
@@ -483,6 +487,13 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
             doc="It has fewer turns at the node now; that is no failed attempt.",
         ),
         row(
+            "DLV-34",
+            STORING,
+            ContentLost,
+            WAITING,
+            doc="It goes on when the content is whole, or given up; that is no failed attempt.",
+        ),
+        row(
             "DLV-29",
             WAITING,
             BackOffKept,
@@ -519,6 +530,7 @@ DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
         ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
         ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
         ignore("DLV-98", ENDING, NodeCrowded, doc="As DLV-95."),
+        ignore("DLV-80", ENDING, ContentLost, doc="As DLV-95."),
         ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
         ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
     ),

@@ -69,6 +69,19 @@ class FetchExhausted(Event, frozen=True):
     error: str
 
 
+class RefetchExhausted(Event, frozen=True):
+    """What was lost cannot be had again; the rest of the content is there."""
+
+    error: str
+
+
+class ContentLost(Event, frozen=True):
+    """A delivery found something of the content gone, cut or damaged on this host's disk."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+    error: str
+
+
 class RetryDue(Event, frozen=True):
     """The back-off is over."""
 
@@ -109,9 +122,13 @@ class AllCancelled(Event, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What a dispatch remembers beside its state; ``retry_in`` in seconds."""
+    """What a dispatch remembers beside its state; ``retry_in`` in seconds.
+
+    ``refetches`` counts how often the content was fetched again because something of it was lost.
+    """
 
     attempts: int = 0
+    refetches: int = 0
     retry_in: float = 0.0
     percent: int = 0
     files_total: int = 0
@@ -128,6 +145,10 @@ class HandOver(msgspec.Struct, frozen=True):
     """Output: let the deliveries begin."""
 
     files_total: int
+
+
+class TakeBack(msgspec.Struct, frozen=True):
+    """Output: let no delivery begin another attempt before the content is handed over again."""
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -147,10 +168,13 @@ class DispatchOver(msgspec.Struct, frozen=True):
     work: Work
 
 
-DispatchOutput: TypeAlias = Downloading | HandOver | GiveUp | Withdraw | DispatchOver
+DispatchOutput: TypeAlias = Downloading | HandOver | TakeBack | GiveUp | Withdraw | DispatchOver
 Result: TypeAlias = tuple[Work, tuple[DispatchOutput, ...]]
 
 replace = msgspec.structs.replace
+
+REFETCHES = 2
+"""So often the content of one dispatch is fetched again, where this host loses something of it."""
 
 
 def withdraw(work: Work, event: AlreadyKnown) -> Result:
@@ -174,6 +198,18 @@ def hand_over(work: Work, event: Fetched) -> Result:
     """Let the deliveries begin."""
     work = replace(work, files_total=event.files_total, percent=100, error=None)
     return work, (Downloading(100), HandOver(event.files_total))
+
+
+def take_back(work: Work, event: ContentLost) -> Result:
+    """Let the deliveries wait for the content, and count that it is fetched again."""
+    work = replace(work, attempts=0, refetches=work.refetches + 1, error=event.error)
+    return work, (TakeBack(),)
+
+
+def hand_over_the_rest(work: Work, event: RefetchExhausted) -> Result:
+    """Let the deliveries go on without what was lost; it is not fetched once more."""
+    work = replace(work, refetches=REFETCHES, error=event.error)
+    return work, (HandOver(work.files_total),)
 
 
 def keep_error(work: Work, event: FetchFailed) -> Result:
@@ -254,6 +290,22 @@ DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
         row("DSP-06", FETCHING, Fetched, DELIVERING, hand_over, doc="One download for all nodes."),
         row("DSP-07", FETCHING, FetchFailed, BACKING_OFF, keep_error, doc="Try again later."),
         row("DSP-08", FETCHING, FetchExhausted, FAILED, give_up, doc="There is nothing to send."),
+        row(
+            "DSP-16",
+            DELIVERING,
+            ContentLost,
+            QUEUED,
+            take_back,
+            doc="ITH has it still: what this disk lost is fetched again.",
+        ),
+        row(
+            "DSP-17",
+            FETCHING,
+            RefetchExhausted,
+            DELIVERING,
+            hand_over_the_rest,
+            doc="Everything else is delivered; what is lost fails with its reason.",
+        ),
         row("DSP-09", BACKING_OFF, RetryDue, QUEUED, doc="Queue again."),
         row(
             "DSP-10",
@@ -289,6 +341,14 @@ DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
         ),
         ignore("DSP-86", (QUEUED, HELD, *CLOSED), FetchFailed, doc="Nobody waits for it now."),
         ignore("DSP-87", (QUEUED, HELD, *CLOSED), FetchExhausted, doc="The next one finds out."),
+        ignore("DSP-88", (QUEUED, HELD, *CLOSED), RefetchExhausted, doc="The next one finds out."),
+        ignore(
+            "DSP-98",
+            (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, HELD),
+            ContentLost,
+            doc="It is being fetched anyway.",
+        ),
+        ignore("DSP-99", OVER, ContentLost, doc="Over."),
         ignore("DSP-89", ACCEPTED, HoldRequested, doc="Recording goes on; DSP-02 follows."),
         ignore("DSP-90", DELIVERING, HoldRequested, doc="Each delivery is held by itself."),
         ignore("DSP-91", HELD, HoldRequested, doc="It is held."),
@@ -308,6 +368,9 @@ DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
         "In the ledger: the order, from ACCEPTED on, and the outcome. After a restart a dispatch "
         "that was not over begins in ACCEPTED; what is whole in the local PACS is not downloaded "
         "again.",
+        "An object is compared with its SHA-256 while it is sent. Where it is not what came from "
+        "ITH, its delivery goes back to waiting for the content, which is fetched again, twice at "
+        "most; the other deliveries go on with what they have.",
         "There is no cancel of a dispatch: who cancels it cancels its deliveries, and a dispatch "
         "is over when its last delivery is.",
     ),

@@ -32,6 +32,7 @@ class Remedy(Enum):
     RETRY_LATER = "try again after a pause, a limited number of times"
     FEWER_ASSOCIATIONS = "try again after a pause, with fewer associations at a time"
     OTHER_SYNTAX = "try once in another transfer syntax, else never"
+    FETCH_AGAIN = "fetch it from ITH again, twice at most, else never"
     ASK_NODE = "outcome unknown: ask the node whether it has it, else send it again"
     NEVER = "not again until somebody changes something"
 
@@ -104,6 +105,9 @@ def _local(
 
 
 _ADDRESS = "Check the node's address and port, and that a route and the firewall allow it."
+_OUR_DISK = (
+    "Check this host's disk and memory. What was lost is fetched from ITH again, twice at most."
+)
 _ITS_LOG = "Look into the node's log."
 _ADD_SYNTAX = "Add the object's transfer syntax to those the node accepts."
 
@@ -435,9 +439,9 @@ FAILURES: tuple[Failure, ...] = (
     _local(
         "FLR-81",
         "short",
-        Remedy.NEVER,
+        Remedy.FETCH_AGAIN,
         "The local file of the object is shorter than it was",
-        "Check this host's disk; the object is fetched again with the next dispatch.",
+        _OUR_DISK,
     ),
     _local(
         "FLR-82",
@@ -475,9 +479,16 @@ FAILURES: tuple[Failure, ...] = (
     _local(
         "FLR-86",
         "gone",
-        Remedy.NEVER,
+        Remedy.FETCH_AGAIN,
         "The local file of the object is gone",
-        "Check this host's disk; the object is fetched again with the next dispatch.",
+        _OUR_DISK,
+    ),
+    _local(
+        "FLR-87",
+        "damaged",
+        Remedy.FETCH_AGAIN,
+        "The local file of the object is not what came from ITH: its hash (SHA-256) is another",
+        _OUR_DISK,
     ),
     _local(
         "FLR-89",

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.dispatch import DispatchState
 from proxy.machines.failure_table import Remedy
 
 Ending: TypeAlias = (
@@ -19,6 +20,7 @@ Ending: TypeAlias = (
     | delivery.AttemptsExhausted
     | delivery.TurnYielded
     | delivery.NodeCrowded
+    | delivery.ContentLost
     | delivery.StoppedToGoOn
     | delivery.StoppedToHold
     | delivery.StoppedToCancel
@@ -71,15 +73,26 @@ def after_fetch(
     cap: float,
     chance: float,
     retry_after: float = 0.0,
-) -> dispatch.FetchFailed | dispatch.FetchExhausted:
+) -> dispatch.FetchFailed | dispatch.FetchExhausted | dispatch.RefetchExhausted:
     """What a failed download means: another attempt later, or the end.
 
-    ``retry_after`` is how many seconds ITH asked for; it is kept up to ``cap``.
+    The end of a download of what was there before is not that of the dispatch. ``retry_after`` is
+    how many seconds ITH asked for; it is kept up to ``cap``.
     """
     if permanent or work.attempts + 1 >= attempts:
+        if work.refetches:
+            return dispatch.RefetchExhausted(error)
         return dispatch.FetchExhausted(error)
     wait = full_jitter(work.attempts + 1, 5.0, cap, chance)
     return dispatch.FetchFailed(error, max(wait, min(retry_after, cap)))
+
+
+def content_lost(
+    state: DispatchState, work: dispatch.Work, error: str
+) -> dispatch.ContentLost | None:
+    """What to tell a dispatch of whose content something is lost; None if that is final."""
+    is_final = state is DispatchState.DELIVERING and work.refetches >= dispatch.REFETCHES
+    return None if is_final or state in dispatch.OVER else dispatch.ContentLost(error)
 
 
 def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
@@ -122,6 +135,7 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
         | delivery.AttemptsExhausted
         | delivery.TurnYielded
         | delivery.NodeCrowded
+        | delivery.ContentLost
     )
     return ending if isinstance(ending, own) and progress.stop is None else stopped(progress)
 

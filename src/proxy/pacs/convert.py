@@ -8,6 +8,7 @@ Blocking: called through ``Offload``.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -74,11 +75,12 @@ def convert(
 ) -> Instance:
     """Write the data set of the file at ``path`` to ``copy``, in Implicit or Explicit VR LE.
 
-    What is returned describes the copy, which has no file meta group. ``checkpoint`` is called
-    between blocks and may raise, to cancel or as a full disk does. Group lengths (gggg,0000) are
-    left out: they would be wrong, and are retired (PS3.5 7.2).
+    What is returned describes the copy, which has no file meta group and a hash of its own.
+    ``checkpoint`` is called between blocks and may raise, to cancel or as a full disk does. Group
+    lengths (gggg,0000) are left out: they would be wrong, and are retired (PS3.5 7.2).
 
-    Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that is not what it was.
+    Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that is not what it was:
+    its hash is compared while it is read.
     """
     if instance.size - instance.offset > MAX_BYTES:
         raise _not_converted("large")
@@ -89,11 +91,14 @@ def convert(
             elements = Elements(stream, encoding, MAX_ELEMENTS)
             _Rewriter(elements, out, checkpoint, explicit=explicit).data_set()
             size = out.tell()
+        sha256 = _hash_of(copy, checkpoint)
     except DicomUnreadable:
         raise _broken() from None
     except OSError as error:
         raise _not_converted("copy") from error
-    return msgspec.structs.replace(instance, transfer_syntax_uid=syntax, size=size, offset=0)
+    return msgspec.structs.replace(
+        instance, transfer_syntax_uid=syntax, sha256=sha256, size=size, offset=0
+    )
 
 
 class _Rewriter:
@@ -240,9 +245,43 @@ class _Rewriter:
         return b"OW" if "OW" in vr else vr.encode()
 
 
+class _Hashed(io.RawIOBase):
+    """A file that hashes what is read of it, from its first byte on; not seekable."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is: a file says so of itself."""
+        return True
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self._at
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what io gives it
+        """Read as much as there is room for; 0 bytes at the end."""
+        block = self._file.read(len(buffer))
+        buffer[: len(block)] = block
+        self._digest.update(block)
+        self._at += len(block)
+        return len(block)
+
+    def is_whole(self, instance: Instance) -> bool:
+        """Whether the file, read to its end, has the instance's hash."""
+        while self.read(_BLOCK):
+            pass
+        return self._digest.hexdigest() == instance.sha256
+
+
 @contextmanager
 def _data_set(path: Path, instance: Instance) -> Iterator[BinaryIO]:
-    """Open the file of an instance where its data set begins."""
+    """Open the file of an instance where its data set begins, and compare its hash at the end.
+
+    What cannot be understood may be so because it is damaged.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -250,9 +289,28 @@ def _data_set(path: Path, instance: Instance) -> Iterator[BinaryIO]:
     with file:
         if os.fstat(file.fileno()).st_size < instance.size:
             raise unusable("short")
-        file.seek(instance.offset)
+        hashed = _Hashed(file)
+        source = io.BufferedReader(hashed, _BLOCK)
+        source.read(instance.offset)
         deflated = instance.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
-        yield io.BufferedReader(Inflated(file)) if deflated else file
+        try:
+            yield io.BufferedReader(Inflated(source)) if deflated else source
+        except (DicomUnreadable, NotConverted):
+            if not hashed.is_whole(instance):
+                raise unusable("damaged") from None
+            raise
+        if not hashed.is_whole(instance):
+            raise unusable("damaged")
+
+
+def _hash_of(copy: Path, checkpoint: Callable[[], None]) -> str:
+    """Hash what was written; lengths in it were filled in afterwards."""
+    digest = hashlib.sha256()
+    with copy.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checkpoint()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _new(copy: Path) -> BinaryIO:

@@ -173,20 +173,17 @@ class LocalPacs:
             swept = await self._offload(self._objects.sweep, intact, resumable)
             return Checked(swept.removed, len(damaged), dropped)
 
-    async def verify(self) -> Checked:
-        """Read every object and compare its hash; may run beside everything else.
+    async def is_whole(self, instance: Instance) -> bool:
+        """Whether an object is what came from ITH, byte for byte; if not, it is dropped.
 
-        A damaged object makes its entity one to fetch again.
+        Then the entities it belongs to are to be fetched again; what is planned of it stays so.
         """
-        suspects = await self._find(self._objects.is_whole, await self._ledger.all_objects())
         async with self._lock:
-            # Meanwhile one may have been deleted, or taken in anew.
-            sizes = await self._ledger.all_objects()
-            still = {sha256: sizes[sha256] for sha256 in suspects if sha256 in sizes}
-            damaged = await self._find(self._objects.is_whole, still)
-            dropped = await self._ledger.lose(damaged)
-            await self._remove(damaged)
-            return Checked(0, len(damaged), dropped)
+            if not await self._find(self._objects.is_whole, {instance.sha256: instance.size}):
+                return True
+            await self._ledger.lose([instance.sha256])
+            await self._remove([instance.sha256])
+            return False
 
     async def _finish(self, answer: Answer[Deleted]) -> Deleted:
         """Carry a deletion out. Only a cancellation is held to a limit: a slow disk is no fault."""

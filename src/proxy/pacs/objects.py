@@ -73,8 +73,9 @@ class Objects:
     def adopt(self, staged: Path, sha256: str) -> bool:
         """Move a finished file in under its hash; return whether it was not there already.
 
-        The caller has computed the hash while it wrote the file. Nothing is synced: what comes
-        from ITH can be fetched again, and the start after a crash checks it.
+        The caller has computed the hash while it wrote the file, so it is put in place of one that
+        is there and may have been damaged since. Nothing is synced: what comes from ITH can be
+        fetched again, and the start after a crash checks it.
         """
         target = self.path(sha256)
         descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -86,13 +87,10 @@ class Objects:
         finally:
             os.close(descriptor)
         former = _regular_size(target)
-        if former == found.st_size:
-            staged.unlink()
-            return False
         _private_directory(target.parent)
         staged.replace(target)
         self._bytes += found.st_size - (former or 0)
-        return True
+        return former != found.st_size
 
     def remove(self, hashes: Iterable[str]) -> int:
         """Delete objects; one that is not there is passed over. Returns how many there were."""
