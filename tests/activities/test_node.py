@@ -81,12 +81,15 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
     assert waits[:3] == pytest.approx([0.01, 0.02, 0.04])
 
 
-async def test_a_node_that_answers_the_echo_with_a_failure_is_not_online(
-    house: House, node: DemoNode
+@pytest.mark.parametrize("status", [0x0122, 0x0211, 0xA700, 0x0110, 0x0212])
+async def test_a_node_that_answers_the_echo_with_a_failure_is_there(
+    house: House, node: DemoNode, status: int
 ) -> None:
-    node.script.echo_status = 0x0122
-    await house.until(lambda: state(house) is not ONLINE)
-    await house.until(lambda: house.site.nodes["a"].run.data.failures >= 1)
+    node.script.echo_status = status
+    before = node.tally.echoes
+    await house.until(lambda: node.tally.echoes >= before + 5)
+    assert state(house) is ONLINE
+    assert house.site.nodes["a"].run.data.failures == 0
 
 
 async def test_a_node_at_work_is_not_asked_besides(house: House, node: DemoNode) -> None:

@@ -36,6 +36,7 @@ from proxy.machines.node import (
     NodeState,
     RemoveRequested,
     RoomProven,
+    TrialBegun,
 )
 from proxy.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
@@ -50,6 +51,7 @@ LEGAL = {
     "NodeFailed": EVERYWHERE,
     "BreakerTripped": EVERYWHERE,
     # ITH configures when it likes
+    "TrialBegun": EVERYWHERE,
     "ChangeRequested": EVERYWHERE,
     "DisableRequested": EVERYWHERE,
     "EnableRequested": EVERYWHERE,
@@ -64,9 +66,10 @@ LEGAL = {
 WELL = Health()
 GONE = "connection refused"
 DOWN = Health(failures=3, error=GONE, probe_in=30)
+TRIED = replace(DOWN, is_tried=True)
 
 fails = NodeFailed(GONE)
-trips = BreakerTripped(GONE, 30)
+trips = BreakerTripped(GONE, 30, by_probe=True)
 
 
 def test_what_may_come_when() -> None:
@@ -74,12 +77,12 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(NODE, WELL) == 7 * 12
+    assert oracle_agrees(NODE, WELL) == 7 * 13
 
 
 async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, UNKNOWN) as bench:
-        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
         assert told(bench, fails) == (SUSPECT, Health(1, error=GONE), [])
         assert told(bench, fails) == (SUSPECT, Health(2, error=GONE), [])
         assert told(bench, trips) == (OFFLINE, DOWN, [GateClosed(GONE)])
@@ -93,11 +96,60 @@ async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> No
 async def test_a_probe_that_fails_waits_longer(autojump_clock: MockClock) -> None:
     async with running(NODE, DOWN, PROBING) as bench:
         again = Health(failures=bench.run.data.failures + 1, error=GONE, probe_in=60)
-        assert told(bench, BreakerTripped(GONE, 60)) == (OFFLINE, again, [])
+        assert told(bench, BreakerTripped(GONE, 60, by_probe=True)) == (OFFLINE, again, [])
         await trio.sleep(59)
         assert bench.run.state is OFFLINE
         await trio.sleep(2)
         assert bench.run.state is PROBING
+
+
+@pytest.mark.parametrize("state", [OFFLINE, PROBING])
+async def test_a_delivery_may_try_it_once_after_each_probe_that_failed(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = DOWN
+        assert policy.may_try(state, bench.run.data)
+        assert told(bench, TrialBegun()) == (state, TRIED, [])
+        assert not policy.may_try(state, bench.run.data)
+        assert told(bench, NodeFailed("reset"))[:2] == (state, replace(TRIED, error="reset"))
+        assert not policy.may_try(state, bench.run.data)
+
+
+async def test_a_probe_that_fails_gives_the_deliveries_another_try(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(NODE, WELL, PROBING) as bench:
+        bench.run.data = TRIED
+        bench.run.tell(trips)
+        assert policy.may_try(bench.run.state, bench.run.data)
+
+
+async def test_a_breaker_that_deliveries_tripped_is_not_theirs_to_try(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(NODE, WELL, SUSPECT) as bench:
+        bench.run.data = Health(2, error=GONE)
+        assert told(bench, BreakerTripped(GONE, 30)) == (OFFLINE, TRIED, [GateClosed(GONE)])
+        assert not policy.may_try(bench.run.state, bench.run.data)
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+
+
+@pytest.mark.parametrize("state", [*OPEN, DISABLED, REMOVED])
+async def test_a_trial_is_for_a_node_that_was_given_up(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        assert untouched(bench, TrialBegun())
+        assert policy.may_try(state, bench.run.data) is (state in OPEN)
+
+
+async def test_what_waits_since_a_restart_goes_on_when_the_node_answers(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(NODE, WELL, UNKNOWN) as bench:
+        assert told(bench, NodeAnswered())[2] == [GateOpened()]
+        assert told(bench, NodeAnswered())[2] == []
 
 
 async def test_one_answer_makes_up_for_failures(autojump_clock: MockClock) -> None:
@@ -126,13 +178,17 @@ async def test_a_delivery_from_before_fails_too(
 ) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = DOWN
-        assert told(bench, NodeFailed("reset")) == (state, Health(3, 30, "reset"), [])
+        assert told(bench, NodeFailed("reset")) == (state, replace(DOWN, error="reset"), [])
 
 
 async def test_the_breaker_trips_but_once(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, OFFLINE) as bench:
         bench.run.data = DOWN
-        assert told(bench, BreakerTripped("reset", 50)) == (OFFLINE, Health(3, 30, "reset"), [])
+        assert told(bench, BreakerTripped("reset", 50)) == (
+            OFFLINE,
+            replace(DOWN, error="reset"),
+            [],
+        )
 
 
 @pytest.mark.parametrize("state", ENABLED)
@@ -375,10 +431,19 @@ class Probed:
             self.run.tell(RemoveRequested())
 
 
+LIFE = [
+    GateOpened(),  # it answers first
+    GateClosed(GONE),
+    GateOpened(),  # it is back
+    GateOpened(),  # it is enabled
+    GateOpened(),  # and answers
+]
+
+
 async def test_the_life_of_a_node(autojump_clock: MockClock) -> None:
     node = Probed()
     await node.live()
-    assert node.outputs == [GateClosed(GONE), GateOpened(), GateOpened()]
+    assert node.outputs == LIFE
     assert (node.echoes, node.most) == (0, 1)
     assert node.run.state is REMOVED
 
@@ -415,10 +480,7 @@ def test_wherever_it_is_cancelled_no_echo_is_left() -> None:
     def check() -> None:
         assert world[0].echoes == 0
         assert world[0].most <= 1
-        assert (
-            world[0].outputs
-            == [GateClosed(GONE), GateOpened(), GateOpened()][: len(world[0].outputs)]
-        )
+        assert world[0].outputs == LIFE[: len(world[0].outputs)]
 
     assert cancelled_at_every_step(scenario, check) > 10
-    assert len(world[0].outputs) == 3
+    assert world[0].outputs == LIFE

@@ -71,6 +71,7 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return st.sampled_from(kind)
     return {
+        bool: st.booleans(),
         int: st.integers(0, 100),
         float: st.floats(0, 1000),
         str: st.sampled_from(["one reason", "another reason"]),

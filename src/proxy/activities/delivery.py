@@ -71,21 +71,23 @@ class DeliveryActivities:
             return
         await self._dispatch.content.wait()
         await self._follow(run)
-        to = self._at.node
+        to = self._at.node.run
         counts = await self._settle()
         run.tell(self._dispatch.ready(counts))
         if counts.stored + counts.refused >= counts.total:
             run.tell(delivery.TurnGranted())
             return
-        if to.run.state in node.OPEN:
+        if policy.may_try(to.state, to.data):
             await self._at.take_turn()
-        if to.run.state not in node.OPEN:  # it may have been given up while this one waited in line
+        if not policy.may_try(to.state, to.data):  # it may have been given up meanwhile
             self._at.give_back_turn()
-            run.tell(self._failed(run, f"node is offline: {to.run.data.error}"))
+            run.tell(self._failed(run, f"node is offline: {to.data.error}"))
             return
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
             self._at.give_back_turn()
+        elif to.state not in node.OPEN:
+            to.tell(node.TrialBegun())
 
     async def _follow(self, run: DeliveryRun) -> None:
         """Count along while another dispatch brings the entity, as urgently as this one wants."""

@@ -1,4 +1,4 @@
-"""The activities of a node: asking it with C-ECHO whether it takes work."""
+"""The activities of a node: asking it with C-ECHO whether it is there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from proxy.dicom.storage import verify
 from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
+from proxy.machines.failures import is_answer
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.nodes import Node
 from proxy.runner import Activity
@@ -67,18 +68,26 @@ class NodeActivities:
         return True
 
     async def _verify(self, asked: Node) -> NodeError | None:
-        """Ask; return what is wrong."""
-        dicom = self._site.settings.dicom
+        """Ask; return why it may not be there.
+
+        Any answer shows that it is: many nodes take C-STORE and refuse C-ECHO, each in its way.
+        """
+        dicom, accepted = self._site.settings.dicom, trio.Event()
+        target, clocks = target_for(dicom, asked), clocks_for(dicom, asked)
+        problem: NodeError
         try:
             async with self._at.echo:
                 with trio.fail_after(dicom.echo_seconds):
-                    await verify(
-                        self._site.network, target_for(dicom, asked), clocks_for(dicom, asked)
-                    )
+                    await verify(self._site.network, target, clocks, accepted.set)
         except NodeError as error:
-            return error
+            problem = error
         except trio.TooSlowError:
-            return NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
+            problem = NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
+        else:
+            return None
+        if not (accepted.is_set() or is_answer(problem)):
+            return problem
+        log("node.echo_refused", level="debug", node_id=asked.node_id, problem=str(problem))
         return None
 
     def _failed(self, run: NodeRun, error: NodeError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -122,12 +122,15 @@ async def echo(association: Association) -> None:
         raise NodeError(f"The node answered C-ECHO with status {response.status:04X}H")
 
 
-async def verify(network: Network, target: Target, clocks: Clocks) -> None:
-    """Associate, C-ECHO, release.
+async def verify(
+    network: Network, target: Target, clocks: Clocks, on_accepted: Callable[[], None] = lambda: None
+) -> None:
+    """Associate, C-ECHO, release; tell ``on_accepted`` that the node took the association.
 
     Raises :class:`proxy.errors.NodeError`.
     """
     async with associate(network, target, (ECHO,), clocks) as association:
+        on_accepted()
         await echo(association)
 
 

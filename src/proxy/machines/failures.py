@@ -30,6 +30,7 @@ __all__ = [
     "classify_rejection",
     "classify_store",
     "classify_transport",
+    "is_answer",
     "unreadable",
     "unusable",
 ]
@@ -78,6 +79,13 @@ def classify_error(error: NodeError) -> Failure:
             return classify_loss(code)
         case _:
             return classify_transport("*")
+
+
+def is_answer(error: NodeError) -> bool:
+    """Whether a DICOM node has spoken: it rejected or aborted, so it is there."""
+    return isinstance(error, AssociationRejected) or (
+        isinstance(error, AssociationLost) and error.code == "abort"
+    )
 
 
 def classify_rejection(result: int, source: int, reason: int) -> Failure:

@@ -18,14 +18,14 @@ class NodeState(Enum):
     UNKNOWN = "Configured or changed; not heard of yet. Work may be tried."
     ONLINE = "It answered lately. Work may be sent."
     SUSPECT = "The last try failed. Work may be tried."
-    OFFLINE = "Several tries failed. No work is tried until a C-ECHO succeeds (breaker open)."
+    OFFLINE = "Several tries failed. Work is tried once between two probes (breaker open)."
     PROBING = "One C-ECHO decides whether work may be tried again (breaker half open)."
     DISABLED = "ITH set the node inactive. Its work is held."
     REMOVED = "The node is no longer configured."
 
 
 class NodeAnswered(Event, frozen=True):
-    """The node answered a C-ECHO or a C-STORE, or accepted an association."""
+    """The node accepted an association, or answered a request for one, or a C-ECHO, in any way."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -38,11 +38,18 @@ class NodeFailed(Event, frozen=True):
 
 
 class BreakerTripped(Event, frozen=True):
-    """The node failed as often in a row as the breaker bears."""
+    """The node failed as often in a row as the breaker bears; ``by_probe``: at last a C-ECHO."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     error: str
     probe_in: float
+    by_probe: bool = False
+
+
+class TrialBegun(Event, frozen=True):
+    """A delivery tries a node that was given up: C-ECHO is but one witness."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
 
 
 class NodeCongested(Event, frozen=True):
@@ -97,12 +104,14 @@ class RemoveRequested(Event, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """What is remembered of a node; ``failures`` in a row, ``probe_in`` in seconds.
 
+    ``is_tried`` says that a delivery has tried it since the last probe that failed.
     ``associations`` is how many it is given at a time, at most ``ceiling``; ``coped`` counts the
     instances that it stored since that number last changed.
     """
 
     failures: int = 0
     probe_in: float = 0.0
+    is_tried: bool = False
     error: str | None = None
     associations: int = 1
     ceiling: int = 1
@@ -132,7 +141,7 @@ replace = msgspec.structs.replace
 
 
 def _well(health: Health) -> Health:
-    return replace(health, failures=0, probe_in=0.0, error=None)
+    return replace(health, failures=0, probe_in=0.0, is_tried=False, error=None)
 
 
 def forget_failures(health: Health, event: NodeAnswered | DisableRequested) -> Result:
@@ -141,7 +150,7 @@ def forget_failures(health: Health, event: NodeAnswered | DisableRequested) -> R
 
 
 def open_gate(health: Health, event: NodeAnswered) -> Result:
-    """Nothing is wrong with it any longer: waiting work may go."""
+    """Nothing is wrong with it, or no longer: waiting work may go."""
     return _well(health), (GateOpened(),)
 
 
@@ -156,8 +165,13 @@ def keep_error(health: Health, event: NodeFailed | BreakerTripped) -> Result:
 
 
 def _tripped(health: Health, event: BreakerTripped) -> Health:
-    failures = health.failures + 1
-    return replace(health, failures=failures, error=event.error, probe_in=event.probe_in)
+    return replace(
+        health,
+        failures=health.failures + 1,
+        error=event.error,
+        probe_in=event.probe_in,
+        is_tried=not event.by_probe,
+    )
 
 
 def close_gate(health: Health, event: BreakerTripped) -> Result:
@@ -170,8 +184,14 @@ def give_up_again(health: Health, event: BreakerTripped) -> Result:
     return _tripped(health, event), ()
 
 
+def note_trial(health: Health, event: TrialBegun) -> Result:
+    """No other delivery tries it before the next probe."""
+    return replace(health, is_tried=True), ()
+
+
 def _distrusted(health: Health, event: ActivityFailed) -> Health:
-    return replace(health, failures=0, error=f"internal error: {event.error}", probe_in=60.0)
+    error = f"internal error: {event.error}"
+    return replace(health, failures=0, error=error, probe_in=60.0, is_tried=False)
 
 
 def distrust(health: Health, event: ActivityFailed) -> Result:
@@ -245,11 +265,27 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         stay(DISABLED, unlimited="until ITH sets it active"),
     ),
     rows=(
-        row("NOD-01", OPEN, NodeAnswered, ONLINE, forget_failures, doc="It answers."),
+        row("NOD-01", (ONLINE, SUSPECT), NodeAnswered, ONLINE, forget_failures, doc="It answers."),
+        row(
+            "NOD-19",
+            UNKNOWN,
+            NodeAnswered,
+            ONLINE,
+            open_gate,
+            doc="It answers. After a restart, what had to wait for it need not wait longer.",
+        ),
         row("NOD-02", OPEN, NodeFailed, SUSPECT, count_failure, doc="Once is not enough."),
         row("NOD-03", OPEN, BreakerTripped, OFFLINE, close_gate, doc="Spare node and network."),
         row("NOD-04", OFFLINE, ProbeDue, PROBING, doc="Ask it with one C-ECHO."),
         row("NOD-05", (OFFLINE, PROBING), NodeAnswered, ONLINE, open_gate, doc="It is back."),
+        row(
+            "NOD-20",
+            (OFFLINE, PROBING),
+            TrialBegun,
+            None,
+            note_trial,
+            doc="Half open: where C-ECHO gets no answer, a delivery may.",
+        ),
         row("NOD-06", PROBING, BreakerTripped, OFFLINE, give_up_again, doc="Ask later."),
         row(
             "NOD-07",
@@ -317,6 +353,9 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
         ignore("NOD-91", DISABLED, NodeFailed, doc="Nobody uses it."),
         ignore("NOD-92", DISABLED, BreakerTripped, doc="Nobody uses it."),
+        ignore("NOD-96", OPEN, TrialBegun, doc="Work may be tried anyway."),
+        ignore("NOD-97", DISABLED, TrialBegun, doc="As NOD-91."),
+        ignore("NOD-79", REMOVED, TrialBegun, doc="Gone."),
         ignore("NOD-94", DISABLED, DisableRequested, doc="It is inactive."),
         ignore("NOD-95", ENABLED, EnableRequested, doc="It is active."),
         ignore("NOD-80", REMOVED, NodeAnswered, doc="Gone."),
@@ -335,6 +374,9 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         "UNKNOWN until it answers.",
         "One run for each configured node. A delivery's success or failure counts as much as a "
         "C-ECHO's; a C-ECHO is left out while other traffic proves the node.",
+        "C-ECHO is one witness. A node may refuse it and take C-STORE: any answer proves that it "
+        "is there, be it a failure, a refused context, a rejection or an A-ABORT. Where none "
+        "comes, a delivery's own attempt is the test of the breaker, once after each failed probe.",
         "The number of associations falls by half with each congestion, however many complain of "
         "it, and grows by one after many instances without any, between one and "
         "dicom.associations_per_node. A complaint is no failure of the node.",

@@ -12,6 +12,7 @@ from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.failure_table import Remedy
+from proxy.machines.node import NodeState
 
 Ending: TypeAlias = (
     delivery.AllStored
@@ -200,7 +201,14 @@ def node_failed(
     if not trips_breaker:
         return node.NodeFailed(error)
     trips = max(failures - threshold + 1, 1)
-    return node.BreakerTripped(error, full_jitter(trips, interval, cap, chance))
+    wait = full_jitter(trips, interval, cap, chance)
+    return node.BreakerTripped(error, wait, by_probe=is_probe)
+
+
+def may_try(state: NodeState, health: node.Health) -> bool:
+    """Whether a delivery may try a node; one that was given up, once after each failed probe."""
+    given_up = state in {NodeState.OFFLINE, NodeState.PROBING}
+    return state in node.OPEN or (given_up and not health.is_tried)
 
 
 def congested(health: node.Health, *, given: int) -> node.NodeCongested | None:
