@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,36 @@ async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
     await trio.to_thread.run_sync(node.start)
     assert (await house.over(order))["status"] == "completed"
     await house.idle()
+
+
+@pytest.mark.parametrize("years", [0, 30], ids=["as it was", "due in 30 years"])
+@pytest.mark.parametrize("first", ["the node", "the proxy"])
+async def test_what_backed_off_before_a_restart_goes_on_when_the_node_answers(
+    directory: Path, backend: DemoBackend, node: DemoNode, first: str, years: int
+) -> None:
+    """Whoever is up first, and whatever the wall clock was when the attempt was noted."""
+    longest = 3600.0
+    offer(backend)
+    configure(backend, [described(node, retry_count=100, retry_delay=longest)])
+    dicom = {"echo_interval_seconds": 0.1, "retry_max_seconds": longest}
+    await trio.to_thread.run_sync(node.stop)
+    async with a_house(directory, backend, dicom=dicom) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+        due = time.time() + years * 365 * 24 * 3600 + longest
+        dispatch_id = house.dispatch(order).dispatch_id
+        house.site.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away")
+    if first == "the node":
+        await trio.to_thread.run_sync(node.start)
+    async with a_house(directory, backend, dicom=dicom) as house:
+        await house.until(lambda: house.site.deliveries)
+        if first == "the proxy":
+            await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+            assert house.delivery(order, "a").run.data.retry_in <= longest
+            await trio.to_thread.run_sync(node.start)
+        assert (await house.over(order, "a"))["status"] == "completed"
+        await house.idle()
 
 
 async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(

@@ -31,6 +31,7 @@ from proxy.machines.node import (
     NodeAnswered,
     NodeCongested,
     NodeCoped,
+    NodeEchoed,
     NodeFailed,
     NodeOutput,
     NodeState,
@@ -48,6 +49,7 @@ EVERYWHERE = names("UNKNOWN ONLINE SUSPECT OFFLINE PROBING DISABLED REMOVED")
 LEGAL = {
     # any delivery may have news of the node, however late
     "NodeAnswered": EVERYWHERE,
+    "NodeEchoed": EVERYWHERE,
     "NodeFailed": EVERYWHERE,
     "BreakerTripped": EVERYWHERE,
     # ITH configures when it likes
@@ -77,7 +79,7 @@ def test_what_may_come_when() -> None:
 
 
 def test_a_foreign_interpreter_agrees() -> None:
-    assert oracle_agrees(NODE, WELL) == 7 * 13
+    assert oracle_agrees(NODE, WELL) == 7 * 14
 
 
 async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> None:
@@ -142,6 +144,16 @@ async def test_a_trial_is_for_a_node_that_was_given_up(
     async with running(NODE, WELL, state) as bench:
         assert untouched(bench, TrialBegun())
         assert policy.may_try(state, bench.run.data) is (state in OPEN)
+
+
+@pytest.mark.parametrize("state", [UNKNOWN, SUSPECT, OFFLINE, PROBING])
+async def test_what_waits_for_it_goes_on_when_it_answers_c_echo(
+    state: NodeState, autojump_clock: MockClock
+) -> None:
+    async with running(NODE, WELL, state) as bench:
+        bench.run.data = DOWN
+        assert told(bench, NodeEchoed()) == (ONLINE, WELL, [GateOpened()])
+        assert told(bench, NodeEchoed()) == (ONLINE, WELL, [])
 
 
 async def test_what_waits_since_a_restart_goes_on_when_the_node_answers(
@@ -293,7 +305,7 @@ async def test_who_is_active_is_not_enabled(state: NodeState, autojump_clock: Mo
         assert untouched(bench, EnableRequested())
 
 
-@pytest.mark.parametrize("event", [NodeAnswered(), fails, trips, DisableRequested()])
+@pytest.mark.parametrize("event", [NodeAnswered(), NodeEchoed(), fails, trips, DisableRequested()])
 async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, DISABLED) as bench:
         assert untouched(bench, event)
@@ -303,6 +315,7 @@ async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: Mo
     "event",
     [
         NodeAnswered(),
+        NodeEchoed(),
         fails,
         trips,
         ChangeRequested(),
@@ -398,7 +411,7 @@ class Probed:
         finally:
             self.echoes -= 1
         if self.up:
-            run.tell(NodeAnswered())
+            run.tell(NodeEchoed())
             return
         is_open = run.state in {OFFLINE, PROBING}
         run.tell(

@@ -277,7 +277,12 @@ class DeliveryActivities:
             case Remedy.ASK_NODE:
                 self._note(instance, InstanceState.UNKNOWN, result)
                 return self._failed(run, sentence)
-            case Remedy.RETRY_NOW | Remedy.RETRY_LATER | Remedy.FEWER_ASSOCIATIONS:
+            case (
+                Remedy.RETRY_NOW
+                | Remedy.RETRY_LATER
+                | Remedy.FEWER_ASSOCIATIONS
+                | Remedy.FETCH_AGAIN
+            ):
                 self._note(instance, InstanceState.PLANNED, result)
                 return self._failed(run, sentence, result.failure.remedy)
         return None

@@ -62,7 +62,7 @@ class NodeActivities:
         if self._at.asking.cancelled_caught or asked.address != self._at.node.address:
             return False
         if error is None:
-            run.tell(node.NodeAnswered())
+            run.tell(node.NodeEchoed())
         else:
             self._failed(run, error)
         return True

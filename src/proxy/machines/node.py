@@ -25,7 +25,13 @@ class NodeState(Enum):
 
 
 class NodeAnswered(Event, frozen=True):
-    """The node accepted an association, or answered a request for one, or a C-ECHO, in any way."""
+    """The node accepted a delivery's association."""
+
+    source: ClassVar[Source] = Source.SUPERVISOR
+
+
+class NodeEchoed(Event, frozen=True):
+    """The node answered C-ECHO, or the request for an association for it, in whatever way."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -144,12 +150,12 @@ def _well(health: Health) -> Health:
     return replace(health, failures=0, probe_in=0.0, is_tried=False, error=None)
 
 
-def forget_failures(health: Health, event: NodeAnswered | DisableRequested) -> Result:
+def forget_failures(health: Health, event: NodeAnswered | NodeEchoed | DisableRequested) -> Result:
     """Nothing is wrong with it."""
     return _well(health), ()
 
 
-def open_gate(health: Health, event: NodeAnswered) -> Result:
+def open_gate(health: Health, event: NodeAnswered | NodeEchoed) -> Result:
     """Nothing is wrong with it, or no longer: waiting work may go."""
     return _well(health), (GateOpened(),)
 
@@ -274,6 +280,15 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             open_gate,
             doc="It answers. After a restart, what had to wait for it need not wait longer.",
         ),
+        row(
+            "NOD-21",
+            (UNKNOWN, SUSPECT, OFFLINE, PROBING),
+            NodeEchoed,
+            ONLINE,
+            open_gate,
+            doc="It is there: nobody need wait any longer.",
+        ),
+        row("NOD-22", ONLINE, NodeEchoed, None, forget_failures, doc="It is still there."),
         row("NOD-02", OPEN, NodeFailed, SUSPECT, count_failure, doc="Once is not enough."),
         row("NOD-03", OPEN, BreakerTripped, OFFLINE, close_gate, doc="Spare node and network."),
         row("NOD-04", OFFLINE, ProbeDue, PROBING, doc="Ask it with one C-ECHO."),
@@ -353,6 +368,8 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
         ignore("NOD-91", DISABLED, NodeFailed, doc="Nobody uses it."),
         ignore("NOD-92", DISABLED, BreakerTripped, doc="Nobody uses it."),
+        ignore("NOD-98", DISABLED, NodeEchoed, doc="As NOD-90."),
+        ignore("NOD-78", REMOVED, NodeEchoed, doc="Gone."),
         ignore("NOD-96", OPEN, TrialBegun, doc="Work may be tried anyway."),
         ignore("NOD-97", DISABLED, TrialBegun, doc="As NOD-91."),
         ignore("NOD-79", REMOVED, TrialBegun, doc="Gone."),
