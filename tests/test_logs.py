@@ -4,12 +4,15 @@ import ast
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 from proxy import logs
 from proxy.errors import LinkRefused, NodeUnreachable
 from proxy.logs import fields
+from tests.support.waiting import PATIENCE_S
 
 KEY = "pk_canary/+=&key"
 SOURCE = Path(logs.__file__).parents[1]
@@ -317,6 +321,231 @@ def test_no_word_can_forge_a_line_or_paint_the_terminal(form: logs.Format, word:
 def test_a_long_word_is_cut(log: Log) -> None:
     logs.log("a.b", reason="x" * 5000)
     assert len(log.text) < 500
+
+
+# Standard error ------------------------------------------------------------------------------
+
+LOG = """
+import os, resource, sys, time
+from proxy import logs
+
+def log(first, last):
+    for count in range(first, last):
+        logs.log("a.b", level="error", count=count)
+
+def say(word):
+    print(word, flush=True)
+
+def lost(least):
+    while logs.DROPPED["line"] < least:
+        time.sleep(0.01)
+    return logs.DROPPED["line"]
+
+logs.configure(level=sys.argv[1], format=sys.argv[2])
+"""
+
+MANY = 30_000
+"""Lines that are more than the queue and a pipe hold."""
+
+
+class Logging:
+    """A program of its own that logs, and the other end of its standard error."""
+
+    def __init__(self, process: subprocess.Popen[str], reader: int) -> None:
+        self.reader = reader
+        self._process = process
+
+    def said(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        assert self._process.stdin
+        print(file=self._process.stdin, flush=True)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Read the lines of its log as they come."""
+        with open(self.reader, closefd=False) as log:
+            yield from map(json.loads, log)
+
+    def code(self) -> int:
+        return self._process.wait(PATIENCE_S)
+
+
+@contextmanager
+def logging_program(
+    script: str,
+    *,
+    level: str = "info",
+    form: str = "json",
+    pipe: Callable[[], tuple[int, int]] = os.pipe,
+) -> Iterator[Logging]:
+    reader, writer = pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", LOG + script, level, form],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+    ) as process:
+        os.close(writer)
+        try:
+            yield Logging(process, reader)
+        finally:
+            process.kill()
+            os.close(reader)
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing_and_fills_no_memory() -> None:
+    script = f"""
+log(0, {MANY})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+log(0, 3 * {MANY})
+say(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+say(lost(0))
+"""
+    with logging_program(script) as program:
+        grown_kib, lost = int(program.said()), int(program.said())
+    assert grown_kib < 2048
+    assert 3 * MANY < lost < 4 * MANY
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_a_reader_who_comes_back_is_told_where_how_many_lines_are_missing(level: str) -> None:
+    script = f"log(0, {MANY}); say(lost(0)); input(); log({MANY}, {MANY} + 3)"
+    with logging_program(script, level=level) as program:
+        lost = int(program.said())
+        lines = program.lines()
+        read = [line["count"] for line in islice(lines, MANY - lost)]
+        assert read == [*range(MANY - lost)]
+        gap = next(lines)
+        assert (gap["event"], gap["level"], gap["count"]) == ("log.dropped", "error", lost)
+        program.go_on()
+        assert [line["count"] for line in lines] == [*range(MANY, MANY + 3)]
+        assert program.code() == 0
+
+
+def test_what_is_read_and_what_is_said_to_be_missing_is_all_and_in_order() -> None:
+    script = f"log(0, {MANY}); say('full'); log({MANY}, {3 * MANY})"
+    with logging_program(script) as program:
+        assert program.said() == "full"
+        expected = gaps = 0
+        for line in program.lines():  # as it goes on
+            if line["event"] == "log.dropped":
+                gaps += 1
+                expected += line["count"]
+            else:
+                assert line["count"] == expected
+                expected += 1
+        assert program.code() == 0
+    assert gaps
+    assert expected <= 3 * MANY
+
+
+@pytest.mark.parametrize("lines", [0, 100, MANY])
+def test_the_end_of_a_program_waits_for_no_reader_and_prints_nothing(lines: int) -> None:
+    with logging_program(f"log(0, {lines}); sys.exit(7)") as program:
+        assert program.code() == 7
+        read = [line["count"] for line in program.lines()]
+    assert read == [*range(len(read))]
+    assert len(read) == lines or lines == MANY  # all, as far as the pipe holds them
+
+
+def test_what_is_told_on_standard_error_comes_after_the_lines_before_it() -> None:
+    script = "log(0, 200); import click; click.echo('Error: no', err=True); log(200, 201)"
+    with logging_program(script) as program:
+        assert program.code() == 0
+        with open(program.reader, closefd=False) as read:
+            *before, told, after = read.read().splitlines()
+    assert told == "Error: no"
+    assert [json.loads(line)["count"] for line in [*before, after]] == [*range(201)]
+
+
+def test_what_is_told_on_standard_error_waits_for_no_reader_either() -> None:
+    script = (
+        f"import click; [click.echo('Error: no', err=True) for _ in range({MANY})]; sys.exit(3)"
+    )
+    with logging_program(script) as program:
+        assert program.code() == 3
+
+
+def gone() -> tuple[int, int]:
+    """A pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.open(os.devnull, os.O_RDONLY), writer
+
+
+def full() -> tuple[int, int]:
+    """A disk without room."""
+    return os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("pipe", [gone, full])
+def test_lines_that_the_system_refuses_are_counted(pipe: Callable[[], tuple[int, int]]) -> None:
+    with logging_program("log(0, 500); say(lost(500))", pipe=pipe) as program:
+        assert program.said() == "500"
+        assert program.code() == 0
+
+
+def test_a_disk_that_has_room_again_is_told_how_many_lines_are_missing(tmp_path: Path) -> None:
+    def file() -> tuple[int, int]:
+        writer = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+        return os.open(tmp_path / "log", os.O_RDONLY), writer
+
+    script = """
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+log(0, 5)
+lost(5)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+log(5, 7)
+"""
+    with logging_program(script, pipe=file) as program:
+        assert program.code() == 0
+        read = [(line["event"], line["count"]) for line in program.lines()]
+    assert read == [("log.dropped", 5), ("a.b", 5), ("a.b", 6)]
+
+
+def test_a_pipe_that_another_process_made_not_wait_gets_every_line() -> None:
+    def impatient() -> tuple[int, int]:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        return reader, writer
+
+    with logging_program("log(0, 5000); say('full'); input()", pipe=impatient) as program:
+        assert program.said() == "full"
+        read = [line["count"] for line in islice(program.lines(), 5000)]
+        assert read == [*range(5000)]
+        program.go_on()
+        assert program.code() == 0
+
+
+def test_on_a_terminal_the_log_is_for_people() -> None:
+    with logging_program("log(0, 1); input()", form="auto", pipe=os.openpty) as program:
+        assert os.read(program.reader, 100).startswith(b"\x1b[2m20")
+        program.go_on()
+        assert program.code() == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
+def test_where_standard_error_is_closed_no_file_takes_its_place(closed: str) -> None:
+    script = "log(0, 10); print('x', file=sys.stderr); say(os.dup(1) > 2)"
+    run = f'exec "$0" "$@" {closed}'
+    command = ["sh", "-c", run, sys.executable, "-c", LOG + script, "info", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_a_stream_in_place_of_standard_error_is_written_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Log()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure(level="info", format="json")
+    logs.log("a.b")
+    assert stream.last["event"] == "a.b"
+    assert sys.stderr is stream
 
 
 def fields_logged() -> Iterator[tuple[str, str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from proxy.demo.node import DemoNode
 from proxy.errors import ConfigError, LedgerError, ProxyError, first
 from proxy.ledger import dispatches
 from proxy.machines.operation import OperationState
+from proxy.pacs.local import Checked, LocalPacs
 from proxy.settings import (
     IthSettings,
     LimitSettings,
@@ -28,10 +29,13 @@ from proxy.settings import (
     ServiceSettings,
     Settings,
 )
+from proxy.signals import ProcessSignals
 from proxy.supervisor import Supervisor
 from tests.support.site import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
+MEANT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOPPING = MEANT[:3]
 NOBODY = "http://127.0.0.1:9"
 """The discard port: nobody listens there."""
 
@@ -69,13 +73,42 @@ class Running:
         return trio.current_time() - began
 
 
+@contextmanager
+def of_this_process() -> Iterator[ProcessSignals]:
+    """The signals of a process with a terminal; afterwards they mean what they meant."""
+    handlers = {number: signal.getsignal(number) for number in MEANT}
+    master, terminal = os.openpty()
+    standard_input = os.dup(0)
+    os.dup2(terminal, 0)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as the parent of the tests had it
+        yield ProcessSignals()
+    finally:
+        os.dup2(standard_input, 0)
+        for number in (master, terminal, standard_input):
+            os.close(number)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def signals() -> Iterator[ProcessSignals]:
+    with of_this_process() as signals:
+        yield signals
+
+
 @asynccontextmanager
-async def running(settings: Settings, *, signals: bool = False) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, signals: ProcessSignals | None = None
+) -> AsyncIterator[Running]:
     ended = trio.Event()
 
     async def serve(*, task_status: trio.TaskStatus[Supervisor]) -> None:
         try:
-            await service.serve(settings, signals=signals, task_status=task_status)
+            if signals:
+                await service.serve_until_signal(settings, signals, task_status=task_status)
+            else:
+                await service.serve(settings, task_status=task_status)
         finally:
             ended.set()
 
@@ -88,8 +121,8 @@ async def running(settings: Settings, *, signals: bool = False) -> AsyncIterator
 
 
 def refused(settings: Settings) -> ProxyError:
-    with pytest.raises(ProxyError) as caught:
-        service.main(settings)
+    with of_this_process() as signals, pytest.raises(ProxyError) as caught:
+        service.main(settings, signals)
     assert caught.value.hint
     return caught.value
 
@@ -130,7 +163,7 @@ def test_a_ledger_in_use_is_refused(directory: Path) -> None:
     async def start_twice() -> None:
         async with running(given(directory)):
             with pytest.raises(LedgerError, match="in use by another process"):
-                await service.serve(given(directory), signals=False)
+                await service.serve(given(directory))
 
     trio.run(start_twice)
 
@@ -217,15 +250,19 @@ async def test_reports_that_do_not_leave_in_time_are_kept(
     assert len(node.arrivals) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPPING)
 async def test_a_signal_stops_it_and_a_second_one_at_once(
-    directory: Path, backend: DemoBackend, node: DemoNode, number: signal.Signals
+    directory: Path,
+    backend: DemoBackend,
+    node: DemoNode,
+    number: signal.Signals,
+    signals: ProcessSignals,
 ) -> None:
     configure(backend, [node])
     offer(backend)
     node.script.stall_at = 2
     settings = given(directory, backend.url, drain_seconds=60.0)
-    async with running(settings, signals=True) as proxy:
+    async with running(settings, signals) as proxy:
         await until(lambda: proxy.supervisor._site.nodes)
         await backend.send_event(frames.session_dispatch("sess-1", ["a"]))
         await until(lambda: len(node.arrivals) == 2)
@@ -277,7 +314,7 @@ async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
         nursery.start_soon(break_the_disk)
         try:
             with trio.fail_after(PATIENCE_S):
-                await service.serve(given(directory, backend.url), signals=False)
+                await service.serve(given(directory, backend.url))
         except* LedgerError as errors:
             ended.append(first(errors))
     assert isinstance(ended[0], LedgerError)
@@ -285,13 +322,39 @@ async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
     assert backend.statuses == {}  # nothing is claimed that is not durable
 
 
-def test_main_returns_0_after_a_signal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_that_came_early_ends_the_start(
+    directory: Path, number: signal.Signals, signals: ProcessSignals
+) -> None:
+    os.kill(os.getpid(), number)
+    assert service.main(given(directory), signals) == 0
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_start_that_takes_long_ends_at_a_signal(
+    directory: Path,
+    number: signal.Signals,
+    signals: ProcessSignals,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def read_for_ever(*_: object) -> Checked:
+        os.kill(os.getpid(), number)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(LocalPacs, "janitor", read_for_ever)
+    assert service.main(given(directory), signals) == 0
+
+
+def test_main_returns_0_after_a_signal(
+    directory: Path, signals: ProcessSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     genuine = service.serve
 
-    async def killed_soon(settings: Settings) -> None:
+    async def killed_soon(settings: Settings, *, task_status: trio.TaskStatus[Supervisor]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(genuine, settings))
+            task_status.started(await nursery.start(partial(genuine, settings)))
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(service, "serve", killed_soon)
-    assert service.main(given(directory)) == 0
+    assert service.main(given(directory), signals) == 0

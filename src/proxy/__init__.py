@@ -1,5 +1,17 @@
 """The DICOM dispatch proxy of ITH: told by events, it stores imaging sessions at a site's nodes."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-__version__ = version("ith-proxy")
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Read the version when it is asked for: it takes longer than to catch the first signal."""
+    if name != "__version__":
+        raise AttributeError(name)
+    from importlib.metadata import version  # noqa: PLC0415 - see above
+
+    return version("ith-proxy")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,8 +35,10 @@ from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reports import Reports
+from proxy.retention import forget_regularly
 from proxy.runner import OBSERVERS, Run
 from proxy.settings import Settings
+from proxy.signals import ProcessSignals
 from proxy.supervisor import Supervisor
 from proxy.vitals import Vitals
 from proxy.wire import TcpNetwork
@@ -46,27 +47,57 @@ from proxy.work import Site
 WORKER_THREADS = 8
 """For everything that blocks but the ledger, which has a thread of its own."""
 
-DAY_SECONDS = 24 * 3600
-REMEMBERED_SECONDS = 90 * DAY_SECONDS
-"""An order that is repeated within this time is recognised."""
 
-
-def main(settings: Settings) -> int:
+def main(settings: Settings, signals: ProcessSignals) -> int:
     """Run the proxy in this process until a signal; return the exit code of an orderly stop.
 
     Raises what :func:`serve` raises, out of its group.
     """
     try:
-        trio.run(partial(serve, settings))
+        trio.run(serve_until_signal, settings, signals)
     except* ProxyError as errors:
         raise first(errors) from None
     return 0
 
 
+async def serve_until_signal(
+    settings: Settings,
+    signals: ProcessSignals,
+    *,
+    task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the proxy; the first signal that stops it drains, the second one stops it now.
+
+    While it starts nothing is at work that could be drained, and the first one ends it. The
+    started value and what is raised are those of :func:`serve`.
+    """
+    supervisor: Supervisor | None = None
+    with signals.received() as received:
+        async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as serving:
+
+                async def watch() -> None:
+                    async for number in received:
+                        name = signal.Signals(number).name
+                        if number in signals.ignored:
+                            hint = signals.ignored[number]
+                            log("signal.ignored", level="warning", signal=name, hint=hint)
+                        elif supervisor is not None:
+                            supervisor.drain(f"{name} received")
+                        else:
+                            log("service.stopped", reason=f"{name} received while it started")
+                            serving.cancel_scope.cancel(f"{name} received")
+                            return
+
+                watching.start_soon(watch)
+                supervisor = await serving.start(serve, settings)
+                task_status.started(supervisor)
+            watching.cancel_scope.cancel("the service is over")
+
+
 async def serve(
     settings: Settings,
     *,
-    signals: bool = True,
     task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the proxy until it is drained.
@@ -110,9 +141,7 @@ async def serve(
             look = Look(site, connection, lambda: outbox.queued, disk_usage_gb)
             services.start_soon(look.watch)
             services.start_soon(Control(supervisor, look, ledger.settled).serve, control)
-            work.start_soon(_forget, ledger)
-            if signals:
-                await services.start(_watch_signals, supervisor)
+            work.start_soon(forget_regularly, ledger)
             connection.tell(ConnectRequested())
             log("service.started", version=__version__, state_dir=str(settings.state_dir))
             task_status.started(supervisor)
@@ -129,14 +158,6 @@ def _disk_usage_gb(state_dir: Path, pacs: LocalPacs) -> float:
     """What the state directory takes, in units of 1024³ bytes: the objects and the ledger."""
     ledger = sum(file.stat().st_size for file in state_dir.glob("ledger.db*"))
     return pacs.usage_gb + ledger / 1024**3
-
-
-async def _forget(ledger: Ledger) -> None:
-    """Once a day, forget the dispatches that have been over for long."""
-    while True:
-        forgotten = await ledger.forget_dispatches(time.time() - REMEMBERED_SECONDS)
-        log("ledger.forgot", level="debug", dispatches=forgotten)
-        await trio.sleep(DAY_SECONDS)
 
 
 @asynccontextmanager
@@ -158,16 +179,6 @@ async def _steps_logged() -> AsyncIterator[None]:
         yield
     finally:
         OBSERVERS.remove(log_step)
-
-
-async def _watch_signals(
-    supervisor: Supervisor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """First signal: stop in order. Second: stop now."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        task_status.started()
-        async for number in received:
-            supervisor.drain(f"{signal.Signals(number).name} received")
 
 
 def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> Backend:

@@ -37,7 +37,7 @@ def nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 async def test_the_proxy_does_right() -> None:
     with trio.fail_after(PATIENCE_S):
-        verdict = await demonstrate(PLAN, partial(serve, signals=False), Show())
+        verdict = await demonstrate(PLAN, serve, Show())
     assert verdict.problems == ()
     assert [node.rejections for node in verdict.nodes] == [0, 1]
     assert all(node.words[-1] == "completed" for node in verdict.nodes)

@@ -243,7 +243,7 @@ async def _serve(
     given: settings.Settings, ended: trio.Event, *, task_status: trio.TaskStatus[Supervisor]
 ) -> None:
     try:
-        await serve(given, signals=False, task_status=task_status)
+        await serve(given, task_status=task_status)
     finally:
         ended.set()
 

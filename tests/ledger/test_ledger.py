@@ -308,20 +308,23 @@ async def test_counts_stay_when_the_dispatch_is_over(
     assert await ledger.plan(dispatch) == 0
 
 
-async def test_dispatches_long_over_can_be_forgotten(
-    tmp_path: Path, autojump_clock: MockClock
+async def test_dispatches_that_are_over_can_be_forgotten(
+    ledger: Ledger, autojump_clock: MockClock
 ) -> None:
-    now = 1000.0
-    async with Ledger.open(tmp_path / "l.db", Inline(), wall_clock=lambda: now) as ledger:
-        old = await ledger.accept(order(correlation_id="old"))
-        ledger.post_dispatch_over(old.dispatch_id, "completed", None)
-        running = await ledger.accept(order(correlation_id="running"))
-        now = 2000.0
-        assert await ledger.forget_dispatches(over_before=1500.0) == 1
-        assert (await ledger.accept(order(correlation_id="running"))).is_new is False
-        again = await ledger.accept(order(correlation_id="old"))
-        assert again.is_new
-        assert again.dispatch_id > running.dispatch_id > old.dispatch_id
+    assert await ledger.last_dispatch_id() == 0
+    old = await ledger.accept(order(correlation_id="old"))
+    ledger.post_dispatch_over(old.dispatch_id, "completed", None)
+    running = await ledger.accept(order(correlation_id="running"))
+    late = await ledger.accept(order(correlation_id="late"))
+    ledger.post_dispatch_over(late.dispatch_id, "completed", None)
+    assert await ledger.forget_dispatches(up_to=running.dispatch_id) == 1
+    for known in ("running", "late"):
+        assert (await ledger.accept(order(correlation_id=known))).is_new is False
+    assert await ledger.forget_dispatches(up_to=late.dispatch_id) == 1
+    assert await ledger.last_dispatch_id() == late.dispatch_id
+    again = await ledger.accept(order(correlation_id="old"))
+    assert again.is_new
+    assert again.dispatch_id > running.dispatch_id > old.dispatch_id
 
 
 async def test_a_holding_is_replaced_and_what_nothing_needs_is_released(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import click
 
@@ -40,10 +39,9 @@ def demo(seed: int, slices: int, as_json: bool, verbose: bool) -> int:
 
     console = Console()
     show = Show() if as_json else (Bars if console.is_terminal else Lines)(console)
-    service = partial(serve, signals=False)
     verdict = None
     try:
-        verdict = trio.run(demonstrate, Plan(seed, slices), service, show)
+        verdict = trio.run(demonstrate, Plan(seed, slices), serve, show)
     except* KeyboardInterrupt:
         pass  # it comes in a group, from whichever task was running
     if verdict is None:

@@ -1,4 +1,4 @@
-"""``ith-proxy run``: read the settings, open the log, hand over to the service."""
+"""``ith-proxy run``: catch signals, read the settings, open the log, hand over to the service."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from proxy import logs, settings
 from proxy.cli.options import settings_options
+from proxy.signals import ProcessSignals
 
 
 @click.command()
@@ -22,8 +22,13 @@ def run(config: Path | None, state_dir: Path | None, log_format: str | None, ver
     """Run the proxy until it is told to stop.
 
     SIGTERM or Ctrl-C: the instances in flight end, the rest waits for the next start.
-    A second one: stop now.
+    A second one: stop now. A terminal that is closed counts as SIGTERM.
     """
+    signals = ProcessSignals()
+
+    from proxy import logs, settings  # noqa: PLC0415 - signals are caught before this takes time
+
+    logs.standard_error()  # nor does what is told of errors wait for a reader
     flags: dict[str, tuple[str, object]] = {}
     if log_format:
         flags["log.format"] = ("--log-format", log_format)
@@ -35,4 +40,4 @@ def run(config: Path | None, state_dir: Path | None, log_format: str | None, ver
 
     from proxy.service import main  # noqa: PLC0415 - errors in the settings are told at once
 
-    return main(given)
+    return main(given, signals)

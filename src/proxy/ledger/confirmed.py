@@ -94,6 +94,6 @@ def forget_buried(connection: apsw.Connection, tombstone_id: int) -> int:
     return forgotten + connection.changes()
 
 
-def forget(connection: apsw.Connection, before: float) -> None:
-    """Forget what was stored before a time."""
-    connection.execute("DELETE FROM stored_at WHERE stored_at < ?", (before,))
+def forget(connection: apsw.Connection, up_to: int) -> None:
+    """Forget what dispatches up to an id have brought last."""
+    connection.execute("DELETE FROM stored_at WHERE dispatch_id <= ?", (up_to,))

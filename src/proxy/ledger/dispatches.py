@@ -177,7 +177,15 @@ def damaged(connection: apsw.Connection, dispatch_id: int, count: int) -> None:
     connection.execute("UPDATE dispatch SET damaged = ? WHERE id = ?", (count, dispatch_id))
 
 
-def forget_over(connection: apsw.Connection, before: float) -> int:
-    """Delete the dispatches that were over before a time; return how many."""
-    connection.execute("DELETE FROM dispatch WHERE over_at < ?", (before,))
+def last_id(connection: apsw.Connection) -> int:
+    """Read the id of the newest dispatch, also where it is forgotten."""
+    newest: int | None = connection.execute(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'dispatch'"
+    ).get
+    return newest or 0
+
+
+def forget_over(connection: apsw.Connection, up_to: int) -> int:
+    """Delete the dispatches up to an id that are over; return how many."""
+    connection.execute("DELETE FROM dispatch WHERE id <= ? AND outcome IS NOT NULL", (up_to,))
     return connection.changes()

@@ -162,14 +162,18 @@ class Ledger:
         """Note how many entries of a dispatch's archive came damaged."""
         self._writer.post(dispatches.damaged, dispatch_id, count)
 
-    async def forget_dispatches(self, over_before: float) -> int:
-        """Delete the dispatches that were over before a time in UTC seconds; return how many.
+    async def last_dispatch_id(self) -> int:
+        """Return the id of the newest dispatch there ever was, 0 before the first."""
+        return await self._writer.call(dispatches.last_id)
 
-        What nodes confirmed before it is forgotten as well. A repeated order is recognised, and
-        an instance not sent again, only as long as neither has been forgotten.
+    async def forget_dispatches(self, up_to: int) -> int:
+        """Delete the dispatches up to an id that are over; return how many.
+
+        What nodes confirmed to dispatches up to it is forgotten as well. A repeated order is
+        recognised, and an instance not sent again, only as long as neither has been forgotten.
         """
-        self._writer.post(confirmed.forget, over_before)
-        return await self._writer.call(dispatches.forget_over, over_before)
+        self._writer.post(confirmed.forget, up_to)
+        return await self._writer.call(dispatches.forget_over, up_to)
 
     # Instances on their way to nodes.
 

@@ -8,6 +8,7 @@ The standard library's logging carries the lines, so there is one sink; nothing 
 from proxy.logs.fields import DROPPED, FIELDS, Kind, NotAllowed, Value, hashed
 from proxy.logs.lines import Level, bound, describe, log
 from proxy.logs.sink import Format, Json, Text, configure
+from proxy.logs.standard_error import standard_error
 
 __all__ = [
     "DROPPED",
@@ -24,4 +25,5 @@ __all__ = [
     "describe",
     "hashed",
     "log",
+    "standard_error",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from datetime import UTC, datetime
 from typing import Final, Literal, TextIO, TypeAlias
 from urllib.parse import quote
@@ -14,6 +13,7 @@ import msgspec
 
 from proxy.logs.fields import DROPPED, Line, hash_with
 from proxy.logs.lines import LOGGER, Level, describe, place
+from proxy.logs.standard_error import standard_error
 
 Format: TypeAlias = Literal["auto", "json", "text"]
 
@@ -25,11 +25,12 @@ def configure(
 ) -> None:
     """Send everything logged in this process to ``stream``, standard error unless given.
 
-    ``key`` is the proxy key: never written, and what UIDs are hashed with.
+    Standard error lets nobody wait: see :func:`standard_error`. A stream that is given is written
+    to at once. ``key`` is the proxy key: never written, and what UIDs are hashed with.
     """
     if key:
         hash_with(key)
-    handler = _Handler(stream or sys.stderr)
+    handler = _Handler(stream or standard_error())
     terminal = handler.stream.isatty()
     as_text = format == "text" or (format == "auto" and terminal)
     colour = terminal and not os.environ.get("NO_COLOR")

@@ -51,7 +51,7 @@ class LastLockReleased(Event, frozen=True):
 
 
 class DrainRequested(Event, frozen=True):
-    """The first SIGTERM or SIGINT came."""
+    """The first signal that stops the program came."""
 
     source: ClassVar[Source] = Source.OPERATOR
     reason: str
