@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from proxy.demo.frames import Json
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.machines.operation import OperationState
+from proxy.supervisor import is_same_id
 from tests.support.site import (
     House,
     a_house,
@@ -23,6 +26,7 @@ from tests.support.site import (
     in_event,
     offer,
 )
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -399,3 +403,303 @@ async def test_an_older_configuration_event_changes_nothing(
         house.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
         house.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
         assert house.site.nodes["a"].node.retry_count == 7
+
+
+# Whose change it is ---------------------------------------------------------------------------
+
+OURS = frames.PROXY_ID
+THEIRS = "0f0e0d0c-77a4-4c56-8b8e-2f3d9a7b0b02"
+PAUSE = frames.status_changed(is_active=False)
+CHANGES = {
+    "nodes": frames.nodes_changed([], "replaced"),
+    "configuration": frames.config_changed({"retry_count": 9}),
+    "status": PAUSE,
+}
+
+
+def to(proxy_id: str | None, event: Json) -> Json:
+    """The event as it is for another proxy, or for none in particular."""
+    return {**event, "entity_id": proxy_id}
+
+
+def state_of(house: House) -> tuple[set[str], int | None, bool]:
+    """What each of the changes would change."""
+    known = house.site.configuration
+    return (
+        {*house.site.nodes},
+        known.config.retry_count if known else None,
+        house.site.operation.state is OperationState.ACTIVE,
+    )
+
+
+UNCHANGED = {"a", "b"}, None, True
+CHANGED = {"nodes": (set(), None, True), "configuration": ({"a", "b"}, 9, True)} | {
+    "status": ({"a", "b"}, None, False)
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("proxy_id", [THEIRS, "proxy-2", f"{OURS}0", OURS[:-1], "proxy_"])
+async def test_another_proxy_s_change_is_counted_and_not_obeyed_and_ith_is_asked(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], change: str, proxy_id: str
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        before = asked(backend)
+        house.tell(to(proxy_id, CHANGES[change]))
+        assert state_of(house) == UNCHANGED
+        assert house.supervisor.counts["foreign"] == 1
+        await house.until(lambda: asked(backend) > before)
+        await looked(house)
+        assert state_of(house) == UNCHANGED
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "proxy_id",
+    [
+        None,
+        "",
+        "  ",
+        OURS,
+        f" {OURS}\n",
+        OURS.upper(),
+        OURS.replace("-", ""),
+        f"proxy_{OURS}",
+        f"PROXY_{OURS.upper()}",
+    ],
+)
+async def test_a_change_for_this_proxy_or_for_none_in_particular_is_obeyed_at_once(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], change: str, proxy_id: str | None
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(to(proxy_id, CHANGES[change]))
+        assert state_of(house) == CHANGED[change]
+        assert house.supervisor.counts["foreign"] == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("proxy-1", " proxy-1 ", True),
+        ("proxy-1", "Proxy-1", False),  # opaque: two proxies may differ in nothing else
+        ("proxy_1", "1", False),
+        ("proxy_1", "proxy_1", True),
+        (OURS, f"urn:{OURS}", False),
+        (OURS, f"proxy_proxy_{OURS}", False),
+        (OURS, OURS.replace("c", "\u0441"), False),  # Cyrillic
+        ("", "", True),
+        ("", OURS, False),
+    ],
+)
+def test_two_ids_are_one_only_where_they_cannot_be_two(one: str, other: str, same: bool) -> None:
+    assert is_same_id(one, other) is is_same_id(other, one) is same
+
+
+async def test_a_change_taken_for_another_proxy_s_does_no_harm_if_it_was_ours(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await looked(house)
+        configure(backend, nodes[1:])
+        backend.rest.configuration["is_active"] = False
+        house.tell(to("a name of ours that nobody told", PAUSE))
+        await house.site.operation.until(OperationState.PAUSED)
+        assert house.site.nodes.keys() == {"b"}
+
+
+async def test_another_proxy_s_change_makes_none_of_ours_outdated(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        for change in CHANGES.values():
+            house.tell(to(THEIRS, dated(change, LATER)))
+        for ours in ("configuration", "status"):
+            house.tell(dated(CHANGES[ours], EARLIER))
+        assert state_of(house) == ({"a", "b"}, 9, False)
+
+
+async def test_another_proxy_s_change_takes_nothing_from_what_an_event_of_ours_said(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """ITH's configuration does not follow our pause: its answer must not end it."""
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await looked(house)
+        before = asked(backend)
+        house.tell(PAUSE)
+        for is_active in (True, False):
+            house.tell(to(THEIRS, frames.status_changed(is_active=is_active)))
+        await house.until(lambda: asked(backend) > before and flag_known(house) is True)
+        before = asked(backend)
+        house.tell(to(THEIRS, frames.status_changed(is_active=True)))
+        await house.until(lambda: asked(backend) > before)
+        await trio.sleep(0.05)
+        assert house.site.operation.state is OperationState.PAUSED
+
+
+async def test_before_it_is_known_who_we_are_ith_s_configuration_counts(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        house.tell(to(OURS, PAUSE))
+        assert house.site.operation.state is OperationState.ACTIVE
+        assert (house.supervisor.counts["early"], house.supervisor.counts["foreign"]) == (1, 0)
+        await house.until(lambda: house.site.configuration)  # ITH was asked
+        assert house.site.operation.state is OperationState.ACTIVE
+
+
+async def test_before_it_is_known_who_we_are_a_change_for_none_in_particular_is_obeyed(
+    directory: Path, backend: DemoBackend
+) -> None:
+    async with a_house(directory, backend) as house:
+        house.tell(to(None, PAUSE))
+        assert house.site.operation.state is OperationState.PAUSED
+
+
+def greeted(house: House) -> None:
+    house.supervisor.welcome(frames.WORKSPACE_ID, OURS)
+
+
+def nothing(_: House) -> None:
+    pass
+
+
+@pytest.mark.parametrize("greeting", [greeted, nothing])
+@pytest.mark.parametrize("workspace", [{}, {"workspace_id": ""}, {"workspace_id": None}])
+async def test_who_we_are_is_known_from_the_greeting_or_from_the_configuration(
+    directory: Path,
+    backend: DemoBackend,
+    nodes: list[DemoNode],
+    greeting: Callable[[House], None],
+    workspace: Json,
+) -> None:
+    configure(backend, nodes)
+    del backend.rest.configuration["workspace_id"]
+    backend.rest.configuration |= workspace
+    async with a_house(directory, backend) as house:
+        greeting(house)
+        if greeting is nothing:
+            await house.configured()
+        house.tell(to(THEIRS, PAUSE))
+        assert house.supervisor.counts["foreign"] == 1
+        house.tell(to(OURS, PAUSE))
+        assert house.site.operation.state is OperationState.PAUSED
+        assert house.supervisor.counts["early"] == 0
+
+
+async def test_a_configuration_without_workspace_leaves_that_of_the_greeting(
+    directory: Path, backend: DemoBackend
+) -> None:
+    configure(backend, [])
+    del backend.rest.configuration["workspace_id"]
+    async with a_house(directory, backend) as house:
+        greeted(house)
+        await house.configured()
+        assert house.site.identity.workspace_id == frames.WORKSPACE_ID
+
+
+# When it is known -----------------------------------------------------------------------------
+
+
+async def test_the_configuration_is_known_when_ith_has_given_it(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "FRESH_SECONDS", 0.01)  # there is nothing older to make do with
+    configure(backend, nodes)
+    backend.rest.configuration_faults.extend([Fault(status=503)] * 3)
+    async with a_house(directory, backend) as house:
+        house.supervisor.look()
+        with trio.fail_after(PATIENCE_S):
+            await house.supervisor.configured()
+        assert house.site.nodes.keys() == {"a", "b"}
+
+
+async def test_what_was_known_before_an_outage_is_not_taken_for_what_ith_has_now(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "FRESH_SECONDS", PATIENCE_S)
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await house.supervisor.configured()
+    async with a_house(directory, backend) as house:
+        for ours in (nodes[1:], nodes):  # after a restart, and after an outage
+            configure(backend, ours)
+            backend.rest.configuration_faults.append(Fault(status=503))
+            house.supervisor.came_online()
+            with trio.fail_after(PATIENCE_S):
+                await house.supervisor.configured()
+            assert house.site.nodes.keys() == {node.node_id for node in ours}
+
+
+async def test_what_was_known_before_has_to_do_where_ith_does_not_answer(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "FRESH_SECONDS", 0.05)
+    configure(backend, nodes)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        backend.rest.configuration_faults.append(Fault(stall_after=0))
+        house.supervisor.came_online()
+        with trio.fail_after(PATIENCE_S):
+            await house.supervisor.configured()
+
+
+# Pseudonyms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["event", "configuration"])
+async def test_what_pseudonyms_mean_is_logged_once_a_run_and_at_each_change(
+    directory: Path, backend: DemoBackend, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    def said() -> list[str]:
+        return [each for each in caplog.messages if "pseudonymised" in each]
+
+    def switch(house: House, value: object) -> None:
+        backend.rest.configuration["config"]["enable_phi_anonymization"] = value
+        if how == "event":
+            house.tell(frames.config_changed({"enable_phi_anonymization": value}))
+
+    caplog.set_level(logging.INFO, "proxy.logs")
+    on, off = "configuration.pseudonymised", "configuration.not_pseudonymised"
+    configure(backend, [])
+    for _ in range(2):
+        async with a_house(directory, backend) as house:
+            await house.configured()
+            for name in ("one", "one", "another"):
+                backend.rest.configuration["name"] = name
+                await looked(house)
+            assert said() == [on]
+            switch(house, value=False)
+            await looked(house)
+            switch(house, value=True)
+            await looked(house)
+            assert said() == [on, off, on]
+            caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"enable_phi_anonymization": None}]
+    + [{"enable_phi_anonymization": value} for value in (False, "no", "perhaps")],
+)
+async def test_nothing_is_said_of_pseudonyms_where_ith_does_not_say_that_there_are_any(
+    directory: Path, backend: DemoBackend, caplog: pytest.LogCaptureFixture, told: Json
+) -> None:
+    caplog.set_level(logging.INFO, "proxy.logs")
+    configure(backend, [])
+    del backend.rest.configuration["config"]["enable_phi_anonymization"]
+    backend.rest.configuration["config"] |= told
+    async with a_house(directory, backend) as house:
+        await house.configured()
+    assert not [each for each in caplog.messages if "pseudonymised" in each]

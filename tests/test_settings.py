@@ -320,6 +320,12 @@ def test_a_good_address_is_taken(url: str) -> None:
     assert read(READY | {"ITH_URL": url}).ith.url == url
 
 
+def test_what_the_site_does_not_set_of_itself_is_said_to_stay_as_ith_has_it() -> None:
+    local = reference().split("[local]")[1].split("[log]")[0]
+    assert local.count("the one configured in ITH") == 3
+    assert local.count("the address used towards ITH") == 1
+
+
 def test_plain_http_can_be_allowed() -> None:
     environ = READY | {"ITH_URL": "http://10.0.0.1", "ITH_PROXY__ITH__ALLOW_INSECURE": "true"}
     assert read(environ).ith.url == "http://10.0.0.1"

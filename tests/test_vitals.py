@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from proxy import __version__
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
+from proxy.demo.frames import Json
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
 from proxy.settings import LocalSettings
@@ -78,30 +80,79 @@ async def test_the_health_names_active_nodes_and_who_answered(
             }
 
 
-async def test_where_we_are_comes_from_settings_then_configuration_then_the_link(
+SAYS = {"port": 104, "ae_title": "ATSITE", "api_url": "https://proxy.example.org/api"}
+SITE = {"port": 4242, "ae_title": "MINE", "api_url": "https://p/api"}
+
+
+async def greeting(house: House) -> Json:
+    """What is told of this machine when the address used towards ITH is 192.0.2.1."""
+    await house.configured()
+    said = house.vitals.greeting("192.0.2.1")
+    assert said is not None
+    frame = said.to_dict()
+    assert (frame.pop("type"), frame.pop("proxy_version")) == ("config_update", __version__)
+    return frame
+
+
+def set_local(house: House, **local: object) -> None:
+    house.site.settings = replace(house.site.settings, local=LocalSettings(**local))  # type: ignore[arg-type]
+
+
+async def test_nothing_is_said_of_where_we_are_before_it_is_known_what_ith_has(
     directory: Path, backend: DemoBackend
 ) -> None:
-    configure(backend, [])
-    backend.rest.configuration["config"] |= {"port": 104, "ae_title": "ATSITE"}
     async with a_house(directory, backend) as house:
-        unknown = house.vitals.greeting("192.0.2.1")
-        assert (unknown.ip_address, unknown.port, unknown.ae_title, unknown.api_url) == (
-            "192.0.2.1",
-            11112,
-            "DICOMRCV",
-            "",
-        )
-        await house.configured()
-        known = house.vitals.greeting("192.0.2.1")
-        assert (known.port, known.ae_title) == (104, "ATSITE")
-        local = LocalSettings(
-            ip_address="192.0.2.9", port=4242, ae_title="MINE", api_url="https://p/api"
-        )
-        house.site.settings = replace(house.site.settings, local=local)
-        ours = house.vitals.greeting("192.0.2.1")
-        assert (ours.ip_address, ours.port, ours.ae_title, ours.api_url) == (
-            "192.0.2.9",
-            4242,
-            "MINE",
-            "https://p/api",
-        )
+        set_local(house, ip_address="192.0.2.9", **SITE)
+        assert house.vitals.greeting("192.0.2.1") is None
+
+
+@pytest.mark.parametrize("fields", [f for n in range(4) for f in itertools.combinations(SITE, n)])
+async def test_each_field_is_the_site_s_own_or_as_ith_has_it(
+    directory: Path, backend: DemoBackend, fields: tuple[str, ...]
+) -> None:
+    configure(backend, [])
+    backend.rest.configuration["config"] |= SAYS
+    own = {field: SITE[field] for field in fields}
+    async with a_house(directory, backend) as house:
+        set_local(house, **own)
+        assert await greeting(house) == {"ip_address": "192.0.2.1", **SAYS, **own}
+
+
+@pytest.mark.parametrize("given", ["", "192.0.2.9"])
+async def test_the_address_is_the_site_s_own_or_the_one_used_towards_ith(
+    directory: Path, backend: DemoBackend, given: str
+) -> None:
+    configure(backend, [])
+    backend.rest.configuration["config"]["ip_address"] = "203.0.113.7"
+    async with a_house(directory, backend) as house:
+        set_local(house, ip_address=given)
+        assert (await greeting(house))["ip_address"] == (given or "192.0.2.1")
+
+
+@pytest.mark.parametrize("absent", ["missing", "null"])
+async def test_what_ith_has_no_value_for_is_told_as_the_platform_s_default(
+    directory: Path, backend: DemoBackend, absent: str
+) -> None:
+    configure(backend, [])
+    for field in SAYS:
+        del backend.rest.configuration["config"][field]
+        if absent == "null":
+            backend.rest.configuration["config"][field] = None
+    async with a_house(directory, backend) as house:
+        said = await greeting(house)
+    assert said == {"ip_address": "192.0.2.1", "port": 11112, "ae_title": "DICOMRCV", "api_url": ""}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("port", 70000), ("ae_title", "SEVENTEEN_LETTERS"), ("api_url", {})]
+)
+async def test_what_ith_has_and_cannot_be_read_is_left_out(
+    directory: Path, backend: DemoBackend, field: str, value: object
+) -> None:
+    configure(backend, [])
+    backend.rest.configuration["config"] |= SAYS | {field: value}
+    async with a_house(directory, backend) as house:
+        said = await greeting(house)
+        assert said == {"ip_address": "192.0.2.1"} | {k: v for k, v in SAYS.items() if k != field}
+        set_local(house, **{field: SITE[field]})
+        assert (await greeting(house))[field] == SITE[field]

@@ -31,6 +31,14 @@ DOCUMENT = "configuration"
 
 RETRY_SECONDS, RETRY_MAX_SECONDS = 2.0, 300.0
 
+FRESH_SECONDS = 5.0
+"""So long ITH's answer is waited for before an earlier one has to do."""
+
+PSEUDONYMISED = "ITH says that the data of this site are pseudonymised."
+PSEUDONYMS_STAY = (
+    "What is delivered carries the pseudonym: this program does not restore the patient's identity."
+)
+
 
 class Reconciler:
     """Keeps the nodes at work equal to what ITH configured.
@@ -56,6 +64,8 @@ class Reconciler:
         self._on_first = on_first
         self._on_active = on_active
         self._stale = trio.Event()
+        self._answered = trio.Event()
+        """Set by the answer that counts; a look after that makes it anew."""
         self._confirms = False
         """Whether the next answer is the one to the look that follows an event about the flag."""
 
@@ -106,6 +116,20 @@ class Reconciler:
     def look(self) -> None:
         """Have ITH's configuration fetched soon."""
         self._stale.set()
+        if self._answered.is_set():
+            self._answered = trio.Event()
+
+    async def configured(self) -> None:
+        """Wait until the configuration is known as ITH has it now, or at least as it was.
+
+        The copy on disk, or what was known before an outage, may be outdated: it has to do only
+        where ITH does not answer.
+        """
+        answered = self._answered
+        with trio.move_on_after(FRESH_SECONDS):
+            await answered.wait()
+        if self._site.configuration is None:
+            await answered.wait()
 
     async def follow(self) -> None:
         """Fetch ITH's configuration whenever it may have changed, and until it is had."""
@@ -133,6 +157,7 @@ class Reconciler:
                 _log(read.problems)
                 self._adopt(read.configuration, flag_counts=not self._confirms)
                 self._confirms = False
+                self._answered.set()
 
     def _adopt(self, configuration: Configuration, *, flag_counts: bool = True) -> None:
         """Work by this configuration from now on, and after a restart."""
@@ -140,15 +165,26 @@ class Reconciler:
         if configuration == present:
             return
         self._site.configuration = configuration
-        if configuration.workspace_id:
-            self._site.identity = Identity(configuration.workspace_id, configuration.proxy_id)
+        self._site.identity = Identity(
+            configuration.workspace_id or self._site.identity.workspace_id, configuration.proxy_id
+        )
         self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
         self._roster.apply(present, configuration)
+        _log_pseudonyms(present, configuration)
         was_active = present is None or present.is_active
         if flag_counts and configuration.is_active != was_active:
             self._on_active(configuration.is_active)
         if present is None:
             self._on_first()
+
+
+def _log_pseudonyms(old: Configuration | None, new: Configuration) -> None:
+    """Say what it means where ITH begins to say that the site's data are pseudonymised, or ends."""
+    was = old is not None and bool(old.config.enable_phi_anonymization)
+    if new.config.enable_phi_anonymization and not was:
+        log("configuration.pseudonymised", hint=f"{PSEUDONYMISED} {PSEUDONYMS_STAY}")
+    elif was and not new.config.enable_phi_anonymization:
+        log("configuration.not_pseudonymised")
 
 
 def _log(problems: Sequence[Problem]) -> None:

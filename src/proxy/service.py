@@ -138,7 +138,7 @@ async def serve(
             )
             connection = link.run()
             services.start_soon(connection.run)
-            look = Look(site, connection, lambda: outbox.queued, disk_usage_gb)
+            look = Look(site, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb)
             services.start_soon(look.watch)
             services.start_soon(Control(supervisor, look, ledger.settled).serve, control)
             work.start_soon(forget_regularly, ledger)

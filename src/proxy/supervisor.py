@@ -7,6 +7,7 @@ deletion, a look at ITH's configuration) is a task of its own.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -53,10 +54,11 @@ from proxy.work import Identity, Site
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
 UndecidedEvent: TypeAlias = DispatchEvent | NewScanAvailableEvent | DeletionEvent
-ActionEvent: TypeAlias = (
-    UndecidedEvent | ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
-)
+ProxyEvent: TypeAlias = ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
+ActionEvent: TypeAlias = UndecidedEvent | ProxyEvent
 
+
+UUID = re.compile("[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
 REACHABLE = frozenset({NodeState.ONLINE, NodeState.UNKNOWN})
 
@@ -81,7 +83,11 @@ class Supervisor:
         self._unfinished: list[Unfinished] = []
         self._undecided = Undecided(site.ledger, get_args(UndecidedEvent))
         self.counts: Counter[str] = Counter()
-        """How many events came, by type, and how many were unknown, broken or not for us."""
+        """How many events came, by type, and how many of all were not acted upon, by reason.
+
+        ``broken``, ``unknown``, ``failed`` for a defect, ``foreign`` where they were for another
+        workspace or proxy, ``early`` where it was not known yet who we are.
+        """
 
     async def load(self) -> None:
         """Take up what the ledger kept: the locks, the dispatches, the last good configuration."""
@@ -113,6 +119,14 @@ class Supervisor:
         """The link is up: ITH may have changed the configuration meanwhile."""
         self._reconciler.came_online()
 
+    def look(self) -> None:
+        """Have ITH's configuration fetched, though ITH has not spoken yet."""
+        self._reconciler.look()
+
+    async def configured(self) -> None:
+        """Wait until ITH's configuration is known, as it is now if ITH answers."""
+        await self._reconciler.configured()
+
     def handle(self, event: Incoming) -> None:
         """Act on one event, without waiting."""
         match event:
@@ -134,6 +148,23 @@ class Supervisor:
                     correlation_id=event.correlation_id,
                 )
                 self._try(event)
+
+    def _is_addressed(self, proxy_id: str | None) -> bool:
+        """Whether an event that names this proxy, or none, is for us; False where nobody knows."""
+        name = (proxy_id or "").strip()
+        return not name or is_same_id(name, self._site.identity.proxy_id)
+
+    def _pass_over(self, event: ProxyEvent) -> None:
+        """Do not obey what is for another proxy, or may be; what ITH has for us counts."""
+        reason = "foreign" if self._site.identity.proxy_id else "early"
+        self.counts[reason] += 1
+        log(
+            f"event.{reason}",
+            level="warning",
+            event_type=event.event_type,
+            entity_id=event.entity_id,
+        )
+        self._reconciler.look()
 
     def _is_foreign(self, workspace_id: str) -> bool:
         ours = self._site.identity.workspace_id
@@ -160,6 +191,10 @@ class Supervisor:
                 self._deletions.delete(event)
                 if self._site.configuration is None:  # it holds for what is to be begun, too
                     self._undecided.keep(event)
+            case (
+                ProxyNodesChangedEvent() | ProxyConfigChangedEvent() | ProxyStatusChangedEvent()
+            ) if not self._is_addressed(event.entity_id):
+                self._pass_over(event)
             case (
                 ProxyNodesChangedEvent() | ProxyConfigChangedEvent() | ProxyStatusChangedEvent()
             ) if self._recency.is_outdated(event):
@@ -286,6 +321,20 @@ class Supervisor:
         for each in self._site.deliveries:
             await each.run.until(*(set(DeliveryState) - set(WIRED)))
         self._site.operation.tell(operation.Drained())
+
+
+def is_same_id(one: str, other: str) -> bool:
+    """Whether two ids of proxies can only be the same one: equal texts, or one UUID in two ways.
+
+    ITH's documents write ``proxy_`` in front, its messages do not. Other ids are opaque.
+    """
+    return one.strip() == other.strip() or _uuid(one) == _uuid(other) != ""
+
+
+def _uuid(id: str) -> str:
+    """Return the 32 digits of a UUID, "" for what is none."""
+    bare = id.strip().lower().removeprefix("proxy_")
+    return bare.replace("-", "") if UUID.fullmatch(bare) else ""
 
 
 def entity_of(event: DispatchEvent | NewScanAvailableEvent) -> Entity:

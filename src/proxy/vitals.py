@@ -11,7 +11,6 @@ from proxy import __version__
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
-from proxy.nodes import SiteConfig
 from proxy.work import Site
 
 
@@ -22,16 +21,21 @@ class Vitals:
         self._site = site
         self._disk_usage = disk_usage
 
-    def greeting(self, local_address: str) -> ConfigUpdate:
-        """Where this proxy is: by the settings, else by ITH's configuration, else as it seems."""
-        local = self._site.settings.local
+    def greeting(self, local_address: str) -> ConfigUpdate | None:
+        """Where this proxy is; None before ITH's configuration is known.
+
+        ITH takes over what it is told, so what the site's settings do not say is told as ITH has
+        it; but for the address, which is the one used towards ITH.
+        """
         configuration = self._site.configuration
-        known = configuration.config if configuration else SiteConfig()
+        if configuration is None:
+            return None
+        local, known = self._site.settings.local, configuration.config
         return ConfigUpdate.create(
             ip_address=local.ip_address or local_address,
             port=local.port or known.port,
             ae_title=local.ae_title or known.ae_title,
-            api_url=local.api_url,
+            api_url=local.api_url or known.api_url,
             proxy_version=__version__,
         )
 

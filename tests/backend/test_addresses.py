@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.backend.addresses import Addresses
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity, EntityType
+from proxy.settings.rules import is_loopback, url_problem
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
     lambda text: text not in {".", ".."}
@@ -88,6 +89,47 @@ def test_refuses_a_base_that_is_unsafe_or_malformed(base: str) -> None:
 @pytest.mark.parametrize("base", ["http://127.0.0.1:8000", "http://[::1]", "http://localhost"])
 def test_plain_http_is_for_this_machine(base: str) -> None:
     assert Addresses(base).is_local
+
+
+LOOPBACK = [
+    *("localhost", "LocalHost", "localhost.", "localhost.localdomain", "LOCALHOST.LOCALDOMAIN."),
+    *("ip6-localhost", "IP6-localhost.", "demo.localhost", "a.b.LOCALHOST", "demo.localhost."),
+    *("127.0.0.1", "127.255.255.254", "127.8.9.1"),
+    *("[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::FFFF:7f00:1]"),
+]
+ELSEWHERE = [
+    *("localhost.example.org", "127.0.0.1.example.org", "127.evil.com", "xlocalhost"),
+    *("localhost.evil.localhost.com", "localdomain", "ip6-localhost.org", "localhost-x", "ip6"),
+    *("0.0.0.0", "10.0.0.1", "128.0.0.1", "169.254.1.1", "192.0.2.1", "255.255.255.255"),
+    *("[::]", "[::2]", "[fe80::1]", "[::ffff:0.0.0.0]", "[::ffff:10.0.0.1]", "[::127.0.0.1]"),
+    *("127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "127.0.0.1."),
+    *("localhost..", "a..localhost", "127.0.0.256", "127.0.0.1.2", "1.0.0.127"),
+]
+
+
+@pytest.mark.parametrize("port", ["", ":8000"])
+@pytest.mark.parametrize(
+    ("host", "here"), [*((h, True) for h in LOOPBACK), *((h, False) for h in ELSEWHERE)]
+)
+def test_the_check_of_the_settings_and_the_program_agree_on_what_is_this_machine(
+    host: str, port: str, *, here: bool
+) -> None:
+    """Plain http, which shows the proxy key, is for nothing else."""
+    url = f"http://{host}{port}"
+    problem = url_problem(url, allow_insecure=False)
+    try:
+        program_takes_it = Addresses(url).is_local
+    except ConfigError:
+        program_takes_it = False
+    assert (problem is None, program_takes_it) == (here, here)
+    assert is_loopback(host) is here
+
+
+@pytest.mark.parametrize(
+    "host", ["", ".", "[", "]", "[]", ".localhost", "[localhost]", "[127.0.0.1]"]
+)
+def test_what_is_no_host_is_not_this_machine(host: str) -> None:
+    assert not is_loopback(host)
 
 
 def test_plain_http_elsewhere_if_the_site_insists() -> None:

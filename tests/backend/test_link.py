@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from trio_websocket import ConnectionClosed
 
 from proxy import logs, runner
+from proxy.backend import link as link_module
 from proxy.backend.link import ConnectionRun, Link
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
@@ -47,6 +49,8 @@ QUICK = IthSettings(
     refused_seconds=60.0,
     evicted_seconds=60.0,
 )
+PATIENT: dict[str, Any] = {"handshake_seconds": PATIENCE_S, "pong_seconds": PATIENCE_S}
+"""For what must not end, or be taken for silence, on a busy machine."""
 ONLINE, BACKING_OFF, REFUSED, EVICTED, CLOSED = (
     ConnectionState.ONLINE,
     ConnectionState.BACKING_OFF,
@@ -63,8 +67,11 @@ class Desk:
         self.events: list[Incoming] = []
         self.welcomes: list[tuple[str, str]] = []
         self.online = 0
+        self.looks = 0
         self.proxy_id = frames.PROXY_ID
         self.act: Callable[[], None] = lambda: None
+        self.configuration = trio.Event()
+        self.configuration.set()
 
     def handle(self, event: Incoming) -> None:
         self.events.append(event)
@@ -75,6 +82,12 @@ class Desk:
 
     def came_online(self) -> None:
         self.online += 1
+
+    def look(self) -> None:
+        self.looks += 1
+
+    async def configured(self) -> None:
+        await self.configuration.wait()
 
     def greeting(self, local_address: str) -> ConfigUpdate:
         return ConfigUpdate.create(
@@ -215,7 +228,7 @@ async def test_connected_comes_first(backend: DemoBackend) -> None:
         assert link.desk.welcomes == [(backend.workspace_id, backend.proxy_id)]
         assert (link.desk.online, link.desk.events) == (1, [])
         assert link.rows[:3] == ["CON-01", "CON-02", "CON-03"]
-        assert backend.heard[0].frame == {
+        assert backend.frames_named("config_update")[0] == {
             "type": "config_update",
             "ip_address": "127.0.0.1",
             "port": 11112,
@@ -235,13 +248,44 @@ async def test_an_event_comes_first_and_is_handled(backend: DemoBackend, nested:
         await until(lambda: backend.frames_named("config_update"))
 
 
-async def test_a_server_may_wait_for_our_greeting(backend: DemoBackend) -> None:
+@pytest.mark.parametrize("health_update", [True, False])
+async def test_a_server_may_wait_for_our_greeting(
+    backend: DemoBackend, monkeypatch: pytest.MonkeyPatch, health_update: bool
+) -> None:
+    monkeypatch.setattr(link_module, "SILENCE_SECONDS", 0.1)
     backend.script.greeting = Greeting.NOTHING
-    async with linked(backend.url) as link:
+    async with linked(backend.url, **PATIENT, health_update=health_update) as link:
         await link.reach(ONLINE)
-        assert names(backend)[0] == "config_update"
-        await until(lambda: len(backend.frames_named("health_update")) > 2)
+        assert names(backend)[0] == ("health_update" if health_update else "config_update")
+        assert link.desk.looks == 1
+        await until(lambda: len(backend.frames_named("proxy.heartbeat")) > 2)
     assert len(backend.frames_named("config_update")) == 1
+
+
+async def test_a_server_that_waits_for_us_hears_of_us_before_the_configuration_is_known(
+    backend: DemoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new installation gets it from ITH alone: neither may wait for the other."""
+    monkeypatch.setattr(link_module, "SILENCE_SECONDS", 0.1)
+    backend.script.greeting = Greeting.NOTHING
+    async with linked(backend.url, **PATIENT) as link:
+        link.desk.configuration = trio.Event()
+        await link.reach(ONLINE)
+        assert (link.desk.looks, link.desk.online) == (1, 1)
+        await until(lambda: len(backend.frames_named("health_update")) > 2)
+        assert not backend.frames_named("config_update")
+        link.desk.configuration.set()
+        await until(lambda: backend.frames_named("config_update"))
+
+
+async def test_a_server_that_greets_us_is_not_taken_for_one_that_waits(
+    backend: DemoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "SILENCE_SECONDS", PATIENCE_S)
+    async with linked(backend.url, **PATIENT) as link:
+        await link.reach(ONLINE)
+        await until(lambda: len(backend.frames_named("health_update")) > 2)
+        assert link.desk.looks == 0
 
 
 async def test_a_silent_server_is_not_ith(backend: DemoBackend) -> None:
@@ -264,15 +308,44 @@ async def test_an_upgrade_without_answer_is_given_up(backend: DemoBackend) -> No
         await link.reach(ONLINE)
 
 
-async def test_where_we_are_is_said_first_and_once(backend: DemoBackend) -> None:
-    for _ in range(5):  # the order of tasks is random
-        async with linked(backend.url) as link:
-            link.outbox.put("k", '{"event_type":"dispatch.status"}', progress=100, final=True)
-            await until(lambda: "proxy.heartbeat" in names(backend))
-            await until(lambda: "dispatch.status" in names(backend))
-        assert names(backend)[0] == "config_update"
+async def test_where_we_are_is_said_once_on_each_link(backend: DemoBackend) -> None:
+    async with linked(backend.url, **PATIENT) as link:
+        for connection in (1, 2, 3):
+            await link.reach(ONLINE)
+            await until(lambda: backend.frames_named("config_update"))
+            await until(lambda: len(backend.frames_named("health_update")) > 2)
+            assert (backend.connections, names(backend).count("config_update")) == (connection, 1)
+            backend.heard.clear()
+            backend.drop()
+            await link.reach(BACKING_OFF)
+
+
+async def test_nothing_waits_for_the_configuration_but_where_we_are(backend: DemoBackend) -> None:
+    async with linked(backend.url, **PATIENT) as link:
+        link.desk.configuration = trio.Event()
+        link.outbox.put("k", '{"event_type":"dispatch.status"}', progress=100, final=True)
+        await link.reach(ONLINE)
+        await backend.send_raw(json.dumps(frames.control_ping()))
+        for name in ("pong", "health_update", "proxy.heartbeat", "dispatch.status"):
+            await until(lambda name=name: name in names(backend))  # type: ignore[misc]
+        await until(lambda: not link.outbox.queued)  # proven by a ping of ours
+        assert "config_update" not in names(backend)
+        link.desk.configuration.set()
+        await until(lambda: "config_update" in names(backend))
+        await link.close()
         assert names(backend).count("config_update") == 1
-        backend.heard.clear()
+
+
+async def test_a_link_that_ends_before_the_configuration_is_known_closes_in_order(
+    backend: DemoBackend,
+) -> None:
+    async with linked(backend.url) as link:
+        link.desk.configuration = trio.Event()
+        await link.reach(ONLINE)
+        await link.close()
+        await until(lambda: backend.close_codes)
+        assert (backend.close_codes, link.rows[-1]) == ([1000], "CON-15")
+        assert "config_update" not in names(backend)
 
 
 # Signs of life --------------------------------------------------------------------------------
@@ -725,7 +798,7 @@ async def test_tls_with_a_good_certificate() -> None:
     ):
         await link.reach(ONLINE)
         await until(lambda: backend.frames_named("config_update"))
-        assert backend.heard[0].frame["ip_address"] == "127.0.0.1"
+        assert backend.frames_named("config_update")[0]["ip_address"] == "127.0.0.1"
         await link.close()
         await until(lambda: backend.close_codes)
         assert backend.close_codes == [1000]

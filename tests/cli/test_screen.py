@@ -17,6 +17,7 @@ from proxy.control.messages import (
     DispatchStatus,
     LockStatus,
     NodeStatus,
+    Note,
     OperationStatus,
     Status,
 )
@@ -174,4 +175,41 @@ def test_a_node_that_complained_is_shown_with_what_it_is_given() -> None:
     crowded = replace(NODE, associations=1)
     shown = text(a_status(ACTIVE, ONLINE, crowded))
     assert "  PACS  online  at most 1 at a time: it had no room for more" in shown.splitlines()
+    assert "Nothing needs attention." in shown
+
+
+NOTE = Note("ITH says something.", "It means this, and " + "much more " * 12 + "besides.")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_note_is_shown_whole_and_needs_no_attention(width: int) -> None:
+    shown = text(replace(a_status(ACTIVE, ONLINE, NODE), notes=(NOTE,)), width)
+    lines = shown.splitlines()
+    assert lines.index("Nothing needs attention.") < lines.index("Good to know")
+    assert f"{NOTE.fact} {NOTE.meaning}" in " ".join(shown.split())
+
+
+def test_a_note_does_not_hide_what_needs_attention() -> None:
+    shown = text(replace(a_status(ACTIVE, LOST, NODE), notes=(NOTE,)))
+    assert shown.index("Needs attention") < shown.index("Good to know")
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({}, None),
+        ({"session.dispatch": 7, "proxy.status_changed": 1}, None),
+        ({"proxy.status_changed": 3, "foreign": 2}, "Not obeyed  events: 2 for others"),
+        (
+            {"unknown": 1, "broken": 4, "failed": 1, "foreign": 2},
+            "Not obeyed  events: 2 for others, 4 unreadable, 1 of an unknown type, 1 for a defect",
+        ),
+        ({"early": 1}, "Not obeyed  events: 1 before it was known who this proxy is"),
+    ],
+)
+def test_events_that_were_not_obeyed_are_counted_with_the_reason(
+    counts: dict[str, int], line: str | None
+) -> None:
+    shown = text(replace(a_status(ACTIVE, ONLINE, NODE), event_counts=counts))
+    assert [each for each in shown.splitlines() if "obeyed" in each] == ([line] if line else [])
     assert "Nothing needs attention." in shown

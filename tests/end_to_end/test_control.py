@@ -37,6 +37,8 @@ SCHEMA = {
     "dispatches": list,
     "queued_reports": int,
     "disk_usage_gb": float,
+    "notes": list,
+    "event_counts": dict,
 }
 """What a program may rely on; a field may be added, none may go."""
 

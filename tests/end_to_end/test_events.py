@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from proxy.control.client import ask
+from proxy.control.messages import Request
 from proxy.demo import frames
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
@@ -46,6 +49,30 @@ async def test_another_workspace_is_ignored(site: Site) -> None:
         assert site.backend.rest.downloads == []
 
 
+@pytest.mark.parametrize("nested", [False, True])
+async def test_another_proxy_s_pause_is_ignored(site: Site, nested: bool) -> None:
+    """A broadcast of the workspace: ITH's configuration of this proxy says that it is active."""
+    site.backend.script.nested = nested
+    async with DemoNode().running() as ours:
+        site.has(ours=ours)
+        site.offer("sess-1", ct_session(58, 2))
+        await site.start()
+        for event in (
+            frames.status_changed(is_active=False, proxy_id="proxy-2"),
+            frames.nodes_changed([], "replaced", proxy_id="proxy-2"),
+            frames.config_changed({"port": 104}, proxy_id="proxy-2"),
+        ):
+            await site.backend.send_event(event)
+
+        ordered = await site.dispatch("sess-1", "ours")
+
+        assert (await site.closing(ordered))["status"] == "completed"
+        assert site.heartbeat()["status"] == "active"
+        shown = await trio.to_thread.run_sync(ask, site.state, Request("status"))
+        assert shown.event_counts["foreign"] == 3
+        assert not shown.operation.locks
+
+
 async def test_the_same_event_twice_is_one_dispatch(site: Site) -> None:
     async with DemoNode(script=Script(delay_s=0.02)).running() as node:
         site.has(node=node)
@@ -71,7 +98,8 @@ async def test_a_dispatch_before_the_configuration_is_not_lost(site: Site) -> No
         site.has(node=node)
         site.offer("sess-1", ct_session(54, 3))
         site.backend.rest.configuration_faults.append(Fault(delay_s=1.5))
-        await site.start()
+        await site.start_alone()
+        await site.until(lambda: site.backend.online)
 
         ordered = await site.dispatch("sess-1", "node")
         await trio.sleep(0.3)

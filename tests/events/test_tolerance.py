@@ -258,6 +258,27 @@ def test_what_is_to_be_dispatched_must_be_named(name: str, nothing: object) -> N
     assert broken.reason == f"{name}: entity_id is missing"
 
 
+PROXY_EVENTS = ["proxy.nodes_changed", "proxy.config_changed", "proxy.status_changed"]
+
+
+@pytest.mark.parametrize("address", [{"id": "proxy-2"}, ["proxy-2"], True])
+@pytest.mark.parametrize("name", PROXY_EVENTS)
+def test_an_address_that_cannot_be_read_is_not_none(name: str, address: object) -> None:
+    """Whose change it is must be known: one for another proxy is not for all."""
+    broken = changed(name, entity_id=address)
+    assert isinstance(broken, BrokenFrame)
+    assert broken.event_type == name
+    assert broken.reason.startswith(f"{name}: entity_id cannot be read")
+
+
+@pytest.mark.parametrize("nothing", [GONE, None, ""])
+@pytest.mark.parametrize("name", PROXY_EVENTS)
+def test_a_change_may_have_no_address(name: str, nothing: object) -> None:
+    event = changed(name, entity_id=nothing)
+    assert isinstance(event, WebSocketEvent)
+    assert not event.entity_id
+
+
 @pytest.mark.parametrize(
     ("name", "payload", "reason"),
     [

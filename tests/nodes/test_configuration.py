@@ -42,11 +42,11 @@ def test_the_example_of_the_protocol() -> None:
     assert read.problems == ()
 
 
-def test_the_least_there_can_be_fails_closed() -> None:
+def test_the_least_there_can_be() -> None:
     read = read_configuration(b'{"id":7,"config":{},"nodes":[]}')
     assert read.configuration == Configuration(proxy_id="7")
     assert read.configuration.config.mode == "private"
-    assert read.configuration.config.enable_phi_anonymization is True
+    assert read.configuration.config.enable_phi_anonymization is None
     assert read.problems == ()
 
 
@@ -124,16 +124,43 @@ def test_nothing_of_another_proxy_is_taken_over() -> None:
 
 
 def test_bad_values_are_problems_and_leave_the_defaults() -> None:
-    body = configuration(is_active="perhaps", config={"port": 0, "ae_title": "SEVENTEEN_LETTERS"})
+    body = configuration(is_active="perhaps", config={"mode": "secret", "retry_count": -1})
     read = read_configuration(body)
     assert read.configuration.is_active is True
     assert read.configuration.config == SiteConfig()
     assert [problem.sentence.split()[0] for problem in read.problems] == [
         "is_active",
-        "port",
-        "ae_title",
+        "mode",
+        "retry_count",
     ]
     assert all(problem.hint for problem in read.problems)
+
+
+@pytest.mark.parametrize("known", [None, SITE_A])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("port", 0), ("port", "x"), ("ae_title", "SEVENTEEN_LETTERS"), ("api_url", ["x"])],
+)
+def test_what_is_told_back_to_ith_is_unknown_where_ith_s_value_cannot_be_read(
+    known: Configuration | None, field: str, value: object
+) -> None:
+    """A default, or what was there before, would replace it."""
+    read = read_configuration(configuration(config={field: value}), known)
+    before = known.config if known else SiteConfig()
+    assert read.configuration.config == msgspec.structs.replace(before, **{field: None})
+    (problem,) = read.problems
+    assert problem.sentence.endswith("; ITH's value is left as it is.")
+    assert decode_configuration(encode_configuration(read.configuration)) == read.configuration
+
+
+@pytest.mark.parametrize("told", [True, False, None])
+def test_whether_data_are_pseudonymised_is_what_ith_told_last(told: bool | None) -> None:
+    known = read_configuration(
+        configuration(config={"enable_phi_anonymization": told}), SITE_A
+    ).configuration
+    assert known.config.enable_phi_anonymization is told
+    silent = read_configuration(configuration(config={}), known).configuration
+    assert silent.config.enable_phi_anonymization is told
 
 
 def test_an_inactive_proxy() -> None:

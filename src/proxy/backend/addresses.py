@@ -6,15 +6,14 @@ and nothing at all to a host that the settings do not name.
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import quote, urlencode
 
 import httpx2
 
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity, EntityType
+from proxy.settings.rules import is_loopback
 
-LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 PORTS = {"http": 80, "https": 443}
 
 COLLECTIONS = {
@@ -103,14 +102,6 @@ class Addresses:
 
     def _secure(self, url: httpx2.URL) -> bool:
         return url.scheme == "https" or self._allow_insecure or is_loopback(url.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine, told by the name alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") in LOOPBACK_NAMES
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int]:

@@ -36,8 +36,8 @@ from proxy.settings import IthSettings, Secret
 
 ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
 
-GREET_UNASKED_SECONDS = 2.0
-"""A server that speaks second gets our config_update after this silence."""
+SILENCE_SECONDS = 2.0
+"""After so long it is taken that ITH waits for us to speak first."""
 
 CHANNEL = 64
 """Room for frames of our own between two sends: pongs and signs of life, never reports."""
@@ -58,12 +58,20 @@ class Inbox(Protocol):
         """Learn that the link is up."""
         ...
 
+    def look(self) -> None:
+        """Have ITH's configuration fetched."""
+        ...
+
+    async def configured(self) -> None:
+        """Wait until ITH's configuration is known."""
+        ...
+
 
 class SignsOfLife(Protocol):
     """Who knows how the proxy is; the vitals do."""
 
-    def greeting(self, local_address: str) -> ConfigUpdate:
-        """Say where this proxy is."""
+    def greeting(self, local_address: str) -> ConfigUpdate | None:
+        """Say where this proxy is; None before ITH's configuration is known."""
         ...
 
     def health(self, *, online: bool) -> HealthUpdate:
@@ -173,7 +181,7 @@ class Conversation:
             nursery.start_soon(self._write, outbox)
             nursery.start_soon(self._prove_alive, outbox)
             async with trio.open_nursery() as talkers:
-                talkers.start_soon(self._talk, vitals, outbox)
+                talkers.start_soon(self._talk, inbox, vitals, outbox)
                 await self._run.until(ConnectionState.CLOSING)
                 talkers.cancel_scope.cancel("the link is closing")
             await self._say_goodbye(vitals, outbox)
@@ -227,20 +235,30 @@ class Conversation:
                 outbox.sent(item)
         self._written.set()
 
-    async def _talk(self, vitals: SignsOfLife, outbox: Outbox) -> None:
-        """Say all we have to say by ourselves, where we are first."""
-        await self._greet(vitals)
-        await self._heard.wait()
+    async def _talk(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:
+        """Say all we have to say by ourselves, once ITH has spoken or waits for us to."""
+        with trio.move_on_after(min(SILENCE_SECONDS, self._ith.handshake_seconds / 2)) as silence:
+            await self._heard.wait()
+        if silence.cancelled_caught:
+            await self._speak_first(inbox, vitals)
         async with trio.open_nursery() as talkers:
+            talkers.start_soon(self._greet, inbox, vitals)
+            await self._heard.wait()
             talkers.start_soon(self._carry_reports, outbox)
             talkers.start_soon(self._say_health, vitals)
             talkers.start_soon(self._say_heartbeat, vitals)
 
-    async def _greet(self, vitals: SignsOfLife) -> None:
-        """Say where we are, once ITH has spoken, or unasked to a server that speaks second."""
-        with trio.move_on_after(min(GREET_UNASKED_SECONDS, self._ith.handshake_seconds / 2)):
-            await self._heard.wait()
-        await self._frames.send(encode(vitals.greeting(self._local)))
+    async def _speak_first(self, inbox: Inbox, vitals: SignsOfLife) -> None:
+        """Say what is true without a configuration, and have that fetched for what is not."""
+        inbox.look()
+        if self._ith.health_update:
+            await self._frames.send(encode(vitals.health(online=True)))
+
+    async def _greet(self, inbox: Inbox, vitals: SignsOfLife) -> None:
+        """Say where we are as soon as the configuration is known: ITH keeps what it is told."""
+        await inbox.configured()
+        if (greeting := vitals.greeting(self._local)) is not None:
+            await self._frames.send(encode(greeting))
 
     async def _carry_reports(self, outbox: Outbox) -> None:
         while True:

@@ -18,6 +18,15 @@ LABEL = 12
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
+NOT_OBEYED = {
+    "foreign": "for others",
+    "early": "before it was known who this proxy is",
+    "broken": "unreadable",
+    "unknown": "of an unknown type",
+    "failed": "for a defect",
+}
+"""Why events were not acted upon, as the status counts them."""
+
 COLOURS = {
     "active": "green",
     "online": "green",
@@ -51,8 +60,11 @@ def screen(status: Status, width: int) -> Iterator[str]:
     yield _row("Dispatches", _counts(status.dispatch_counts))
     yield _row("Reports", f"{status.queued_reports} waiting for ITH")
     yield _row("Disk", f"{status.disk_usage_gb:.1f} GiB")
+    if passed_over := _passed_over(status.event_counts):
+        yield _row("Not obeyed", _fit(passed_over, width - LABEL))
     yield ""
     yield from _attention(status, width)
+    yield from _notes(status, width)
     yield from _nodes(status, width)
     yield from _dispatches(status, width)
 
@@ -67,6 +79,21 @@ def _attention(status: Status, width: int) -> Iterator[str]:
         yield f"  {click.style('!', fg='red', bold=True)} {first}"
         for line in [*more, *textwrap.wrap(clean(note.hint), width - 4)]:
             yield f"    {line}"
+
+
+def _notes(status: Status, width: int) -> Iterator[str]:
+    if not status.notes:
+        return
+    yield ""
+    yield click.style("Good to know", bold=True)
+    for note in status.notes:
+        for line in textwrap.wrap(clean(f"{note.fact} {note.meaning}"), width - 2):
+            yield f"  {line}"
+
+
+def _passed_over(counts: Mapping[str, int]) -> str:
+    parts = [f"{counts[each]} {why}" for each, why in NOT_OBEYED.items() if each in counts]
+    return f"events: {', '.join(parts)}" if parts else ""
 
 
 def _nodes(status: Status, width: int) -> Iterator[str]:

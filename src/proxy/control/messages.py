@@ -105,8 +105,20 @@ class Attention(msgspec.Struct, frozen=True):
     hint: str
 
 
+class Note(msgspec.Struct, frozen=True):
+    """Something good to know that needs nobody's attention, and what it means."""
+
+    fact: str
+    meaning: str
+
+
 class Status(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/status/1"):
-    """The proxy at one moment; counts are by state, dispatches oldest first."""
+    """The proxy at one moment; counts are by state, dispatches oldest first.
+
+    ``event_counts`` says how many events of ITH came since the start, by type, and how many of all
+    were not acted upon: ``foreign`` (for another workspace or proxy), ``early`` (it was not known
+    yet which proxy this is), ``broken``, ``unknown``, ``failed``.
+    """
 
     version: str
     at: datetime
@@ -120,6 +132,8 @@ class Status(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/sta
     dispatches: tuple[DispatchStatus, ...]
     queued_reports: int
     disk_usage_gb: float
+    notes: tuple[Note, ...] = ()
+    event_counts: dict[str, int] = {}
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/refusal/1"):

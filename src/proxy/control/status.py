@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -19,12 +19,15 @@ from proxy.control.messages import (
     DispatchStatus,
     LockStatus,
     NodeStatus,
+    Note,
     OperationStatus,
     Status,
 )
 from proxy.machines.connection import ConnectionState
 from proxy.machines.delivery import DeliveryState, Progress
 from proxy.machines.operation import Lock
+from proxy.nodes import Configuration
+from proxy.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
 from proxy.work import DispatchAtWork, NodeAtWork, OperationRun, Site
 
 
@@ -35,11 +38,13 @@ class Look:
         self,
         site: Site,
         connection: ConnectionRun,
+        event_counts: Mapping[str, int],
         queued_reports: Callable[[], int],
         disk_usage_gb: Callable[[], float],
     ) -> None:
         self._site = site
         self._connection = connection
+        self._event_counts = event_counts
         self._queued_reports = queued_reports
         self._disk_usage_gb = disk_usage_gb
         self._link_since = time.time()
@@ -59,12 +64,12 @@ class Look:
         connection = self._link()
         nodes = tuple(map(node_status, site.nodes.values()))
         dispatches = tuple(map(_dispatch, site.dispatches))
-        notes = attention(operation, connection, nodes, is_configured=bool(site.configuration))
+        problems = attention(operation, connection, nodes, is_configured=bool(site.configuration))
         return Status(
             version=__version__,
             at=_utc(time.time()),
-            healthy=not notes,
-            attention=notes,
+            healthy=not problems,
+            attention=problems,
             operation=operation,
             connection=connection,
             node_counts=Counter(node.state for node in nodes),
@@ -73,12 +78,20 @@ class Look:
             dispatches=dispatches,
             queued_reports=self._queued_reports(),
             disk_usage_gb=round(self._disk_usage_gb(), 3),
+            notes=_notes(site.configuration),
+            event_counts=dict(self._event_counts),
         )
 
     def _link(self) -> ConnectionStatus:
         run = self._connection
         online = run.state is ConnectionState.ONLINE
         return ConnectionStatus(_word(run.state), online, _utc(self._link_since), run.data.error)
+
+
+def _notes(configuration: Configuration | None) -> tuple[Note, ...]:
+    if configuration and configuration.config.enable_phi_anonymization:
+        return (Note(PSEUDONYMISED, PSEUDONYMS_STAY),)
+    return ()
 
 
 def _operation(run: OperationRun) -> OperationStatus:

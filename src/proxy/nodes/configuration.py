@@ -1,6 +1,7 @@
 """The site's configuration: ``GET /api/v1/proxy/configuration`` and our own copy of it.
 
-Read value by value: one that cannot be used is a problem and leaves what was there before.
+Read value by value: one that cannot be used is a problem and leaves what was there before, but for
+what ITH is told back.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ class ConfigurationInvalid(ProxyError):
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The proxy's own settings as ITH keeps them; the defaults hold where ITH said nothing yet.
 
-    Address, port and AE title are those of the listener. ``mode`` and ``enable_phi_anonymization``
-    fail closed (protocol.md 11). The last five are defaults for nodes of which ITH does not say
-    otherwise; seconds for ``timeout`` and ``retry_delay``.
+    Address, port, AE title and ``api_url`` say where the site reaches this machine. The last three
+    are told back to ITH (``config_update``); None where ITH has a value that cannot be read, which
+    is not ours to replace. ``enable_phi_anonymization`` guards nothing here: it says whether what
+    ITH has of the site is pseudonymised, None where ITH does not say. ``mode`` is for programs that
+    let others in; this one gives access to nobody. The last five are defaults for nodes of which
+    ITH does not say otherwise; seconds for ``timeout`` and ``retry_delay``.
     """
 
     ip_address: str = ""
-    port: int = 11112
-    ae_title: str = "DICOMRCV"
+    port: int | None = 11112
+    ae_title: str | None = "DICOMRCV"
     mode: Literal["private", "public"] = "private"
-    enable_phi_anonymization: bool = True
-    api_url: str = ""
+    enable_phi_anonymization: bool | None = None
+    api_url: str | None = ""
     timeout: float | None = None
     max_pdu_size: int | None = None
     retry_count: int | None = None
@@ -113,6 +117,9 @@ _CONFIG: Mapping[str, Callable[[object], object]] = {
     "retry_delay": fields.seconds,
     "calling_ae_title": fields.ae_title,
 }
+_TOLD_BACK = frozenset({"port", "ae_title", "api_url"})
+"""What ``config_update`` says: of these neither a default nor an old value may stand for ITH's."""
+
 _ABOUT: Mapping[str, Callable[[object], object]] = {
     "proxy_id": fields.text,
     "workspace_id": fields.text,
@@ -123,7 +130,10 @@ _ABOUT: Mapping[str, Callable[[object], object]] = {
 
 
 def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMerged:
-    """Return ``config`` with the values of ``changed``; null and unknown keys change nothing."""
+    """Return ``config`` with the values of ``changed``; null and unknown keys change nothing.
+
+    Nor do values that cannot be read, but for those that are told back: they become None.
+    """
     values, problems = _read_values(_CONFIG, changed)
     differing = {key: value for key, value in values.items() if getattr(config, key) != value}
     return ConfigMerged(
@@ -132,11 +142,11 @@ def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMer
 
 
 def read_configuration(body: bytes, known: Configuration | None = None) -> ConfigurationRead:
-    """Read ITH's answer; what cannot be read of it is as in ``known``.
+    """Read ITH's answer; what cannot be read of it is as in ``known``, or None if it is told back.
 
-    So is what it does not mention of the settings: ITH tells some of them in events alone. Null is
-    the word for the default. Raises :class:`ConfigurationInvalid` where it is not a configuration
-    at all.
+    What it does not mention of the settings stays as in ``known``, too: ITH tells some of them in
+    events alone. Null is the word for the default. Raises :class:`ConfigurationInvalid` where it is
+    not a configuration at all.
     """
     try:
         raw = msgspec.json.decode(body, type=dict[str, object])
@@ -193,7 +203,8 @@ def decode_configuration(copy: bytes) -> Configuration:
 def _read_values(
     readers: Mapping[str, Callable[[object], object]], raw: Mapping[str, object]
 ) -> tuple[dict[str, object], list[Problem]]:
-    values, problems = {}, []
+    values: dict[str, object] = {}
+    problems = []
     for field, read in readers.items():
         value = fields.pick(raw, field, _SPELLINGS)
         if value is None:
@@ -201,7 +212,10 @@ def _read_values(
         try:
             values[field] = read(value)
         except ValueError as error:
-            problems.append(Problem(f"{field} {error}; what was there before holds.", _HINT))
+            outcome = "what was there before holds"
+            if field in _TOLD_BACK:
+                values[field], outcome = None, "ITH's value is left as it is"
+            problems.append(Problem(f"{field} {error}; {outcome}.", _HINT))
     return values, problems
 
 

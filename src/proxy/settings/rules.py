@@ -10,15 +10,27 @@ from urllib.parse import urlsplit
 from proxy.errors import ConfigError
 from proxy.settings.schema import IthSettings
 
+LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    """Whether a host can only mean this machine, told by its name alone (RFC 6761, 6.3).
+
+    An IPv6 address may have its brackets. A number that only some resolvers take for an address,
+    such as ``127.1``, is none.
+    """
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(_without_brackets(host))
     except ValueError:
-        return False
+        name = host.lower().removesuffix(".")
+        return name in LOOPBACK_NAMES or (name.endswith(".localhost") and all(name.split(".")))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _without_brackets(host: str) -> str:
+    bracketed = host.startswith("[") and host.endswith("]") and ":" in host
+    return host[1:-1] if bracketed else host
 
 
 def url_problem(url: str, *, allow_insecure: bool) -> ConfigError | None:

@@ -263,7 +263,7 @@ class ServiceSettings(Section, frozen=True):
 
 
 class LocalSettings(Section, frozen=True):
-    """What is reported to ITH about this machine (`config_update`)."""
+    """What is reported to ITH about this machine, in place of what it has (`config_update`)."""
 
     ip_address: Annotated[
         str,
@@ -287,7 +287,8 @@ class LocalSettings(Section, frozen=True):
         ),
     ] = ""
     api_url: Annotated[
-        str, text("Address of an HTTP interface of this machine.", unset="there is none")
+        str,
+        text("Address of an HTTP interface of this machine.", unset="the one configured in ITH"),
     ] = ""
 
 

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 from typing import Self
 
+from msgspec import UNSET, UnsetType
+
 from proxy.events.base import ControlMessage
 
 
 class ConfigUpdate(ControlMessage, frozen=True, kw_only=True, tag="config_update"):
-    """The first thing we say; ``api_url`` is empty where the proxy offers none."""
+    """Said once on each link; ``api_url`` is empty where the proxy offers none.
+
+    ITH takes over what stands here. A field that is left out is none it is to change.
+    """
 
     ip_address: str
-    port: int
-    ae_title: str
-    api_url: str
+    port: int | UnsetType = UNSET
+    ae_title: str | UnsetType = UNSET
+    api_url: str | UnsetType = UNSET
     proxy_version: str
 
     @classmethod
     def create(
-        cls, *, ip_address: str, port: int, ae_title: str, proxy_version: str, api_url: str = ""
+        cls,
+        *,
+        ip_address: str,
+        port: int | None,
+        ae_title: str | None,
+        proxy_version: str,
+        api_url: str | None = "",
     ) -> Self:
-        """Make the message; address, port and AE title are those that modalities send to."""
+        """Make the message; address, port and AE title are those that modalities send to.
+
+        None leaves the field out.
+        """
         return cls(
             ip_address=ip_address,
-            port=port,
-            ae_title=ae_title,
-            api_url=api_url,
+            port=UNSET if port is None else port,
+            ae_title=UNSET if ae_title is None else ae_title,
+            api_url=UNSET if api_url is None else api_url,
             proxy_version=proxy_version,
         )

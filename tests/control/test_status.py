@@ -1,0 +1,100 @@
+"""The status is read from what is at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from proxy.backend.link import ConnectionRun
+from proxy.control.messages import Answer, Status
+from proxy.control.status import Look
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.machines.connection import CONNECTION
+from proxy.machines.connection import Link as LinkData
+from proxy.runner import Run
+from tests.support.site import House, a_house, configure
+
+
+async def no_link(_: ConnectionRun) -> None:
+    """The status does not ask the link, but its machine."""
+
+
+def looked(house: House) -> Status:
+    """The status as a command is given it."""
+    link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
+    look = Look(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+    answer: Answer = msgspec.json.decode(msgspec.json.encode(look()), type=Answer)
+    assert isinstance(answer, Status)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("told", "notes"),
+    [
+        ({}, 0),
+        ({"enable_phi_anonymization": None}, 0),
+        ({"enable_phi_anonymization": False}, 0),
+        ({"enable_phi_anonymization": True}, 1),
+        ({"enable_phi_anonymization": "true"}, 1),
+    ],
+)
+async def test_pseudonyms_are_noted_where_ith_says_that_there_are_any(
+    directory: Path, backend: DemoBackend, told: dict[str, object], notes: int
+) -> None:
+    configure(backend, [])
+    del backend.rest.configuration["config"]["enable_phi_anonymization"]
+    backend.rest.configuration["config"] |= told
+    async with a_house(directory, backend) as house:
+        assert looked(house).notes == ()
+        before = looked(house).attention
+        await house.configured()
+        now = looked(house)
+        assert len(now.notes) == notes
+        assert all("pseudonym" in note.fact + note.meaning for note in now.notes)
+        assert {*now.attention} < {*before}
+
+
+async def test_events_are_counted_and_those_not_acted_upon(
+    directory: Path, backend: DemoBackend
+) -> None:
+    configure(backend, [])
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.tell(frames.status_changed(is_active=False, proxy_id="proxy-2"))
+        house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
+        house.tell("{")
+        assert looked(house).event_counts == {
+            "proxy.status_changed": 1,
+            "session.dispatch": 1,
+            "foreign": 2,
+            "broken": 1,
+        }
+
+
+def test_the_answer_of_an_earlier_version_can_be_read() -> None:
+    answer = {
+        "schema": "ith-proxy/status/1",
+        "version": "2.0.0",
+        "at": "2026-03-04T05:06:07Z",
+        "healthy": True,
+        "attention": [],
+        "operation": {"state": "active", "since": "2026-03-04T05:06:07Z", "locks": []},
+        "connection": {
+            "state": "online",
+            "online": True,
+            "since": "2026-03-04T05:06:07Z",
+            "error": None,
+        },
+        "node_counts": {},
+        "nodes": [],
+        "dispatch_counts": {},
+        "dispatches": [],
+        "queued_reports": 0,
+        "disk_usage_gb": 0.0,
+    }
+    status: Answer = msgspec.json.decode(msgspec.json.encode(answer), type=Answer)
+    assert isinstance(status, Status)
+    assert (status.notes, status.event_counts) == ((), {})
