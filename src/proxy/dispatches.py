@@ -27,7 +27,7 @@ from proxy.model import Entity, Order
 from proxy.nodes import Effect
 from proxy.reports import Reports
 from proxy.runner import Run
-from proxy.work import DeliveryAtWork, DispatchAtWork, NodeAtWork, Site, log_fault
+from proxy.work import DeliveryAtWork, DispatchAtWork, Kept, NodeAtWork, Site, log_fault
 
 
 class Dispatches:
@@ -116,7 +116,8 @@ class Dispatches:
             left = max(known.next_attempt_at - time.time(), 0.0)
             # The wall clock may have been set meanwhile.
             left = min(left, self._site.settings.dicom.retry_max_seconds)
-            each.kept = known.attempts, trio.current_time() + left, known.error or ""
+            due = trio.current_time() + left
+            each.kept = Kept(known.attempts, due, known.error or "", known.away)
         reason = self._held_because(node)
         if reason is not None:
             each.run.tell(delivery.HoldRequested(reason))
@@ -179,15 +180,20 @@ class Dispatches:
             case Effect.RESUME:
                 self._resume(each)
             case Effect.RESTART:
+                each.kept = None
                 each.run.tell(delivery.NodeMoved())
                 each.run.tell(delivery.RestartRequested(effect.value))
 
     def wake_node(self, node_id: str) -> None:
-        """End the back-off of the deliveries to a node that is back, or at another address."""
+        """End the back-off of the deliveries that wait for a node to be back.
+
+        One to which the node has said "not now" waits for its time.
+        """
         for each in self._site.deliveries:
             if each.node_id == node_id:
-                each.kept = None  # held since a restart, it would go back to that
-                if each.run.state is DeliveryState.BACKING_OFF:
+                if each.kept and each.kept.away:
+                    each.kept = None  # held since a restart, it would go back to that
+                if each.run.state is DeliveryState.BACKING_OFF and each.run.data.away:
                     each.run.tell(delivery.RestartRequested("the node answers again"))
 
     def cancel_entity(self, matches: Callable[[Entity], bool], reason: str) -> None:
@@ -273,6 +279,7 @@ class Dispatches:
                     progress.attempts,
                     time.time() + progress.retry_in if progress.attempts else None,
                     progress.error or "",
+                    away=progress.away,
                 )
             case delivery.DeliveryOver(outcome, progress):
                 each.node.leave(each)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -90,20 +91,32 @@ class NodeAtWork:
             del self.leaders[key]
 
 
+class Kept(NamedTuple):
+    """The back-off into which a restart came; ``due`` on trio's clock.
+
+    The rest is what the delivery knew of it: failed attempts, the error, whether the node was away.
+    """
+
+    attempts: int
+    due: float
+    error: str
+    away: bool
+
+
 @dataclass(eq=False)
 class DeliveryAtWork(TakesTurns):
     """One delivery of ``dispatch``: its node, its run, and its turn while it has one.
 
-    ``kept`` is the back-off into which a restart came: failed attempts, when the next is due on
-    trio's clock, and the error. ``moved`` is set, and made anew, whenever the delivery got
-    farther: for those that follow it. ``rank`` is that of the most urgent of them all.
-    ``is_outdated`` says that ITH deleted something since the delivery read what is left to send.
+    ``kept`` is the back-off into which a restart came, if it did. ``moved`` is set, and made anew,
+    whenever the delivery got farther: for those that follow it. ``rank`` is that of the most urgent
+    of them all. ``is_outdated`` says that ITH deleted something since the delivery read what is
+    left to send.
     """
 
     dispatch: DispatchAtWork
     node: NodeAtWork
     run: DeliveryRun = field(init=False)
-    kept: tuple[int, float, str] | None = None
+    kept: Kept | None = None
     moved: trio.Event = field(default_factory=trio.Event)
     is_outdated: bool = False
     rank: int = field(init=False)

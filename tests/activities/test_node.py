@@ -139,7 +139,7 @@ async def test_what_backed_off_before_a_restart_goes_on_when_the_node_answers(
         await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
         due = time.time() + years * 365 * 24 * 3600 + longest
         dispatch_id = house.dispatch(order).dispatch_id
-        house.site.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away")
+        house.site.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
     if first == "the node":
         await trio.to_thread.run_sync(node.start)
     async with a_house(directory, backend, dicom=dicom) as house:

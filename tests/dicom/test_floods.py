@@ -86,7 +86,7 @@ def memory_under(mebibytes: float) -> Iterator[None]:
     assert peak < mebibytes * (1 << 20)
 
 
-@pytest.fixture(params=FLOODS.values(), ids=FLOODS.keys())
+@pytest.fixture(params=[*FLOODS.values()], ids=[*FLOODS])
 def flood(request: pytest.FixtureRequest) -> bytes:
     content: bytes = request.param
     return content

@@ -129,6 +129,19 @@ def test_a_foreign_interpreter_agrees() -> None:
     assert oracle_agrees(DELIVERY, NEW) == 9 * 26
 
 
+@pytest.mark.parametrize("away", [True, False])
+async def test_whether_the_node_was_away_is_remembered_until_the_next_failure(
+    away: bool, autojump_clock: MockClock
+) -> None:
+    async with running(DELIVERY, NEW, WAITING) as bench:
+        bench.run.data = Progress(away=not away)
+        kept = Progress(attempts=1, retry_in=8, error="closed", away=away)
+        failed_so = AttemptFailed("closed", 8, away=away)
+        assert told(bench, failed_so) == (BACKING_OFF, kept, [AttemptKept(kept)])
+    async with running(DELIVERY, NEW, WAITING) as bench:
+        assert told(bench, BackOffKept(1, 8, "closed", away=away)) == (BACKING_OFF, kept, [])
+
+
 async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
     async with running(DELIVERY, NEW, WAITING) as bench:
         assert told(bench, ContentReady(3, 1, 0)) == (WAITING, SOME, [])

@@ -26,7 +26,7 @@ from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryOutput, DeliveryState, Progress
-from proxy.machines.failures import Remedy, classify_local
+from proxy.machines.failures import Remedy, classify_local, is_answer
 from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.runner import Activity
@@ -63,9 +63,9 @@ class DeliveryActivities:
         that a restart took out of a back-off goes back to it.
         """
         if self._at.kept is not None:
-            attempts, due, error = self._at.kept
+            attempts, due, error, away = self._at.kept
             wait = max(due - trio.current_time(), 0.0)
-            run.tell(delivery.BackOffKept(attempts, wait, error))
+            run.tell(delivery.BackOffKept(attempts, wait, error, away))
             if run.state is DeliveryState.BACKING_OFF:
                 self._at.kept = None
             return
@@ -81,7 +81,7 @@ class DeliveryActivities:
             await self._at.take_turn()
         if not policy.may_try(to.state, to.data):  # it may have been given up meanwhile
             self._at.give_back_turn()
-            run.tell(self._failed(run, f"node is offline: {to.data.error}"))
+            run.tell(self._failed(run, f"node is offline: {to.data.error}", away=True))
             return
         run.tell(delivery.TurnGranted())
         if run.state is not DeliveryState.STORING:
@@ -305,11 +305,18 @@ class DeliveryActivities:
         to = self._at.node
         log("delivery.attempt_failed", level="warning", node_id=to.node_id, error=error)
         remedy = self._trial.blame(error)
-        failed = self._failed(run, error.in_full, remedy)
+        failed = self._failed(run, error.in_full, remedy, away=not is_answer(error))
         is_crowded = remedy is Remedy.FEWER_ASSOCIATIONS and to.slots.taken > 1
         return delivery.NodeCrowded() if is_crowded else failed
 
-    def _failed(self, run: DeliveryRun, error: str, remedy: Remedy = Remedy.RETRY_LATER) -> Ending:
+    def _failed(
+        self,
+        run: DeliveryRun,
+        error: str,
+        remedy: Remedy = Remedy.RETRY_LATER,
+        *,
+        away: bool = False,
+    ) -> Ending:
         """What a failed attempt means; a stop is stronger than a retry."""
         if remedy is Remedy.FEWER_ASSOCIATIONS:
             self._trial.complain()
@@ -325,4 +332,5 @@ class DeliveryActivities:
             retry_delay=delay,
             retry_max=dicom.retry_max_seconds,
             chance=self._site.chance(),
+            away=away,
         )

@@ -18,7 +18,7 @@ import apsw
 from proxy.errors import LedgerError
 
 APPLICATION_ID = 0x49544850  # "ITHP"
-MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql")
+MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
 """The n-th script leads from schema n to schema n + 1; schema 0 is the empty file."""
 
 PRAGMAS = (

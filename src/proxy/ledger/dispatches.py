@@ -13,7 +13,7 @@ from proxy.ledger.sending import TALLY, drop_tombstones, fold_dispatch
 from proxy.model import Entity, EntityType, Order, Priority
 
 _DELIVERIES = f"""
-    SELECT v.dispatch_id, v.node_id, v.attempts, v.next_attempt_at, v.error, v.outcome,
+    SELECT v.dispatch_id, v.node_id, v.attempts, v.next_attempt_at, v.away, v.error, v.outcome,
         v.total + coalesce(t.total, 0), v.stored + coalesce(t.stored, 0),
         v.refused + coalesce(t.refused, 0), v.unknown + coalesce(t.unknown, 0)
     FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id
@@ -97,10 +97,11 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
 def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
     deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
-    for dispatch_id, node_id, attempts, due, error, outcome, *numbers in connection.execute(
+    for dispatch_id, node_id, attempts, due, away, error, outcome, *numbers in connection.execute(
         _DELIVERIES
     ):
-        delivery = Delivery(node_id, attempts, due, error, outcome, Counts(*numbers))
+        counts = Counts(*numbers)
+        delivery = Delivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
     for dispatch_id, *row, damaged, buried in connection.execute(_UNFINISHED):
@@ -140,12 +141,13 @@ def attempt(  # noqa: PLR0917 - posted by position
     attempts: int,
     next_attempt_at: float | None,
     error: str,
+    away: bool,
 ) -> None:
-    """Note a failed attempt and when the next is due."""
+    """Note a failed attempt, when the next is due, and whether the node was away."""
     connection.execute(
-        "UPDATE delivery SET attempts = ?, next_attempt_at = ?, error = ?"
+        "UPDATE delivery SET attempts = ?, next_attempt_at = ?, error = ?, away = ?"
         " WHERE dispatch_id = ? AND node_id = ? AND outcome IS NULL",
-        (attempts, next_attempt_at, error, dispatch_id, node_id),
+        (attempts, next_attempt_at, error, away, dispatch_id, node_id),
     )
 
 

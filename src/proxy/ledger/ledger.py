@@ -142,10 +142,15 @@ class Ledger:
         attempts: int,
         next_attempt_at: float | None,
         error: str,
+        *,
+        away: bool = False,
     ) -> None:
-        """Note a failed attempt; ``next_attempt_at`` is in UTC seconds since 1970."""
+        """Note a failed attempt; ``next_attempt_at`` is in UTC seconds since 1970.
+
+        ``away`` says that it failed because the node did not answer.
+        """
         self._writer.post(
-            dispatches.attempt, dispatch_id, node_id, attempts, next_attempt_at, text(error)
+            dispatches.attempt, dispatch_id, node_id, attempts, next_attempt_at, text(error), away
         )
 
     def post_delivery_over(

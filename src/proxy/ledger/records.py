@@ -63,7 +63,10 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One dispatch to one node; ``next_attempt_at`` is in UTC seconds since 1970."""
+    """One dispatch to one node; ``next_attempt_at`` is in UTC seconds since 1970.
+
+    ``away`` says that the last attempt failed because the node did not answer.
+    """
 
     node_id: str
     attempts: int
@@ -71,6 +74,7 @@ class Delivery(msgspec.Struct, frozen=True):
     error: str | None
     outcome: Outcome | None
     counts: Counts
+    away: bool = False
 
     @property
     def is_final(self) -> bool:

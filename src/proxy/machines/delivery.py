@@ -70,6 +70,7 @@ class BackOffKept(Event, frozen=True):
     attempts: int
     retry_in: float
     error: str
+    away: bool = False
 
 
 class TurnGranted(Event, frozen=True):
@@ -113,10 +114,14 @@ class SomeRefused(Event, frozen=True):
 
 
 class AttemptFailed(Event, frozen=True):
-    """The attempt failed and the node's settings allow another one."""
+    """The attempt failed and the node's settings allow another one.
+
+    ``away``: the node did not answer.
+    """
 
     error: str
     retry_in: float
+    away: bool = False
 
 
 class AttemptsExhausted(Event, frozen=True):
@@ -194,6 +199,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     ``attempts`` counts the failed attempts since an instance was last stored or found, or
     the node moved.
+    ``away`` says that the last of them failed because the node did not answer.
     ``refusal`` is why the node last refused one, ``error`` what last went wrong or stopped it;
     ``stop`` is what the stop under way is for.
     """
@@ -203,6 +209,7 @@ class Progress(msgspec.Struct, frozen=True):
     files_refused: int = 0
     attempts: int = 0
     retry_in: float = 0.0
+    away: bool = False
     grace: float = 3.0
     error: str | None = None
     stop: Purpose | None = None
@@ -258,7 +265,11 @@ def report_followed(progress: Progress, event: Followed) -> Result:
 def take_up_attempts(progress: Progress, event: BackOffKept) -> Result:
     """Go on counting, and wait for the rest of the time."""
     return replace(
-        progress, attempts=event.attempts, retry_in=event.retry_in, error=event.error
+        progress,
+        attempts=event.attempts,
+        retry_in=event.retry_in,
+        error=event.error,
+        away=event.away,
     ), ()
 
 
@@ -283,7 +294,13 @@ def count_refused(progress: Progress, event: InstanceRefused) -> Result:
 def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
     """Count the attempt, keep its error and the time to wait."""
     attempts = progress.attempts + 1
-    progress = replace(progress, attempts=attempts, error=event.error, retry_in=event.retry_in)
+    progress = replace(
+        progress,
+        attempts=attempts,
+        error=event.error,
+        retry_in=event.retry_in,
+        away=event.away,
+    )
     return progress, (AttemptKept(progress),)
 
 

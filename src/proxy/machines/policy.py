@@ -55,14 +55,18 @@ def after_attempt(
     retry_delay: float,
     retry_max: float,
     chance: float,
+    away: bool = False,
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
-    """What a failed attempt to deliver means: another one at once or later, or the end."""
+    """What a failed attempt to deliver means: another one at once or later, or the end.
+
+    ``away`` says that the node did not answer: if it does, that need not be waited for.
+    """
     if remedy is Remedy.NEVER or progress.attempts >= retry_count:
         return delivery.AttemptsExhausted(error)
     if remedy is Remedy.RETRY_NOW:
-        return delivery.AttemptFailed(error, 0.0)
+        return delivery.AttemptFailed(error, 0.0, away)
     wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, chance)
-    return delivery.AttemptFailed(error, wait)
+    return delivery.AttemptFailed(error, wait, away)
 
 
 def after_fetch(
