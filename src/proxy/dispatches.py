@@ -56,7 +56,7 @@ class Dispatches:
             whole,
             dispatch_id=unfinished.dispatch_id,
             planned=max((each.counts.total for each in unfinished.deliveries), default=0),
-            damaged=unfinished.damaged,
+            lacking=unfinished.lacking,
         )
         known = at.so_far = whole.progress()
         for each in unfinished.deliveries:
@@ -256,7 +256,7 @@ class Dispatches:
             case dispatch.GiveUp(error):
                 for each in at.deliveries.values():
                     each.run.tell(delivery.GiveUpRequested(error))
-                self._hand_over(at)  # one that still sends ends with what it has
+                self._hand_over(at)  # one that still sends need not wait to find out
             case dispatch.Withdraw():
                 at.deliveries.clear()  # they are those of the first one
                 self._reports.again(order, at.whole.endings, is_over=at.whole.is_over)

@@ -18,7 +18,7 @@ import trio
 
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.rest import Backend
-from proxy.ledger import Accepted, Answer, Counts, Ledger, Over
+from proxy.ledger import Accepted, Answer, Counts, Lacking, Ledger, Over
 from proxy.logs import log
 from proxy.machines.delivery import (
     ContentReady,
@@ -196,9 +196,9 @@ class DispatchAtWork(TakesTurns):
 
     ``dispatch_id`` is the ledger's, 0 until the order is recorded. ``planned`` is how many
     instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
-    deliveries know too, and made anew where something of it is lost. ``damaged`` counts what ITH
-    sent and no node can be given, ``is_fresh`` says that what is held was asked of ITH after this
-    order came. ``so_far`` says, by node id, how far the deliveries were when the program ended,
+    deliveries know too, and made anew where something of it is lost. ``lacking`` is what ITH sent
+    and no node can be given, ``is_fresh`` says that what is held was asked of ITH after this order
+    came. ``so_far`` says, by node id, how far the deliveries were when the program ended,
     ``to_cancel`` which are to be cancelled as soon as the order is recorded.
     """
 
@@ -207,7 +207,7 @@ class DispatchAtWork(TakesTurns):
     deliveries: dict[str, DeliveryAtWork] = field(default_factory=dict)
     dispatch_id: int = 0
     planned: int = 0
-    damaged: int = 0
+    lacking: Lacking = field(default_factory=Lacking)
     is_fresh: bool = False
     so_far: dict[str, Progress] = field(default_factory=dict)
     to_cancel: dict[str, str] = field(default_factory=dict)
@@ -218,7 +218,7 @@ class DispatchAtWork(TakesTurns):
 
     def ready(self, counts: Counts) -> ContentReady:
         """What a delivery is told of the ledger's counts."""
-        return ContentReady(counts.total + self.damaged, counts.stored, counts.refused)
+        return ContentReady(counts.total + self.lacking.total, counts.stored, counts.refused)
 
 
 class DispatchesAtWork:

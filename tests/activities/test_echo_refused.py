@@ -151,7 +151,7 @@ async def delivered(house: House, node: DemoNode, number: int) -> None:
     await house.idle()
 
 
-@pytest.mark.parametrize("refuse", ANSWERS.values(), ids=ANSWERS.keys())
+@pytest.mark.parametrize("refuse", [*ANSWERS.values()], ids=[*ANSWERS])
 async def test_a_node_that_refuses_c_echo_is_there_and_is_delivered_to(
     directory: Path, backend: DemoBackend, node: DemoNode, refuse: Refusal
 ) -> None:
@@ -165,7 +165,7 @@ async def test_a_node_that_refuses_c_echo_is_there_and_is_delivered_to(
             await delivered(house, node, number)
 
 
-@pytest.mark.parametrize("refuse", SILENCE.values(), ids=SILENCE.keys())
+@pytest.mark.parametrize("refuse", [*SILENCE.values()], ids=[*SILENCE])
 async def test_a_node_that_is_silent_to_c_echo_is_delivered_to_all_the_same(
     directory: Path, backend: DemoBackend, node: DemoNode, refuse: Refusal
 ) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import random
+import resource
 import stat
 import struct
 import tarfile
@@ -13,99 +13,39 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian
 
-from proxy.backend.archive import ArchiveLimits, Unpacked, unpack
+from proxy.backend.archive import ArchiveLimits, unpack
 from proxy.errors import ArchiveError, BackendError
 from proxy.offload import Threads
 from proxy.pacs.header import read_instance
+from tests.backend.archives import (
+    CANARY,
+    LIMITS,
+    PACKERS,
+    Files,
+    contents,
+    dicom,
+    refused,
+    targz,
+    tarred,
+    unpacked,
+    zipped,
+)
 
-CANARY = "ZZCANARY^PHI"
-LIMITS = ArchiveLimits(reserve_bytes=0)
-SC = "1.2.840.10008.5.1.4.1.1.7"
-Files = list[tuple[str, bytes]]
-
-
-@cache
-def dicom(number: int = 1, series: int = 1, pixels: bytes = b"\0\0", **changes: str) -> bytes:
-    data = Dataset()
-    data.SOPClassUID = SC
-    data.SOPInstanceUID = f"1.2.3.{series}.{number}"
-    data.StudyInstanceUID = "1.2.3"
-    data.SeriesInstanceUID = f"1.2.3.{series}"
-    data.PatientName = CANARY
-    data.PatientID = CANARY
-    data.InstanceNumber = number
-    for name, value in changes.items():
-        setattr(data, name, value)
-    data.PixelData = pixels
-    data["PixelData"].VR = "OB"
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = data.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.file_meta = meta
-    buffer = io.BytesIO()
-    dcmwrite(buffer, data, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in files:
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def tarred(files: Files, format: int = tarfile.PAX_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def targz(files: Files) -> bytes:
-    return gzip.compress(tarred(files))
-
-
-PACKERS: list[Callable[[Files], bytes]] = [zipped, targz, tarred]
-
-
-def unpacked(tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS) -> Unpacked:
-    path = tmp_path / "archive"
-    path.write_bytes(archive)
-    return unpack(path, tmp_path / "staging", limits, lambda: None, read_instance)
-
-
-def refused(tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS) -> BackendError:
-    with pytest.raises(BackendError) as caught:
-        unpacked(tmp_path, archive, limits)
-    told = "".join(traceback.format_exception(caught.value)) + caught.value.hint
-    assert "CANARY" not in told
-    assert not (tmp_path / "staging").exists()
-    return caught.value
-
-
-def contents(got: Unpacked) -> list[bytes]:
-    for staged in got.instances:
-        content = staged.path.read_bytes()
-        assert staged.instance.sha256 == hashlib.sha256(content).hexdigest()
-        assert staged.instance.size == len(content)
-    return [staged.path.read_bytes() for staged in got.instances]
+KNOWN_TYPES = frozenset(
+    {
+        *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE),
+        *(tarfile.FIFOTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"M"),
+        *(tarfile.GNUTYPE_SPARSE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    }
+)
 
 
 @pytest.mark.parametrize("pack", PACKERS)
@@ -147,10 +87,8 @@ def test_content_decides_and_everything_else_is_counted(
     )
     assert contents(got) == [dicom(1), dicom(2)[132:]]
     once = ("AppleDouble", "DICOMDIR", "JSON", "PDF", "empty", "image or video", "not DICOM")
-    assert got.skipped == dict.fromkeys((*once, "program", "zip archive"), 1) | {
-        "text": 2,
-        "XML or HTML": 2,
-    }
+    assert got.skipped == dict.fromkeys((*once, "program"), 1) | {"text": 2, "XML or HTML": 2}
+    assert got.passed_over == {"zip archive that holds DICOM": 1}
     assert got.damaged == got.conflicting == 0
 
 
@@ -205,6 +143,7 @@ def test_names_never_become_paths(tmp_path: Path, pack: Callable[[Files], bytes]
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES.filter(lambda name: not name.endswith("/")), min_size=1, max_size=4))
 def test_any_names_will_do(names: list[str]) -> None:
     import tempfile
@@ -241,6 +180,107 @@ def test_links_and_devices_are_skipped(tmp_path: Path) -> None:
     got = unpacked(tmp_path, buffer.getvalue())
     assert got.skipped == {"link": 1, "device": 1}
     assert len(got.instances) == 1
+
+
+# --- what an archive says of a file is not asked --------------------------------------------------
+
+
+HOSTS = [*range(20), 255]
+MODES = [
+    stat.S_IFLNK,
+    stat.S_IFIFO,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFSOCK,
+    stat.S_IFDIR,
+    0xF000,
+]
+
+
+def zip_of(entries: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for info, content in entries:
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_no_attribute_of_any_host_hides_an_instance(tmp_path: Path, host: int) -> None:
+    entries: list[tuple[zipfile.ZipInfo, bytes]] = []
+    for number, mode in enumerate(MODES):
+        for name in (f"{number}.dcm", f"{number}/"):
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = host, mode << 16 | 0x10
+            entries.append((info, dicom(len(entries) + 1)))
+    got = unpacked(tmp_path, zip_of(entries))
+    assert contents(got) == [content for _, content in entries]
+    assert (got.skipped, got.passed_over) == ({}, {})
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_attributes_name_what_is_no_instance_where_the_host_is_unix(
+    tmp_path: Path, host: int
+) -> None:
+    entries = [(zipfile.ZipInfo("1.dcm"), dicom())]
+    for mode, content in ((stat.S_IFLNK, b"1.dcm"), (stat.S_IFIFO, b""), (stat.S_IFDIR, b"text")):
+        info = zipfile.ZipInfo(f"{mode}")
+        info.create_system, info.external_attr = host, mode << 16
+        entries.append((info, content))
+    named = {"link": 1, "device": 1, "text": 1} if host in {3, 19} else {"text": 2, "empty": 1}
+    assert unpacked(tmp_path, zip_of(entries)).skipped == named
+
+
+def test_an_archive_in_a_link_is_looked_into(tmp_path: Path) -> None:
+    entries = [(zipfile.ZipInfo("1.dcm"), dicom())]
+    for content in (zipped([("a", dicom(2))]), zipped([("a", b"text")])):
+        info = zipfile.ZipInfo(f"{len(entries)}")
+        info.create_system, info.external_attr = 3, stat.S_IFLNK << 16
+        entries.append((info, content))
+    got = unpacked(tmp_path, zip_of(entries))
+    assert got.passed_over == {"zip archive that holds DICOM": 1}
+    assert got.skipped == {"link": 1}
+
+
+def test_directories_without_content_are_not_counted(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("directory")
+    info.create_system, info.external_attr = 3, stat.S_IFDIR << 16
+    entries = [(zipfile.ZipInfo("a/"), b""), (info, b""), (zipfile.ZipInfo("1.dcm"), dicom())]
+    assert unpacked(tmp_path, zip_of(entries)).skipped == {}
+    member = tarfile.TarInfo("directory")
+    member.type = tarfile.DIRTYPE
+    archive = member.tobuf(tarfile.USTAR_FORMAT) + tarred([("1.dcm", dicom())])
+    assert unpacked(tmp_path, archive).skipped == {}
+
+
+def test_a_directory_that_hides_its_content_spoils_the_archive(tmp_path: Path) -> None:
+    archive = bytearray(zipped([("a/", dicom(1)), ("b", dicom(2))]))
+    directory = archive.index(b"PK\x01\x02")
+    archive[directory + 24 : directory + 28] = bytes(4)
+    assert not refused(tmp_path, bytes(archive)).permanent
+
+
+def test_empty_names_will_do(tmp_path: Path) -> None:
+    names = [("a", dicom(1)), ("b", dicom(2)), ("c", b"text")]
+    infos = []
+    for name, content in names:
+        info = zipfile.ZipInfo(name)
+        info.filename = ""
+        infos.append((info, content))
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        nameless = zip_of(infos)
+    got = unpacked(tmp_path, nameless)
+    assert contents(got) == [dicom(1), dicom(2)]
+    assert got.skipped == {"text": 1}
+
+
+def test_a_tar_entry_of_unknown_type_is_a_file(tmp_path: Path) -> None:
+    content = dicom(1) + bytes(-len(dicom(1)) % 512)
+    for kind in {bytes([n]) for n in range(256)} - KNOWN_TYPES:
+        member = tarfile.TarInfo("a/")
+        member.type, member.size = kind, len(dicom(1))
+        archive = member.tobuf(tarfile.USTAR_FORMAT) + content + tarred([("b", dicom(2))])
+        assert contents(unpacked(tmp_path, archive)) == [dicom(1), dicom(2)], kind
 
 
 # --- archives in unusual forms --------------------------------------------------------------------
@@ -280,6 +320,74 @@ def test_reads_zip64(tmp_path: Path) -> None:
 def test_reads_a_zip_behind_other_bytes(tmp_path: Path) -> None:
     archive = b"MZ" + bytes(1000) + zipped([("1", dicom())])
     assert len(unpacked(tmp_path, archive).instances) == 1
+
+
+def test_what_lies_before_the_files_of_a_zip_is_a_file_too(tmp_path: Path) -> None:
+    for before, skipped, passed_over in (
+        (b"MZ" + bytes(1000), {"program": 1}, {}),
+        (zipped([("a", b"text")]), {"zip archive": 1}, {}),
+        (zipped([("a", dicom(2))]), {}, {"zip archive that holds DICOM": 1}),
+        (zipped([("a", dicom(2))])[:-60], {}, {"zip archive that is damaged or incomplete": 1}),
+        (b"PK\x07\x08", {}, {}),
+        (b"PK00", {}, {}),
+    ):
+        got = unpacked(tmp_path, before + zipped([("1", dicom())]))
+        assert contents(got) == [dicom()]
+        assert (got.skipped, got.passed_over) == (skipped, passed_over)
+    before = dicom(2)[132:]
+    assert contents(unpacked(tmp_path, before + zipped([("1", dicom())]))) == [before, dicom()]
+
+
+def test_tar_archives_one_behind_the_other_are_read_as_one(tmp_path: Path) -> None:
+    for first in (tarred([("a", dicom(1))]), tarred([("a", dicom(1))]).rstrip(b"\0") + bytes(1024)):
+        parts = first + bytes(-len(first) % 512), tarred([("b", dicom(2))])
+        assert contents(unpacked(tmp_path, b"".join(parts))) == [dicom(1), dicom(2)]
+        packed = b"".join(gzip.compress(part) for part in parts)
+        assert contents(unpacked(tmp_path, packed)) == [dicom(1), dicom(2)]
+
+
+def test_an_end_within_a_tar_archive_is_not_its_end(tmp_path: Path) -> None:
+    a, b = (tarred([(name, dicom(n))]) for n, name in enumerate("ab", 1))
+    content = [part.rstrip(b"\0") for part in (a, b)]
+    first, second = (part + bytes(-len(part) % 512) for part in content)
+    whole = first + bytes(512) + second + bytes(1024)
+    assert contents(unpacked(tmp_path, whole)) == [dicom(1), dicom(2)]
+    assert not refused(tmp_path, whole[:-1024]).permanent
+
+
+@pytest.mark.parametrize("rest", [b"x", b"garbage " * 500, bytes(700) + b"rest", b"\x1f"])
+def test_bytes_behind_a_tar_archive_are_no_part_of_it(tmp_path: Path, rest: bytes) -> None:
+    for archive in (tarred([("a", dicom())]), targz([("a", dicom())])):
+        assert contents(unpacked(tmp_path, archive + rest)) == [dicom()]
+
+
+def test_a_file_that_another_volume_begins_is_not_taken_for_whole(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a")
+    member.type, member.size = b"M", 512
+    archive = member.tobuf(tarfile.GNU_FORMAT) + bytes(512) + tarred([("b", dicom())])
+    assert "part of a file" in f"{refused(tmp_path, archive)}"
+
+
+def test_gzip_is_taken_off_whatever_it_is_around(tmp_path: Path) -> None:
+    for content in (dicom(), dicom()[132:]):
+        for archive in (content, zipped([("a", content)]), tarred([("a", content)])):
+            assert contents(unpacked(tmp_path, gzip.compress(archive))) == [content]
+            assert len(list((tmp_path / "staging").iterdir())) == 1
+
+
+@pytest.mark.parametrize("what", [b"text", b"", gzip.compress(dicom()), b"MZ" + bytes(100)])
+def test_gzip_around_no_instance_is_no_archive(tmp_path: Path, what: bytes) -> None:
+    assert "There is no DICOM instance" in f"{refused(tmp_path, gzip.compress(what))}"
+
+
+def test_a_gzipped_instance_with_bytes_behind_it_may_not_be_whole(tmp_path: Path) -> None:
+    assert not refused(tmp_path, gzip.compress(dicom()) + b"more").permanent
+
+
+def test_what_ends_like_a_zip_on_several_disks_is_no_defect(tmp_path: Path) -> None:
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 46, 0, 0)
+    assert isinstance(refused(tmp_path, bytes(500) + locator + end), ArchiveError)
 
 
 def test_reads_every_kind_of_tar_header(tmp_path: Path) -> None:
@@ -356,10 +464,7 @@ def test_a_size_larger_than_the_content_spoils_the_archive(tmp_path: Path) -> No
     assert not refused(tmp_path, archive.replace(size, forged)).permanent
 
 
-def test_gzip_of_something_else_is_no_archive(tmp_path: Path) -> None:
-    refused(tmp_path, gzip.compress(dicom()))
-
-
+@settings(deadline=None)
 @given(st.data())
 def test_no_damage_gets_past_or_says_more_than_it_may(data: st.DataObject) -> None:
     import tempfile
@@ -512,6 +617,22 @@ def test_cancelled_at_any_checkpoint_leaves_nothing(
     assert last > 8
 
 
+def test_a_file_of_empty_blocks_is_no_long_step(tmp_path: Path) -> None:
+    deflated = b"\0\0\0\xff\xff" * 4_000_000 + zlib.compress(b"text")[2:-4]
+    sizes = zlib.crc32(b"text"), len(deflated), 4, 1, 0
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 0, *sizes) + b"a"
+    central = struct.pack("<4s6H3L2H", b"PK\x01\x02", 20, 20, 0, 8, 0, 0, *sizes)
+    central += bytes(14) + b"a"
+    start = len(local) + len(deflated)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(central), start, 0)
+    archive = tmp_path / "archive"
+    archive.write_bytes(local + deflated + central + end)
+    passed: list[None] = []
+    with pytest.raises(ArchiveError, match="1 text"):
+        unpack(archive, tmp_path / "staging", LIMITS, lambda: passed.append(None), read_instance)
+    assert len(passed) > start / 2**20
+
+
 async def test_a_trio_cancellation_stops_the_thread(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(tarred([(f"{n}", dicom(n)) for n in range(20)]))
@@ -540,6 +661,19 @@ def test_a_disk_that_fails_is_told_without_paths(tmp_path: Path) -> None:
         unpack(tmp_path / CANARY, tmp_path / "staging", LIMITS, lambda: None, read_instance)
     assert not caught.value.permanent
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert not (tmp_path / "staging").exists()
+
+
+def test_a_file_that_the_disk_took_in_part_is_no_instance(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.write_bytes(zipped([("a", dicom(pixels=random.Random(1).randbytes(600_000)))]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        with pytest.raises(BackendError, match="EFBIG"):
+            unpack(archive, tmp_path / "staging", LIMITS, lambda: None, read_instance)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "staging").exists()
 
 

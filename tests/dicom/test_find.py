@@ -271,7 +271,7 @@ async def test_the_question_is_as_the_standard_wants_it(network: TcpNetwork) -> 
 async def test_a_node_that_refuses_the_context_is_not_asked(network: TcpNetwork) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.send(node.accept({1: (0, "1.2.840.10008.1.2"), 3: (3, "")}))
+        await peer.send(node.accept({1: (3, ""), 3: (0, "1.2.840.10008.1.2")}))
         await peer.finish()
 
     assert not await ask(network, script)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,63 @@ async def test_a_damaged_file_of_ith_is_no_fault_of_the_node(site: Site) -> None
 
         assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
         assert ending["error"].startswith("1 of 5 instances came damaged from ITH")
+        assert node.holds == hashes_of(session)
+
+
+def zipped(*files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, content in enumerate(files):
+            archive.writestr(f"file{number}", content)
+    return packed.getvalue()
+
+
+IMAGE = ct_session(seed=26, slices=1)[0].content
+WITHIN = {
+    "zip": zipped(b"a text", IMAGE),
+    "gzip": gzip.compress(IMAGE),
+    "zip, cut": zipped(IMAGE)[:-40],
+    "zip in zip": zipped(zipped(b"a text")),
+    "7z": b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(100),
+}
+NOTHING_WITHIN = {"docx": zipped(b"<w:document/>", b"<rels/>"), "log.gz": gzip.compress(b"a log")}
+
+
+@pytest.mark.parametrize("within", [*WITHIN.values()], ids=[*WITHIN])
+async def test_an_archive_within_the_archive_that_may_hold_images_is_no_success(
+    site: Site, within: bytes
+) -> None:
+    """Everything else is delivered, and the number told."""
+    session = ct_session(seed=25, slices=4)
+    async with DemoNode().running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session, within)
+        await site.start()
+        ordered = await site.dispatch("sess-1", "node")
+        ending = await site.ending(ordered, "node")
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
+        assert ending["error"].startswith("1 of 5 files are archives within the archive")
+        assert (await site.closing(ordered))["status"] == "failed"
+        assert node.holds == hashes_of(session)
+
+
+@pytest.mark.parametrize("within", NOTHING_WITHIN.values(), ids=NOTHING_WITHIN.keys())
+async def test_an_archive_within_the_archive_without_images_is_nothing(
+    site: Site, within: bytes
+) -> None:
+    session = ct_session(seed=25, slices=4)
+    async with DemoNode().running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session, within)
+        await site.start()
+        ordered = await site.dispatch("sess-1", "node")
+        ending = await site.ending(ordered, "node")
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == (
+            "completed",
+            4,
+            4,
+        )
+        assert (await site.closing(ordered))["status"] == "completed"
         assert node.holds == hashes_of(session)
 
 

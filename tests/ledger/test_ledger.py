@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Holding, InstanceState, Ledger, Over, Report
+from proxy.ledger import Counts, Holding, InstanceState, Lacking, Ledger, Over, Report
 from proxy.model import Entity, EntityType, Order
 from proxy.offload import Inline
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
@@ -105,7 +105,7 @@ async def test_a_repeated_order_tells_how_it_ended_at_all_nodes_before(
     async with Ledger.open(path, Inline()) as ledger:
         first = await ledger.accept(order("n1"))
         assert first.over == ()
-        ledger.post_damaged(first.dispatch_id, 3)
+        ledger.post_lacking(first.dispatch_id, Lacking(damaged=2, passed_over=1))
         ledger.post_delivery_over(first.dispatch_id, "n1", "failed", "gone")
         assert (await ledger.accept(order("n1", "n2"))).over == ()
         ledger.post_dispatch_over(first.dispatch_id, "failed", "gone")

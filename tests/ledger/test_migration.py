@@ -9,7 +9,7 @@ import apsw
 import msgspec
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Ledger
+from proxy.ledger import Counts, Lacking, Ledger
 from proxy.ledger.database import APPLICATION_ID, MIGRATIONS, close_database, open_database
 from proxy.offload import Inline
 from tests.ledger.make import SESSION, order
@@ -57,9 +57,10 @@ async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: Mock
     left_by_schema_1(path)
     async with Ledger.open(path, Inline()) as ledger:
         (left,) = await ledger.unfinished()
-        assert (left.order, left.damaged) == (order("n1"), 0)
+        assert (left.order, left.lacking) == (order("n1"), Lacking())
         assert left.deliveries[0].counts == Counts(total=2, stored=1)
         assert left.deliveries[0].next_attempt_at == 1000.0
+        assert not left.deliveries[0].away
         assert await ledger.holding(SESSION)
         (over,) = (await ledger.accept(order("n1", correlation_id="corr_0"))).over
         assert (over.node_id, over.outcome, over.counts) == ("n1", "completed", Counts(2, 2))

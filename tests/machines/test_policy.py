@@ -156,6 +156,17 @@ def test_nothing_to_send_is_no_success() -> None:
     assert policy.settled(Progress()) == delivery.SomeRefused(policy.DELETED)
 
 
+def test_what_was_passed_over_is_told_apart_from_what_is_damaged() -> None:
+    assert policy.settled(Progress(7, 5), 1) == delivery.SomeRefused(
+        "1 of 7 instances came damaged from ITH or were lost here; "
+        "1 of 7 files are archives within the archive, which hold images or cannot be read; "
+        "they were not unpacked"
+    )
+    only = policy.settled(Progress(7, 6), 1)
+    assert isinstance(only, delivery.SomeRefused)
+    assert only.error.startswith("1 of 7 files are archives within the archive")
+
+
 @pytest.mark.parametrize(
     ("stop", "event"),
     [

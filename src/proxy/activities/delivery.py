@@ -70,6 +70,9 @@ class DeliveryActivities:
                 self._at.kept = None
             return
         await self._dispatch.content.wait()
+        if self._dispatch.run.over:  # given up while this one still sent
+            run.tell(delivery.GiveUpRequested(self._dispatch.run.data.error or ""))
+            return
         await self._follow(run)
         to = self._at.node.run
         counts = await self._settle()
@@ -164,7 +167,7 @@ class DeliveryActivities:
         run.tell(self._dispatch.ready(counts))
         if await is_void(self._site, self._at, counts):
             return delivery.SomeRefused(policy.DELETED)
-        return policy.settled(run.data)
+        return policy.settled(run.data, self._dispatch.lacking.passed_over)
 
     async def _send(
         self,

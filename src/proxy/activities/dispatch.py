@@ -10,6 +10,7 @@ from proxy.activities.target import repush_for
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
+from proxy.ledger import Lacking
 from proxy.logs import log
 from proxy.machines import dispatch, policy
 from proxy.machines.dispatch import DispatchOutput, DispatchState
@@ -119,20 +120,23 @@ class DispatchActivities:
                 _cancel_point,
                 read_instance,
             )
-            damaged = unpacked.damaged + unpacked.conflicting
+            passed_over = sum(unpacked.passed_over.values())
+            lacking = Lacking(unpacked.damaged + unpacked.conflicting, passed_over)
             log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
             for reason, count in sorted(unpacked.skipped.items()):
                 log("archive.skipped", reason=reason, entries=count)
-            if damaged:
-                log("archive.damaged", level="warning", entries=damaged)
+            for reason, count in sorted(unpacked.passed_over.items()):
+                log("archive.passed_over", level="warning", reason=reason, entries=count)
+            if lacking.damaged:
+                log("archive.damaged", level="warning", entries=lacking.damaged)
             for each in served:
-                each.damaged = damaged
-                site.ledger.post_damaged(each.dispatch_id, damaged)
+                each.lacking = lacking
+                site.ledger.post_lacking(each.dispatch_id, lacking)
             await site.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
-                # What was damaged is to come again, not to be taken for all there is.
-                None if damaged else got.etag,
+                # What is lacking is to come again, not to be taken for all there is.
+                None if lacking.total else got.etag,
                 # What was deleted before the youngest order is wanted again by that one.
                 dispatch_id=max(each.dispatch_id for each in served),
             )
@@ -159,7 +163,7 @@ class DispatchActivities:
             # After a restart also what a node answered for and a deletion has taken since.
             planned = max(planned, counts.total)
         at.planned = planned
-        return total + at.damaged
+        return total + at.lacking.total
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

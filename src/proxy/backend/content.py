@@ -6,19 +6,18 @@ Called by the download, which must not take an error page for an archive, and wh
 
 from __future__ import annotations
 
+import re
+import tarfile
 from enum import Enum
 
 HEAD_BYTES = 512
-"""As many first bytes as :func:`kind_of` wants, if there are as many."""
+"""As many first bytes as :func:`kind_of` wants, if there are as many; images of discs take more."""
 
 
 class Kind(Enum):
     """What some bytes are; the value is the word an operator reads."""
 
     DICOM = "DICOM"
-    ZIP = "zip archive"
-    GZIP = "gzip"
-    TAR = "tar archive"
     EMPTY = "empty"
     JSON = "JSON"
     XML = "XML or HTML"
@@ -29,38 +28,151 @@ class Kind(Enum):
     PROGRAM = "program"
     OTHER = "other"
 
+    ZIP = "zip archive"
+    GZIP = "gzip"
+    TAR = "tar archive"
+
+    SEVEN_ZIP = "7z archive"
+    RAR = "rar archive"
+    CABINET = "cab archive"
+    ARJ = "ARJ archive"
+    LHA = "LHA archive"
+    ACE = "ACE archive"
+    ALZ = "ALZ or EGG archive"
+    STUFFIT = "StuffIt archive"
+    CPIO = "cpio archive"
+    AR = "ar archive"
+    XAR = "xar archive"
+    BZIP2 = "bzip2 file"
+    XZ = "xz file"
+    LZMA = "lzma file"
+    LZIP = "lzip file"
+    LZOP = "lzop file"
+    ZSTD = "zstd file"
+    LZ4 = "lz4 file"
+    SNAPPY = "snappy file"
+    COMPRESS = "compress (.Z) file"
+    ENCRYPTED = "encrypted file"
+    ISO = "ISO 9660 image"
+    UDF = "UDF image"
+    RAW_DISC = "raw CD image"
+    NERO = "Nero disc image"
+    APPLE_DISK = "Apple disk image"
+    VIRTUAL_DISK = "virtual disk"
+    WIM = "WIM image"
+    SQUASHFS = "squashfs image"
+
 
 ARCHIVES = frozenset({Kind.ZIP, Kind.GZIP, Kind.TAR})
+"""What this program unpacks."""
+
+PLAIN = frozenset(
+    {
+        Kind.DICOM,
+        Kind.EMPTY,
+        Kind.JSON,
+        Kind.XML,
+        Kind.TEXT,
+        Kind.IMAGE,
+        Kind.PDF,
+        Kind.APPLE_DOUBLE,
+        Kind.PROGRAM,
+        Kind.OTHER,
+    }
+)
+SEALED = frozenset(Kind) - PLAIN - ARCHIVES
+"""What may hold files of any kind, and this program cannot unpack."""
+
 MESSAGES = frozenset({Kind.JSON, Kind.XML, Kind.TEXT})
 
-MAGIC: tuple[tuple[bytes, Kind], ...] = (
-    (b"PK\x03\x04", Kind.ZIP),
-    (b"PK\x05\x06", Kind.ZIP),
-    (b"PK\x07\x08", Kind.ZIP),
-    (b"\x1f\x8b", Kind.GZIP),
-    (b"\xff\xd8\xff", Kind.IMAGE),
-    (b"\x89PNG", Kind.IMAGE),
-    (b"GIF8", Kind.IMAGE),
-    (b"II*\x00", Kind.IMAGE),
-    (b"MM\x00*", Kind.IMAGE),
-    (b"RIFF", Kind.IMAGE),
-    (b"%PDF", Kind.PDF),
-    (b"\x00\x05\x16\x07", Kind.APPLE_DOUBLE),
-    (b"MZ", Kind.PROGRAM),
-    (b"\x7fELF", Kind.PROGRAM),
+MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
+    (128, b"DICM", Kind.DICOM),
+    (257, b"ustar", Kind.TAR),
+    (0x8001, b"CD001", Kind.ISO),
+    (0x8001, b"BEA01", Kind.UDF),
+    (0, b"PK\x03\x04", Kind.ZIP),
+    (0, b"PK\x05\x06", Kind.ZIP),
+    (0, b"PK\x07\x08", Kind.ZIP),
+    (0, b"\x1f\x8b", Kind.GZIP),
+    (0, b"\xff\xd8\xff", Kind.IMAGE),
+    (0, b"\x89PNG", Kind.IMAGE),
+    (0, b"GIF8", Kind.IMAGE),
+    (0, b"II*\x00", Kind.IMAGE),
+    (0, b"MM\x00*", Kind.IMAGE),
+    (0, b"RIFF", Kind.IMAGE),
+    (0, b"%PDF", Kind.PDF),
+    (0, b"\x00\x05\x16\x07", Kind.APPLE_DOUBLE),
+    (0, b"MZ", Kind.PROGRAM),
+    (0, b"\x7fELF", Kind.PROGRAM),
+    (0, b"7z\xbc\xaf\x27\x1c", Kind.SEVEN_ZIP),
+    (0, b"Rar!\x1a\x07", Kind.RAR),
+    (0, b"RE~^", Kind.RAR),
+    (0, b"MSCF\0\0\0\0", Kind.CABINET),
+    (7, b"**ACE**", Kind.ACE),
+    (0, b"ALZ\x01", Kind.ALZ),
+    (0, b"EGGA", Kind.ALZ),
+    (0, b"StuffIt (c)", Kind.STUFFIT),
+    (0, b"SIT!", Kind.STUFFIT),
+    (0, b"!<arch>\n", Kind.AR),
+    (0, b"xar!", Kind.XAR),
+    (0, b"\xfd7zXZ\0", Kind.XZ),
+    (0, b"LZIP", Kind.LZIP),
+    (0, b"\x89LZO\0\r\n\x1a\n", Kind.LZOP),
+    (0, b"\x28\xb5\x2f\xfd", Kind.ZSTD),
+    (0, b"\x04\x22\x4d\x18", Kind.LZ4),
+    (0, b"\x02\x21\x4c\x18", Kind.LZ4),
+    (0, b"\xff\x06\0\0sNaPpY", Kind.SNAPPY),
+    (0, b"-----BEGIN PGP MESSAGE-----", Kind.ENCRYPTED),
+    (0, b"age-encryption.org/", Kind.ENCRYPTED),
+    (0, b"Salted__", Kind.ENCRYPTED),
+    (0, b"\0" + b"\xff" * 10 + b"\0", Kind.RAW_DISC),
+    (0, b"vhdxfile", Kind.VIRTUAL_DISK),
+    (0, b"conectix", Kind.VIRTUAL_DISK),
+    (0, b"KDMV", Kind.VIRTUAL_DISK),
+    (0, b"QFI\xfb", Kind.VIRTUAL_DISK),
+    (0, b"MSWIM\0\0\0", Kind.WIM),
+    (0, b"hsqs", Kind.SQUASHFS),
 )
+"""Signatures by their offset; the first that matches decides."""
+
+PATTERNS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
+    (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), Kind.BZIP2),
+    (re.compile(rb"\x1f\x9d[\x09-\x10\x89-\x90]"), Kind.COMPRESS),
+    (re.compile(rb"[\x50-\x5f]\x2aM\x18"), Kind.ZSTD),  # a frame to skip, which lz4 has as well
+    (re.compile(rb"(?s:\].{4}(?:\xff{8}|.{5}\0{3})\0)"), Kind.LZMA),
+    (re.compile(rb"(?s:..-(?:lh[0-9dx]|lz[45s]|pm[0-2])-)"), Kind.LHA),
+    (re.compile(rb"(?s:\x60\xea.[\0-\x0a][\x1e-\x30].{5}\x02)"), Kind.ARJ),
+    (re.compile(rb"07070[127][0-9A-Fa-f]{8}"), Kind.CPIO),
+)
+"""Signatures with bytes that vary."""
+
+TAR_CHECKSUM = slice(148, 156)
 
 
 def kind_of(head: bytes) -> Kind:
     """Return what begins with ``head``; ``OTHER`` may still be DICOM without its preamble."""
     if not head:
         return Kind.EMPTY
-    if head[128:132] == b"DICM":
-        return Kind.DICOM
-    if head[257:262] == b"ustar":
+    for offset, magic, kind in MAGIC:
+        if head.startswith(magic, offset):
+            return kind
+    for pattern, kind in PATTERNS:
+        if pattern.match(head):
+            return kind
+    if is_tar_header(head[:HEAD_BYTES]):
         return Kind.TAR
-    known = next((kind for magic, kind in MAGIC if head.startswith(magic)), None)
-    return known or _kind_of_text(head[:HEAD_BYTES])
+    return _kind_of_text(head[:HEAD_BYTES])
+
+
+def is_tar_header(block: bytes) -> bool:
+    """Whether the checksum of a tar header is right: that of 1979 has no other mark (tar(5))."""
+    if not block[TAR_CHECKSUM].strip(b" \0").isdigit():
+        return False
+    try:
+        tarfile.TarInfo.frombuf(block, "latin-1", "strict")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _kind_of_text(head: bytes) -> Kind:

@@ -1,23 +1,16 @@
-"""One file of an archive, and the errors of reading one; shared by ``unzip.py`` and ``untar.py``.
-
-Every error of the libraries becomes an :class:`ArchiveError` here, at the edge; none of them
-says anything of the content, names included.
-"""
+"""One file of an archive, as every kind of archive gives it."""
 
 from __future__ import annotations
 
-import errno
 import io
-import struct
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
 
+from proxy.backend.faults import damaged, translated
 from proxy.backend.limits import Meter
-from proxy.errors import ArchiveError
 
 BLOCK = 1024 * 1024
 """Bytes read, hashed and written at a time; a checkpoint lies between two blocks."""
@@ -34,72 +27,53 @@ class Readable(Protocol):
 class Entry(NamedTuple):
     """One file of an archive, valid until the next one is asked for.
 
-    ``skip`` says why it has no content of its own; else ``stream`` gives ``size`` bytes.
+    ``stream`` gives ``size`` bytes; None stands for all there are. ``packed`` returns of how many
+    bytes the archive has made what it gave so far. ``called`` is what the archive says that this
+    is in place of a file: content decides, so it only names what turns out to be no image.
     """
 
     stream: Readable
-    size: int
-    skip: str | None = None
+    size: int | None
+    packed: Callable[[], int]
+    called: str | None = None
+
+    def read(self) -> bytes:
+        """Return the next block; it is for the caller to count."""
+        with translated():
+            return self.stream.read(BLOCK)
 
 
-def skipped(reason: str) -> Entry:
+def without_content(called: str) -> Entry:
     """Build an entry that has nothing to read."""
-    return Entry(io.BytesIO(), 0, reason)
+    return Entry(io.BytesIO(), 0, int, called)
 
 
-def damaged(what: str = "is damaged or incomplete") -> ArchiveError:
-    """Build the error for an archive that another download may bring whole."""
-    return ArchiveError(
-        f"The archive {what}",
-        permanent=False,
-        hint="The download is tried again; if this stays so, the archive is broken at ITH.",
-    )
+def blocks(entry: Entry, first: bytes, meter: Meter) -> Iterator[bytes]:
+    """Yield the content of ``entry`` from its ``first`` block on, counted as a file to be written.
 
-
-def unreadable(what: str) -> ArchiveError:
-    """Build the error for an archive that this program cannot read, however often it comes."""
-    return ArchiveError(
-        f"The archive holds {what}",
-        permanent=True,
-        hint="Only plain zip (stored or deflated) and tar.gz archives can be unpacked.",
-    )
+    Raises :class:`proxy.errors.ArchiveError` where a limit is exceeded, or the size is another
+    than the archive said.
+    """
+    size = 0
+    block = first
+    while block:
+        size += len(block)
+        meter.unpacked(len(block), entry.packed())
+        meter.written(size)
+        yield block
+        block = entry.read()
+    if entry.size not in {None, size}:
+        raise damaged()
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the libraries raise on bad input into :class:`ArchiveError`."""
-    try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        struct.error,
-        EOFError,
-        OverflowError,
-        ValueError,
-    ):
-        raise damaged() from None
-    except NotImplementedError:
-        raise unreadable("content of an unknown kind") from None
-    except OSError as error:
-        # gzip's own errors have no number; a position of nonsense is an invalid argument.
-        if error.errno in {None, errno.EINVAL}:
-            raise damaged() from None
-        raise
+def spooled(entry: Entry, first: bytes, staging: Path, meter: Meter) -> Iterator[BinaryIO]:
+    """Give the content of ``entry`` as a file of its own, which is in ``staging`` till the end.
 
-
-class Metered:
-    """A stream whose bytes are counted; all so far came out of ``packed`` bytes."""
-
-    def __init__(self, stream: Readable, meter: Meter, packed: int) -> None:
-        self._stream = stream
-        self._meter = meter
-        self._packed = packed
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, counted."""
-        with translated():
-            block = self._stream.read(size)
-        self._meter.unpacked(len(block), self._packed)
-        return block
+    Raises what :func:`blocks` raises.
+    """
+    with tempfile.NamedTemporaryFile(dir=staging) as file:
+        file.writelines(blocks(entry, first, meter))
+        file.flush()
+        with Path(file.name).open("rb") as unpacked:
+            yield unpacked

@@ -1,4 +1,4 @@
-"""What unpacking an archive may cost, and the meter that stops it where that is exceeded."""
+"""What unpacking an archive may cost, and the meters that stop it where that is exceeded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.errors import ArchiveError
+from proxy.backend.faults import BeyondLimit, disk_full, too_large
 
 MIB = 1024**2
 GIB = 1024**3
@@ -29,53 +29,93 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter:
-    """Counts what comes out of an archive; every count is also a point to cancel at."""
+    """Counts what is taken out of an archive; every count is also a point to cancel at."""
 
     def __init__(
         self, limits: ArchiveLimits, directory: Path, checkpoint: Callable[[], None]
     ) -> None:
         self.limits = limits
+        self.checkpoint = checkpoint
         self._directory = directory
-        self._checkpoint = checkpoint
         self._entries = 0
         self._unpacked = 0
 
+    @property
+    def entries_left(self) -> int:
+        """How many more entries are within the limit."""
+        return self.limits.entries - self._entries
+
     def entry(self) -> None:
         """Count one more entry, of whatever type."""
-        self._checkpoint()
+        self.checkpoint()
+        if self.entries_left <= 0:
+            raise self.too_many_entries()
         self._entries += 1
-        if self._entries > self.limits.entries:
-            raise too_large(f"The archive has more than {self.limits.entries} entries", "entries")
+
+    def too_many_entries(self) -> BeyondLimit:
+        """Build the error for more entries than the limit."""
+        return too_large(f"has more than {self.limits.entries} entries", "entries")
 
     def unpacked(self, size: int, packed: int) -> None:
         """Count ``size`` more bytes; all so far came out of ``packed`` bytes."""
-        self._checkpoint()
+        self.checkpoint()
         self._unpacked += size
-        total, ratio = self.limits.total_bytes, self.limits.ratio
+        total = self.limits.total_bytes
         if total is not None and self._unpacked > total:
-            raise too_large(f"The archive unpacks to more than {total} bytes", "archive_bytes")
-        if self._unpacked > max(MIB, ratio * packed):
-            raise too_large(f"The archive unpacks to more than {ratio} times its size", "ratio")
+            raise too_large(f"unpacks to more than {total} bytes", "archive_bytes")
+        self._compare(self._unpacked, packed)
 
     def written(self, size: int) -> None:
-        """Check an entry that has grown to ``size`` bytes, and the disk."""
+        """Check a file that has grown to ``size`` bytes, and the disk."""
         if size > self.limits.entry_bytes:
             raise too_large(
-                f"A file in the archive is larger than {self.limits.entry_bytes} bytes",
-                "entry_bytes",
+                f"holds a file of more than {self.limits.entry_bytes} bytes", "entry_bytes"
             )
-        if shutil.disk_usage(self._directory).free < self.limits.reserve_bytes:
-            raise ArchiveError(
-                "The disk is too full to unpack the archive",
-                permanent=False,
-                hint="Free disk space on this machine, or lower limits.reserve_gb.",
-            )
+        if self._free() < self.limits.reserve_bytes:
+            raise disk_full()
+
+    def _compare(self, unpacked: int, packed: int) -> None:
+        ratio = self.limits.ratio
+        if unpacked > max(MIB, ratio * packed):
+            raise too_large(f"unpacks to more than {ratio} times its size", "ratio")
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._directory).free
 
 
-def too_large(sentence: str, setting: str) -> ArchiveError:
-    """Build the error for an archive beyond a limit; ``setting`` is the limit's name."""
-    return ArchiveError(
-        sentence,
-        permanent=True,
-        hint=f"If the archive is to be trusted, raise limits.{setting} in the settings.",
-    )
+class CopyMeter(Meter):
+    """Counts the copy of a member that goes again: one file must fit, and only time is spent."""
+
+    def unpacked(self, size: int, packed: int) -> None:
+        """Let the copy be cancelled."""
+        self.checkpoint()
+
+
+class LookMeter(Meter):
+    """Counts what is in the archives of an archive, which is read and not kept.
+
+    It is apart from what is kept, so that a member beyond a limit costs no other one its place.
+    All that is read must stay within the number of entries, and fit on the disk as if it were
+    kept; the ratio is that of what one member gives to the ``packed`` bytes of the whole archive.
+    """
+
+    def __init__(
+        self,
+        limits: ArchiveLimits,
+        directory: Path,
+        checkpoint: Callable[[], None],
+        packed: int,
+    ) -> None:
+        super().__init__(limits, directory, checkpoint)
+        self._packed = packed
+        self._before = 0
+
+    def begin(self) -> None:
+        """Begin with another member."""
+        self._before = self._unpacked
+
+    def _compare(self, unpacked: int, packed: int) -> None:
+        super()._compare(unpacked - self._before, self._packed)
+
+    def _free(self) -> int:
+        return super()._free() - self._unpacked

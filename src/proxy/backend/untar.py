@@ -1,4 +1,4 @@
-"""Iterate over the files in a tar archive, once and forwards: ustar, pax and GNU.
+"""Iterate over the files in a tar archive, once and forwards: v7, ustar, pax and GNU.
 
 Only an entry's type and size matter here, so headers are read one by one with
 ``tarfile.TarInfo.frombuf``; ``tarfile`` itself would keep them all, load a name of any length,
@@ -11,13 +11,27 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 
-from proxy.backend.entry import BLOCK, Entry, Readable, damaged, skipped, translated, unreadable
+from proxy.backend.content import is_tar_header
+from proxy.backend.entry import BLOCK, Entry, Readable, without_content
+from proxy.backend.faults import damaged, translated, unreadable
 from proxy.backend.limits import Meter
 
 TAR_BLOCK = 512
+TYPE = slice(156, 157)
 MAX_EXTENSION = 1024 * 1024
-REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
-LINKS = frozenset({tarfile.LNKTYPE, tarfile.SYMTYPE})
+
+CONTINUED = b"M"
+"""The GNU type of what a file has on another volume (GNU tar manual, "Standard")."""
+
+NO_CONTENT = {
+    tarfile.LNKTYPE: "link",
+    tarfile.SYMTYPE: "link",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+    tarfile.FIFOTYPE: "device",
+}
+"""Types without content, whatever size is said; all others that are not known are files (POSIX)."""
+
 EXTENSIONS = frozenset(
     {
         tarfile.XHDTYPE,
@@ -37,39 +51,50 @@ def untar(stream: Readable, packed: Callable[[], int], meter: Meter) -> Iterator
     """Yield the files of a tar archive; directories are passed over.
 
     ``packed`` returns how many bytes of the file have been used for what ``stream`` gave so far.
-    Raises :class:`proxy.errors.ArchiveError` where the archive is damaged, lacks its end,
-    exceeds a limit, or holds a sparse file.
+    Archives that were put one behind the other are read as one; other bytes behind the end are no
+    part of it. Raises :class:`proxy.errors.ArchiveError` where the archive is damaged, lacks its
+    end, exceeds a limit, or holds a file that is not whole.
     """
     tape = _Tape(stream, packed, meter)
     pax_size: int | None = None
-    while any(header := tape.read(TAR_BLOCK)):
+    at_end = False
+    while header := tape.counted(TAR_BLOCK):
+        if len(header) == TAR_BLOCK and not any(header):
+            at_end = True
+            continue
+        if at_end and not is_tar_header(header):
+            break
+        at_end = False
         with translated():
             member = tarfile.TarInfo.frombuf(header, "latin-1", "strict")
-        if member.type in EXTENSIONS:
+        kind = header[TYPE]  # tarfile makes an old file whose name ends in "/" a directory
+        if kind in EXTENSIONS:
             extension = tape.extension(member.size)
-            if member.type in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}:
+            if kind in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}:
                 pax_size = _pax_size(extension)
             continue
         meter.entry()
         size = member.size if pax_size is None else pax_size
         pax_size = None
-        if member.type == tarfile.GNUTYPE_SPARSE:
-            raise unreadable("a sparse file")
-        if member.type in REGULAR:
+        if kind == tarfile.GNUTYPE_SPARSE:
+            raise unreadable("holds a sparse file")
+        if kind == CONTINUED:
+            raise unreadable("holds a part of a file")
+        if kind in NO_CONTENT:
+            yield without_content(NO_CONTENT[kind])
+        elif kind != tarfile.DIRTYPE and (size or member.type != tarfile.DIRTYPE):
             section = _Section(tape, size)
-            yield Entry(section, size)
+            yield Entry(section, size, packed)
             section.skip()
             tape.skip(-size % TAR_BLOCK)
-        elif member.type != tarfile.DIRTYPE:
-            yield skipped("link" if member.type in LINKS else "device")
-    if len(header) < TAR_BLOCK:
+    if not at_end:
         raise damaged()
     while tape.read(BLOCK):
         pass  # to the end of the gzip stream, where its checksum is compared
 
 
 class _Tape:
-    """The unpacked bytes of the archive, counted."""
+    """The unpacked bytes of the archive; what is stepped over is a point to cancel at."""
 
     def __init__(self, stream: Readable, packed: Callable[[], int], meter: Meter) -> None:
         self._stream = stream
@@ -77,8 +102,13 @@ class _Tape:
         self._meter = meter
 
     def read(self, size: int) -> bytes:
+        self._meter.checkpoint()
         with translated():
-            block = self._stream.read(size)
+            return self._stream.read(size)
+
+    def counted(self, size: int) -> bytes:
+        """Read what the archive has besides content."""
+        block = self.read(size)
         self._meter.unpacked(len(block), self._packed())
         return block
 
@@ -94,7 +124,7 @@ class _Tape:
         if not 0 <= size <= MAX_EXTENSION:
             raise damaged("has a header that is too large")
         padded = size + -size % TAR_BLOCK
-        data = self.read(padded)
+        data = self.counted(padded)
         if len(data) < padded:
             raise damaged()
         return data[:size]
@@ -122,6 +152,6 @@ class _Section:
 def _pax_size(records: bytes) -> int | None:
     """Return the size in a pax extended header, which may exceed what a plain header can say."""
     if PAX_SPARSE in records:
-        raise unreadable("a sparse file")
+        raise unreadable("holds a sparse file")
     found = PAX_SIZE.findall(records)
     return int(found[-1]) if found else None

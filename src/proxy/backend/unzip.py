@@ -9,10 +9,12 @@ import io
 import stat
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
-from proxy.backend.entry import BLOCK, Entry, Metered, damaged, skipped, translated, unreadable
-from proxy.backend.limits import Meter, too_large
+from proxy.backend.entry import Entry
+from proxy.backend.faults import damaged, translated, unreadable
+from proxy.backend.limits import Meter
 
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """Those whose decompressor bounds its output; bzip2's and LZMA's may fill the memory."""
@@ -21,6 +23,12 @@ ENCRYPTED = 0x1 | 0x40
 LOCAL_HEADER = 30
 """Bytes of the fixed part of an entry's local header (APPNOTE 4.3.7)."""
 
+SPLIT_MARKER = 4
+"""Bytes that an archive begins with which was once to be split (APPNOTE 8.5.4)."""
+
+UNIX = frozenset({3, 19})
+"""Hosts whose entries have a mode of UNIX in their attributes; 19 is OS X (APPNOTE 4.4.2.2)."""
+
 MAX_DIRECTORY = 64 * 1024 * 1024
 DIRECTORY_SIGNATURE = b"PK\x01\x02"
 
@@ -28,33 +36,63 @@ DIRECTORY_SIGNATURE = b"PK\x01\x02"
 def unzip(file: BinaryIO, meter: Meter) -> Iterator[Entry]:
     """Yield the files of a zip archive in the order of their bytes; directories are passed over.
 
+    What lies before them is a file as well: a program that unpacks them, or another archive.
     Raises :class:`proxy.errors.ArchiveError` where the archive is damaged, exceeds a limit, or
     holds a file that is encrypted or packed by a method other than deflate.
     """
     with (
-        _Guarded(io.FileIO(file.fileno(), closefd=False), meter.limits.entries) as guarded,
+        _Guarded(io.FileIO(file.fileno(), closefd=False), meter) as guarded,
         _opened(guarded) as archive,
     ):
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
         _refuse_overlaps(infos, archive.start_dir)
-        packed = 0
+        packed = infos[0].header_offset if infos else archive.start_dir
+        if packed > SPLIT_MARKER:
+            meter.entry()
+            yield Entry(_Start(guarded, packed), packed, partial(int, packed))
         for info in infos:
             meter.entry()
-            if info.is_dir() and not info.file_size:
-                continue
-            mode = stat.S_IFMT(info.external_attr >> 16)
-            if mode not in {0, stat.S_IFREG}:
-                yield skipped("link" if mode == stat.S_IFLNK else "device")
+            mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system in UNIX else 0
+            if _is_directory(info, mode):
                 continue
             if info.flag_bits & ENCRYPTED:
-                raise unreadable("encrypted files")
+                raise unreadable("holds encrypted files")
             if info.compress_type not in METHODS:
-                raise unreadable("files packed by an unknown method")
+                raise unreadable("holds files packed by an unknown method")
             packed += info.compress_size
             with translated():
                 stream = archive.open(info)
             with stream:
-                yield Entry(Metered(stream, meter, packed), info.file_size)
+                yield Entry(stream, info.file_size, partial(int, packed), _called(mode))
+
+
+class _Start:
+    """The first ``size`` bytes of the archive."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._at = 0
+        self._size = size
+
+    def read(self, size: int, /) -> bytes:
+        self._file.seek(self._at)
+        block = self._file.read(min(size, self._size - self._at))
+        self._at += len(block)
+        return block
+
+
+def _is_directory(info: zipfile.ZipInfo, mode: int) -> bool:
+    """Whether this is a directory: it has no content, not even one that was left out."""
+    if info.file_size or info.CRC:
+        return False
+    return info.filename.endswith("/") or mode == stat.S_IFDIR
+
+
+def _called(mode: int) -> str | None:
+    """Return what the attributes say that an entry is in place of a file."""
+    if mode in {0, stat.S_IFREG, stat.S_IFDIR}:
+        return None
+    return "link" if mode == stat.S_IFLNK else "device"
 
 
 class _Guarded(io.BufferedReader):
@@ -63,16 +101,18 @@ class _Guarded(io.BufferedReader):
     It reads the directory as one block and makes an object of each of its entries.
     """
 
-    def __init__(self, raw: io.RawIOBase, max_entries: int) -> None:
+    def __init__(self, raw: io.RawIOBase, meter: Meter) -> None:
         super().__init__(raw)
-        self._max_entries = max_entries
+        self._meter = meter
 
     def read(self, size: int | None = -1, /) -> bytes:
+        self._meter.checkpoint()
         if size is not None and size > MAX_DIRECTORY:
-            raise unreadable("a directory that is too large")
+            raise unreadable("has a directory that is too large")
         block = super().read(size)
-        if len(block) > BLOCK and block.count(DIRECTORY_SIGNATURE) > self._max_entries:
-            raise too_large(f"The archive has more than {self._max_entries} entries", "entries")
+        is_directory = block.startswith(DIRECTORY_SIGNATURE)
+        if is_directory and block.count(DIRECTORY_SIGNATURE) > self._meter.entries_left:
+            raise self._meter.too_many_entries()
         return block
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 
-from proxy.ledger.records import Accepted, Counts, Delivery, Outcome, Over, Unfinished
+from proxy.ledger.records import Accepted, Counts, Delivery, Lacking, Outcome, Over, Unfinished
 from proxy.ledger.sending import TALLY, drop_tombstones, fold_dispatch
 from proxy.model import Entity, EntityType, Order, Priority
 
@@ -35,14 +35,15 @@ _ORDER = """
 """
 
 _UNFINISHED = f"""
-    SELECT {_ORDER}, d.damaged, EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
+    SELECT {_ORDER}, d.damaged, d.passed_over,
+        EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
 """  # noqa: S608 - made of this module's own constants
 
 # The rows in `sending` of a dispatch that is over are folded into its deliveries.
 _OVER = """
-    SELECT v.node_id, coalesce(v.outcome, d.outcome), v.error, v.total + d.damaged, v.stored,
-        v.refused, v.unknown
+    SELECT v.node_id, coalesce(v.outcome, d.outcome), v.error,
+        v.total + d.damaged + d.passed_over, v.stored, v.refused, v.unknown
     FROM dispatch d JOIN delivery v ON v.dispatch_id = d.id
     WHERE d.correlation_id = ? AND d.entity_type = ? AND d.entity_id = ? AND d.outcome IS NOT NULL
     ORDER BY v.id
@@ -104,11 +105,12 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
         delivery = Delivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
-    for dispatch_id, *row, damaged, buried in connection.execute(_UNFINISHED):
+    for dispatch_id, *row, damaged, passed_over, buried in connection.execute(_UNFINISHED):
         mine = tuple(deliveries[dispatch_id])
         order = _order(row, mine)
         before = _over(connection, order)
-        found.append(Unfinished(dispatch_id, order, mine, bool(buried), damaged, before))
+        lacking = Lacking(damaged, passed_over)
+        found.append(Unfinished(dispatch_id, order, mine, bool(buried), lacking, before))
     return found
 
 
@@ -174,9 +176,11 @@ def dispatch_over(
     drop_tombstones(connection)
 
 
-def damaged(connection: apsw.Connection, dispatch_id: int, count: int) -> None:
-    """Note how many entries of a dispatch's archive came damaged."""
-    connection.execute("UPDATE dispatch SET damaged = ? WHERE id = ?", (count, dispatch_id))
+def lacking(connection: apsw.Connection, dispatch_id: int, what: Lacking) -> None:
+    """Note what of a dispatch's archive no node can be given."""
+    connection.execute(
+        "UPDATE dispatch SET damaged = ?, passed_over = ? WHERE id = ?", (*what, dispatch_id)
+    )
 
 
 def last_id(connection: apsw.Connection) -> int:

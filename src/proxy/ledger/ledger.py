@@ -28,6 +28,7 @@ from proxy.ledger.records import (
     Deleted,
     Holding,
     InstanceState,
+    Lacking,
     Outcome,
     Report,
     Unfinished,
@@ -163,9 +164,9 @@ class Ledger:
         """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
         self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
 
-    def post_damaged(self, dispatch_id: int, count: int) -> None:
-        """Note how many entries of a dispatch's archive came damaged."""
-        self._writer.post(dispatches.damaged, dispatch_id, count)
+    def post_lacking(self, dispatch_id: int, what: Lacking) -> None:
+        """Note what of a dispatch's archive no node can be given."""
+        self._writer.post(dispatches.lacking, dispatch_id, what)
 
     async def last_dispatch_id(self) -> int:
         """Return the id of the newest dispatch there ever was, 0 before the first."""

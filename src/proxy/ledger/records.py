@@ -41,8 +41,24 @@ class Counts(msgspec.Struct, frozen=True):
     unknown: int = 0
 
 
+class Lacking(NamedTuple):
+    """What ITH sent and no node can be given, in files: it is part of what was to be sent.
+
+    ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
+    may.
+    """
+
+    damaged: int = 0
+    passed_over: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.damaged + self.passed_over
+
+
 class Over(msgspec.Struct, frozen=True):
-    """How a delivery ended whose dispatch is over; what came damaged is in the total."""
+    """How a delivery ended whose dispatch is over; what no node could be given is in the total."""
 
     node_id: str
     outcome: Outcome
@@ -85,15 +101,15 @@ class Delivery(msgspec.Struct, frozen=True):
 class Unfinished(msgspec.Struct, frozen=True):
     """A dispatch that is to go on after a restart.
 
-    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``damaged``
-    counts what ITH sent and no node can be given. ``over`` is as for an accepted order.
+    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``over`` is as
+    for an accepted order.
     """
 
     dispatch_id: int
     order: Order
     deliveries: tuple[Delivery, ...]
     is_deleted: bool
-    damaged: int = 0
+    lacking: Lacking = Lacking()
     over: tuple[Over, ...] = ()
 
 

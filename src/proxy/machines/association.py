@@ -346,6 +346,9 @@ ASSOCIATION: Machine[AssociationState, Clocks, Output] = Machine(
         "The standard leaves requests in a wrong state blank. A request may come at any time, so "
         "ASC-95 to ASC-99 say what becomes of it.",
         "The time limits of Sta4, Sta5, Sta7 and Sta11 are ours; the standard has ARTIM alone.",
+        "InvalidPduCame is told of what cannot be understood, and where more PDUs and fragments "
+        "come than an answer needs (1,000 for each message). Nothing behind it is read, and in the "
+        "end the connection is reset.",
         "DataRequested is told once for a message. Its PDUs are one activity within Sta6.",
         "No state names an activity: one task steps the machine from the methods of "
         "proxy.dicom.association.Association, and waits there under the limit of the state.",

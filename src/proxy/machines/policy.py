@@ -100,20 +100,28 @@ def content_lost(
     return None if is_final or state in dispatch.OVER else dispatch.ContentLost(error)
 
 
-def settled(progress: Progress) -> delivery.AllStored | delivery.SomeRefused:
-    """How a delivery ends that has nothing left to send; nothing at all is no success."""
+def settled(progress: Progress, passed_over: int = 0) -> delivery.AllStored | delivery.SomeRefused:
+    """How a delivery ends that has nothing left to send; nothing at all is no success.
+
+    Of what was to be sent, ``passed_over`` are archives within the archive.
+    """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
     refused, total = progress.files_refused, progress.files_total
-    unusable = total - progress.files_stored - refused
+    unusable = total - progress.files_stored - refused - passed_over
     sentences = []
     if refused:
         why = progress.refusal or "the node refused them"
         sentences.append(f"{refused} of {total} instances refused: {why}")
     if unusable > 0:
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
+    if passed_over:
+        sentences.append(
+            f"{passed_over} of {total} files are archives within the archive, which hold images or "
+            "cannot be read; they were not unpacked"
+        )
     return delivery.SomeRefused("; ".join(sentences))
 
 

@@ -1,0 +1,106 @@
+"""Find an archive in a file that begins as something else: at its end, or behind a program."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import BinaryIO
+
+from proxy.backend.content import ARCHIVES, HEAD_BYTES, SEALED, Kind, kind_of
+
+ZIP_END = b"PK\x05\x06"
+ZIP64_LOCATOR = b"PK\x06\x07"
+ZIP_ENTRY = b"PK\x01\x02"
+END_RECORD = struct.Struct("<12xL6x")
+"""The end of a zip's central directory (APPNOTE 4.3.16): its size is what matters here."""
+
+LOCATOR_BYTES = 20
+MOST_ENDS = 16
+"""End records that are looked at."""
+
+TAIL = END_RECORD.size + 0xFFFF
+"""Bytes that may lie between the start of the end record and the end of the file."""
+
+TRAILERS: tuple[tuple[int, bytes, Kind], ...] = (
+    (512, b"koly", Kind.APPLE_DISK),
+    (512, b"conectix", Kind.VIRTUAL_DISK),
+    (12, b"NER5", Kind.NERO),
+    (8, b"NERO", Kind.NERO),
+)
+"""Signatures by how far before the end they are."""
+
+SECTIONS = 96
+"""Most sections of a program that Windows loads."""
+
+CARRIED = (ARCHIVES | SEALED) - {Kind.CABINET}
+"""Kinds behind a program that may be a study; a cabinet is what an installer installs."""
+
+INSTALLER = b";!@Install@!UTF-8!"
+"""What a self-extracting 7z archive may have before its signature: what to do with the files."""
+
+
+def hidden_in(file: BinaryIO) -> Kind | None:
+    """Return the kind of archive that ``file`` holds although it does not begin as one, or None.
+
+    A zip may have anything before it, a self-extracting one has a program.
+    """
+    size = file.seek(0, io.SEEK_END)
+    start = max(0, size - TAIL)
+    file.seek(start)
+    tail = file.read(TAIL)
+    if _ends_in_zip(file, start, tail):
+        return Kind.ZIP
+    for distance, magic, kind in TRAILERS:
+        if len(tail) >= distance and tail.startswith(magic, len(tail) - distance):
+            return kind
+    return _behind_program(file)
+
+
+def _ends_in_zip(file: BinaryIO, start: int, tail: bytes) -> bool:
+    """Whether an end record in ``tail`` has a directory before it: a program may hold its bytes."""
+    at = len(tail)
+    for _ in range(MOST_ENDS):
+        at = tail.rfind(ZIP_END, 0, at)
+        if at < 0:
+            return False
+        record = tail[at : at + END_RECORD.size]
+        if len(record) < END_RECORD.size:
+            continue
+        (length,) = END_RECORD.unpack(record)
+        end = start + at
+        if _bytes_at(file, end - LOCATOR_BYTES, ZIP64_LOCATOR):
+            return True
+        if _bytes_at(file, end - length, ZIP_ENTRY):
+            return True
+    return True  # only what is to be hidden needs so many
+
+
+def _bytes_at(file: BinaryIO, position: int, expected: bytes) -> bool:
+    if position < 0:
+        return False
+    file.seek(position)
+    return file.read(len(expected)) == expected
+
+
+def _behind_program(file: BinaryIO) -> Kind | None:
+    """Return the archive behind the last section of a Windows program (PE format, 3.3 and 4)."""
+    file.seek(0)
+    head = file.read(64)
+    if len(head) < 64 or not head.startswith(b"MZ"):
+        return None
+    (header,) = struct.unpack_from("<L", head, 60)
+    file.seek(header)
+    header_block = file.read(24)
+    if len(header_block) < 24 or not header_block.startswith(b"PE\0\0"):
+        return None
+    sections, optional = struct.unpack_from("<6xH12xH", header_block)
+    file.seek(optional, io.SEEK_CUR)
+    table = file.read(40 * min(sections, SECTIONS))
+    ends = [
+        size + position
+        for size, position in struct.iter_unpack("<16xLL16x", table[: len(table) // 40 * 40])
+    ]
+    file.seek(max(ends, default=0))
+    behind = file.read(HEAD_BYTES)
+    kind = Kind.SEVEN_ZIP if behind.startswith(INSTALLER) else kind_of(behind)
+    return kind if kind in CARRIED else None

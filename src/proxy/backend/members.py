@@ -1,0 +1,55 @@
+"""Iterate over the files in an archive of any kind that this program unpacks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from proxy.backend.content import HEAD_BYTES, Kind, kind_of
+from proxy.backend.entry import BLOCK, Entry, spooled
+from proxy.backend.faults import damaged, translated
+from proxy.backend.gunzip import Gunzip
+from proxy.backend.hidden import hidden_in
+from proxy.backend.limits import Meter
+from proxy.backend.untar import untar
+from proxy.backend.unzip import unzip
+
+
+def members(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
+    """Yield the files in the archive ``file``; a file that is no archive is its own only entry.
+
+    What is packed by gzip counts as what is in it. Raises :class:`proxy.errors.ArchiveError`
+    where the archive is damaged, exceeds a limit, or cannot be read by this program.
+    """
+    file.seek(0)
+    kind = kind_of(file.read(HEAD_BYTES))
+    file.seek(0)
+    if kind is Kind.TAR:
+        yield from untar(file, file.tell, meter)
+    elif kind is Kind.GZIP:
+        yield from _gunzipped(file, staging, meter)
+    elif kind is Kind.ZIP or (kind is not Kind.DICOM and hidden_in(file) is Kind.ZIP):
+        yield from unzip(file, meter)
+    else:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        yield Entry(file, size, file.tell)
+
+
+def _gunzipped(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
+    gunzip = Gunzip(file, meter.checkpoint)
+    stream = io.BufferedReader(gunzip, BLOCK)
+    with translated():
+        kind = kind_of(stream.peek(HEAD_BYTES))
+    whole = Entry(stream, None, file.tell)
+    if kind is Kind.TAR:
+        yield from untar(stream, file.tell, meter)
+    elif kind is Kind.ZIP:
+        with spooled(whole, whole.read(), staging, meter) as archive:
+            yield from unzip(archive, meter)
+    else:
+        yield whole
+        if gunzip.has_rest:
+            raise damaged()
