@@ -97,3 +97,30 @@ def contents(got: Unpacked) -> list[bytes]:
         assert staged.instance.sha256 == hashlib.sha256(content).hexdigest()
         assert staged.instance.size == len(content)
     return [staged.path.read_bytes() for staged in got.instances]
+
+
+def cancelled_at_every_checkpoint(archive: Path, staging: Path) -> int:
+    """Cancel the unpacking at its first checkpoint, at its second, …; return how many there are.
+
+    Wherever it is cancelled, nothing must stay.
+    """
+    passed = last = 0
+
+    class Stop(BaseException):
+        pass
+
+    def checkpoint() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == last:
+            raise Stop
+
+    for last in range(1, 1000):  # noqa: B007 - checkpoint() looks at it
+        passed = 0
+        try:
+            unpack(archive, staging, LIMITS, checkpoint, read_instance)
+        except Stop:
+            assert not staging.exists()
+        else:
+            break
+    return last

@@ -30,6 +30,7 @@ from tests.backend.archives import (
     LIMITS,
     PACKERS,
     Files,
+    cancelled_at_every_checkpoint,
     contents,
     dicom,
     refused,
@@ -594,27 +595,7 @@ def test_cancelled_at_any_checkpoint_leaves_nothing(
 ) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(pack([(f"{n}", dicom(n, pixels=bytes(100))) for n in range(4)]))
-    passed = 0
-
-    class Stop(BaseException):
-        pass
-
-    def checkpoint() -> None:
-        nonlocal passed
-        passed += 1
-        if passed == last:
-            raise Stop
-
-    last = 0
-    for _ in range(1000):
-        last, passed = last + 1, 0
-        try:
-            unpack(archive, tmp_path / "staging", LIMITS, checkpoint, read_instance)
-        except Stop:
-            assert not (tmp_path / "staging").exists()
-        else:
-            break
-    assert last > 8
+    assert cancelled_at_every_checkpoint(archive, tmp_path / "staging") > 8
 
 
 def test_a_file_of_empty_blocks_is_no_long_step(tmp_path: Path) -> None:

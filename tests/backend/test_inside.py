@@ -28,6 +28,7 @@ from tests.backend.archives import (
     LIMITS,
     PACKERS,
     Files,
+    cancelled_at_every_checkpoint,
     contents,
     dicom,
     refused,
@@ -575,27 +576,7 @@ def test_nothing_but_archives_is_an_error_that_names_them(tmp_path: Path, pack: 
 def test_cancelled_at_any_checkpoint_leaves_nothing(tmp_path: Path, inner: Pack) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(tarred([("1", dicom(1)), ("2", inner([("a", b"a"), ("b", dicom(2))]))]))
-    passed = 0
-
-    class Stop(BaseException):
-        pass
-
-    def checkpoint() -> None:
-        nonlocal passed
-        passed += 1
-        if passed == last:
-            raise Stop
-
-    last = 0
-    for _ in range(1000):
-        last, passed = last + 1, 0
-        try:
-            unpack(archive, tmp_path / "staging", LIMITS, checkpoint, read_instance)
-        except Stop:
-            assert not (tmp_path / "staging").exists()
-        else:
-            break
-    assert last > 12
+    assert cancelled_at_every_checkpoint(archive, tmp_path / "staging") > 12
 
 
 def test_one_file_at_a_time_is_on_the_disk(tmp_path: Path) -> None:
