@@ -55,8 +55,11 @@ def main(settings: Settings, signals: ProcessSignals) -> int:
     """
     try:
         trio.run(serve_until_signal, settings, signals)
-    except* ProxyError as errors:
-        raise first(errors) from None
+    except BaseExceptionGroup as errors:
+        foreseen, others = errors.split(ProxyError)
+        if foreseen is None or others is not None:
+            raise
+        raise first(foreseen) from None
     return 0
 
 
