@@ -126,7 +126,7 @@ async def a_site(
     quick = {"echo_interval_seconds": 0.05, "echo_seconds": 0.3, "retry_max_seconds": 0.2}
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, doorman.serve, [listener])
+        await nursery.start(trio.serve_listeners, doorman.serve, [listener])
         port = listener.socket.getsockname()[1]
         configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
         async with a_house(directory, backend, dicom=quick) as house:

@@ -52,9 +52,8 @@ def once_more(content: bytes) -> bytes:
 
 def big_endian(content: bytes) -> bytes:
     """Write the file meta group in big endian."""
-    meta = pydicom.filereader.read_dataset(
-        pydicom.filebase.DicomBytesIO(content[132 : -len(data_set_bytes(content))]), False, True
-    )
+    file = io.BytesIO(content[132 : -len(data_set_bytes(content))])
+    meta = pydicom.filereader.read_dataset(file, is_implicit_VR=False, is_little_endian=True)
     group = b"".join(
         element(number, b"UI", bytes(str(meta[2, number].value).encode()), ">")
         for number in (0x0002, 0x0003, 0x0010)
