@@ -13,11 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from proxy.events.incoming import (
-    ProxyConfigChangedEvent,
-    ProxyNodesChangedEvent,
-    ProxyStatusChangedEvent,
-)
+from proxy.events.base import ProxyEvent
 from proxy.ledger import Ledger
 
 DOCUMENT = "recency"
@@ -39,9 +35,7 @@ class Recency:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 self._newest = msgspec.json.decode(kept, type=dict[str, float])
 
-    def is_outdated(
-        self, event: ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
-    ) -> bool:
+    def is_outdated(self, event: ProxyEvent) -> bool:
         """Whether a newer change of this type was applied; if not, this one is the newest now."""
         at = _seconds(event.timestamp)
         if at is None or at > time.time() + CREDIBLE_SECONDS:

@@ -17,6 +17,7 @@ import trio
 
 from proxy.deletions import DeletionEvent, Deletions
 from proxy.dispatches import Dispatches
+from proxy.events.base import ProxyEvent
 from proxy.events.incoming import (
     BrokenFrame,
     ConfigUpdateResponse,
@@ -54,8 +55,9 @@ from proxy.work import Identity, Site
 
 DispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
 UndecidedEvent: TypeAlias = DispatchEvent | NewScanAvailableEvent | DeletionEvent
-ProxyEvent: TypeAlias = ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
-ActionEvent: TypeAlias = UndecidedEvent | ProxyEvent
+ActionEvent: TypeAlias = (
+    UndecidedEvent | ProxyNodesChangedEvent | ProxyConfigChangedEvent | ProxyStatusChangedEvent
+)
 
 
 UUID = re.compile("[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
@@ -191,13 +193,9 @@ class Supervisor:
                 self._deletions.delete(event)
                 if self._site.configuration is None:  # it holds for what is to be begun, too
                     self._undecided.keep(event)
-            case (
-                ProxyNodesChangedEvent() | ProxyConfigChangedEvent() | ProxyStatusChangedEvent()
-            ) if not self._is_addressed(event.entity_id):
+            case ProxyEvent() if not self._is_addressed(event.entity_id):
                 self._pass_over(event)
-            case (
-                ProxyNodesChangedEvent() | ProxyConfigChangedEvent() | ProxyStatusChangedEvent()
-            ) if self._recency.is_outdated(event):
+            case ProxyEvent() if self._recency.is_outdated(event):
                 log("event.outdated", level="warning", event_type=event.event_type)
                 self._reconciler.look()
             case ProxyNodesChangedEvent():

@@ -147,16 +147,25 @@ def terminal() -> Iterator[tuple[int, int]]:
 # While it starts ------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def signalled_while_it_starts(
+    directory: Path, under: Sequence[str], number: signal.Signals
+) -> AsyncIterator[Program]:
+    """Run the program, and give it the signal before it has read its settings."""
+    settings = Slow(directory)
+    async with running(directory, under, config=settings.path) as program:
+        await settings.is_read()
+        program.signal(number)
+        settings.read_on()
+        yield program
+
+
 @pytest.mark.parametrize("under", PLACES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_stop_that_comes_while_it_starts_stops_it(
     tmp_path: Path, under: Sequence[str], number: signal.Signals
 ) -> None:
-    settings = Slow(tmp_path)
-    async with running(tmp_path, under, config=settings.path) as program:
-        await settings.is_read()
-        program.signal(number)
-        settings.read_on()
+    async with signalled_while_it_starts(tmp_path, under, number) as program:
         assert await program.ended() == 0
         (last,) = program.lines("service.stopped")
         assert last["reason"] == f"{number.name} received while it started"
@@ -168,11 +177,7 @@ async def test_a_signal_to_stop_that_comes_while_it_starts_stops_it(
 async def test_a_signal_without_effect_that_comes_while_it_starts_is_told_afterwards(
     tmp_path: Path, under: Sequence[str], number: signal.Signals
 ) -> None:
-    settings = Slow(tmp_path)
-    async with running(tmp_path, under, config=settings.path) as program:
-        await settings.is_read()
-        program.signal(number)
-        settings.read_on()
+    async with signalled_while_it_starts(tmp_path, under, number) as program:
         await program.started()
         (told,) = program.lines("signal.ignored")
         assert told["signal"] == number.name

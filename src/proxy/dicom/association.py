@@ -60,9 +60,10 @@ class Due(NamedTuple):
 
     def is_met_by(self, context_id: int, response: Response) -> bool:
         """Whether a response that came in a context is this one (PS3.7 section 9.3)."""
-        return (context_id, response.command_field, response.message_id) == self[:3] and (
-            not self.sop_instance_uid or response.sop_instance_uid in {"", self[3]}
-        )
+        answers = context_id, response.command_field, response.message_id
+        is_it = answers == (self.context_id, self.command_field, self.message_id)
+        names = response.sop_instance_uid
+        return is_it and not (self.sop_instance_uid and names not in {"", self.sop_instance_uid})
 
 
 @asynccontextmanager

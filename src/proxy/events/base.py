@@ -109,6 +109,13 @@ class IncomingEvent(WebSocketEvent, frozen=True, kw_only=True):
     type: UnsetType = UNSET
 
 
+class ProxyEvent(IncomingEvent, frozen=True, kw_only=True):
+    """Base of the three changes of a proxy; ``entity_id`` says of which, None means the receiver.
+
+    One that cannot be read is not None: it may be another proxy's.
+    """
+
+
 class DispatchPayload(IncomingPayload, frozen=True, kw_only=True):
     """What all dispatches hold: the ids of the nodes, ours or not, and how urgent it is."""
 

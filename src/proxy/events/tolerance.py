@@ -18,7 +18,7 @@ from typing import TypeVar, cast, get_args
 
 import msgspec
 
-from proxy.events.base import IncomingPayload, new_correlation_id
+from proxy.events.base import IncomingPayload, ProxyEvent, new_correlation_id
 from proxy.events.incoming import BrokenFrame, Control, Event, Incoming, PingEvent, UnknownEvent
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -122,18 +122,10 @@ def _read_struct(cls: type[T], raw: dict[str, object], path: str) -> T:
         try:
             values[field.name] = _read_field(field, raw.get(field.name), path + field.name)
         except _Unreadable:
-            if field.required or (field.name == "entity_id" and not _may_lack_its_address(raw)):
+            is_address = issubclass(cls, ProxyEvent) and field.name == "entity_id"
+            if field.required or (is_address and raw.get(field.name) not in _ABSENT):
                 raise
     return cls(**values)
-
-
-def _may_lack_its_address(raw: dict[str, object]) -> bool:
-    """Whether an event may be taken as meant for us: one of a proxy says for which it is, or not.
-
-    What it says and cannot be read is not nothing.
-    """
-    is_of_a_proxy = str(raw.get("event_type")).startswith("proxy.")
-    return not is_of_a_proxy or raw.get("entity_id") in _ABSENT
 
 
 def _read_field(field: msgspec.structs.FieldInfo, value: object, path: str) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from proxy.events.base import IncomingEvent, IncomingPayload
+from proxy.events.base import IncomingPayload, ProxyEvent
 
 
 class ConfigChangedPayload(IncomingPayload, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class ConfigChangedPayload(IncomingPayload, frozen=True, kw_only=True):
         return {**raw, "new_config": {} if config is None else config, "changed_fields": fields}
 
 
-class ProxyConfigChangedEvent(IncomingEvent, frozen=True, kw_only=True, tag="proxy.config_changed"):
+class ProxyConfigChangedEvent(ProxyEvent, frozen=True, kw_only=True, tag="proxy.config_changed"):
     """Fields of the proxy's configuration have new values."""
 
     payload: ConfigChangedPayload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from proxy.events.base import IncomingEvent, IncomingPayload
+from proxy.events.base import IncomingPayload, ProxyEvent
 
 
 class NodesChangedPayload(IncomingPayload, frozen=True, kw_only=True):
@@ -15,7 +15,7 @@ class NodesChangedPayload(IncomingPayload, frozen=True, kw_only=True):
     changed_action: str = "updated"
 
 
-class ProxyNodesChangedEvent(IncomingEvent, frozen=True, kw_only=True, tag="proxy.nodes_changed"):
+class ProxyNodesChangedEvent(ProxyEvent, frozen=True, kw_only=True, tag="proxy.nodes_changed"):
     """Nodes were added, removed, updated or replaced."""
 
     payload: NodesChangedPayload

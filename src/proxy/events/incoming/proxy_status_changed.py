@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from proxy.events.base import IncomingEvent, IncomingPayload
+from proxy.events.base import IncomingPayload, ProxyEvent
 
 _MEANS_ACTIVE = {"active": True, "inactive": False, "maintenance": False, "error": False}
 
@@ -28,7 +28,7 @@ class StatusChangedPayload(IncomingPayload, frozen=True, kw_only=True):
         return {**raw, "new_status": word, "is_active": flag}
 
 
-class ProxyStatusChangedEvent(IncomingEvent, frozen=True, kw_only=True, tag="proxy.status_changed"):
+class ProxyStatusChangedEvent(ProxyEvent, frozen=True, kw_only=True, tag="proxy.status_changed"):
     """The proxy is to work, or to pause."""
 
     payload: StatusChangedPayload
