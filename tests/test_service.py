@@ -22,6 +22,7 @@ from proxy.errors import ConfigError, LedgerError, ProxyError, first
 from proxy.ledger import dispatches
 from proxy.machines.operation import OperationState
 from proxy.pacs.local import Checked, LocalPacs
+from proxy.runtime.signals import ProcessSignals
 from proxy.settings import (
     IthSettings,
     LimitSettings,
@@ -29,8 +30,7 @@ from proxy.settings import (
     ServiceSettings,
     Settings,
 )
-from proxy.signals import ProcessSignals
-from proxy.supervisor import Supervisor
+from proxy.supervision.supervisor import Supervisor
 from tests.support.site import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 

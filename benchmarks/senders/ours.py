@@ -18,7 +18,7 @@ from proxy.dicom.contexts import plan
 from proxy.errors import NodeError
 from proxy.machines.upper_layer import Clocks
 from proxy.model import Instance
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 
 
 class Unhashed:

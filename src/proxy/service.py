@@ -22,27 +22,27 @@ from proxy.backend.fetch import FetchLimits
 from proxy.backend.link import Link
 from proxy.backend.rest import Backend, RestSettings
 from proxy.backend.trust import system_trust
-from proxy.control.server import Control, listening
-from proxy.control.status import Look
+from proxy.control.server import ControlServer, listening
+from proxy.control.status import StatusReader
 from proxy.errors import ProxyError, first
 from proxy.fsm import Step
 from proxy.ledger import Ledger
 from proxy.logs import log
 from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
 from proxy.machines.operation import OperationState
-from proxy.offload import Threads
-from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
-from proxy.reports import Reports
-from proxy.retention import forget_regularly
-from proxy.runner import OBSERVERS, Run
+from proxy.reporting.outbox import Outbox
+from proxy.reporting.reports import Reports
+from proxy.runtime.offload import Threads
+from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.signals import ProcessSignals
+from proxy.runtime.wire import TcpNetwork
 from proxy.settings import Settings
-from proxy.signals import ProcessSignals
-from proxy.supervisor import Supervisor
-from proxy.vitals import Vitals
-from proxy.wire import TcpNetwork
-from proxy.work import Site
+from proxy.supervision.heartbeat import Heartbeat
+from proxy.supervision.retention import forget_regularly
+from proxy.supervision.supervisor import Supervisor
+from proxy.work.runs import Site
 
 WORKER_THREADS = 8
 """For everything that blocks but the ledger, which has a thread of its own."""
@@ -129,7 +129,7 @@ async def serve(
             services.start_soon(site.operation.run)
             await supervisor.load()
             disk_usage_gb = partial(_disk_usage_gb, settings.state_dir, pacs)
-            vitals = Vitals(site, disk_usage_gb)
+            vitals = Heartbeat(site, disk_usage_gb)
             link = Link(
                 settings.ith,
                 settings.token,
@@ -141,9 +141,11 @@ async def serve(
             )
             connection = link.run()
             services.start_soon(connection.run)
-            look = Look(site, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb)
+            look = StatusReader(
+                site, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb
+            )
             services.start_soon(look.watch)
-            services.start_soon(Control(supervisor, look, ledger.settled).serve, control)
+            services.start_soon(ControlServer(supervisor, look, ledger.settled).serve, control)
             work.start_soon(forget_regularly, ledger)
             connection.tell(ConnectRequested())
             log("service.started", version=__version__, state_dir=str(settings.state_dir))

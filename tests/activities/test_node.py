@@ -19,7 +19,7 @@ from proxy.dicom.dimse import VERIFICATION
 from proxy.fsm import Step
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, NodeState
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.dicom.scripted import Peer
 from tests.support.relay import relay
 from tests.support.site import (
@@ -74,7 +74,7 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
         if run.machine is NODE and step.after is OFFLINE and step.before is not OFFLINE:
             waits.append(step.data.probe_in)
 
-    monkeypatch.setattr("proxy.runner.OBSERVERS", [note])
+    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
     house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
@@ -177,7 +177,7 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
             at = house.site.nodes["a"]
-            await house.until(lambda: at.slots.waiting == 7)
+            await house.until(lambda: at.queue.waiting == 7)
             full.set()
             deliveries = house.site.deliveries
             await house.until(lambda: all(each.run.data.attempts for each in deliveries))

@@ -23,8 +23,8 @@ from pydicom.data import get_testdata_file
 
 from proxy.backend.archive import ArchiveLimits, unpack
 from proxy.errors import ArchiveError, BackendError
-from proxy.offload import Threads
 from proxy.pacs.header import read_instance
+from proxy.runtime.offload import Threads
 from tests.backend.archives import (
     CANARY,
     LIMITS,

@@ -20,7 +20,7 @@ import trustme
 from msgspec.structs import replace
 from trio_websocket import ConnectionClosed
 
-from proxy import logs, runner
+from proxy import logs
 from proxy.backend import link as link_module
 from proxy.backend.link import ConnectionRun, Link
 from proxy.demo import frames
@@ -30,8 +30,9 @@ from proxy.events.incoming import Incoming
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
 from proxy.ledger import Ledger
 from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
-from proxy.offload import Inline
-from proxy.outbox import Outbox
+from proxy.reporting.outbox import Outbox
+from proxy.runtime import runner
+from proxy.runtime.offload import Inline
 from proxy.settings import IthSettings, Secret
 from tests.backend.http_server import Request, always, head, serving, whole
 from tests.ledger.make import fast_directory

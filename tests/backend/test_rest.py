@@ -17,7 +17,7 @@ from proxy.backend.rest import Backend, Download, NotModified, RestSettings
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity, EntityType
-from proxy.offload import Threads
+from proxy.runtime.offload import Threads
 from tests.backend.http_server import (
     Request,
     Script,

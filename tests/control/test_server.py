@@ -20,12 +20,12 @@ from proxy.control.messages import (
     PATH_BYTES,
     REQUEST_BYTES,
     ConnectionStatus,
+    ControlRequest,
     OperationStatus,
-    Request,
     Status,
     socket_path,
 )
-from proxy.control.server import Control, listening
+from proxy.control.server import ControlServer, listening
 from proxy.demo.backend import DemoBackend
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 from proxy.machines.operation import OperationState
@@ -60,7 +60,7 @@ async def house(directory: Path, backend: DemoBackend) -> AsyncIterator[House]:
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = Control(house.supervisor, a_status, house.site.ledger.settled)
+        control = ControlServer(house.supervisor, a_status, house.site.ledger.settled)
         nursery.start_soon(control.serve, listener)
         yield house
         nursery.cancel_scope.cancel("the test is over")
@@ -86,7 +86,7 @@ async def read(stream: trio.SocketStream) -> dict[str, Any]:
 
 
 async def asked(directory: Path, command: str, reason: str = "") -> Status:
-    return await trio.to_thread.run_sync(ask, directory, Request(command, reason))  # type: ignore[arg-type]
+    return await trio.to_thread.run_sync(ask, directory, ControlRequest(command, reason))  # type: ignore[arg-type]
 
 
 async def test_pause_and_resume_are_durable_when_they_are_answered(
@@ -205,7 +205,7 @@ async def test_a_defect_in_looking_harms_one_client_only(
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = Control(house.supervisor, fail, house.site.ledger.settled)
+        control = ControlServer(house.supervisor, fail, house.site.ledger.settled)
         nursery.start_soon(control.serve, listener)
         for _ in range(2):
             with pytest.raises(ControlFailed, match="understand"):
@@ -235,7 +235,7 @@ async def test_who_may_not_open_it_is_told_as_whom_to_try(directory: Path) -> No
             (directory / "control.sock").chmod(0)
         try:
             with pytest.raises(StateDirectoryError, match="not for this user") as caught:
-                ask(directory, Request("status"))
+                ask(directory, ControlRequest("status"))
         finally:
             if is_root:
                 os.seteuid(0)
@@ -247,7 +247,7 @@ async def test_the_socket_of_a_killed_proxy_is_replaced(directory: Path) -> None
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
     with pytest.raises(NotRunning):
-        ask(directory, Request("status"))
+        ask(directory, ControlRequest("status"))
     async with listening(directory):
         assert stat.S_ISSOCK(path.stat().st_mode)
     assert not path.exists()
@@ -272,7 +272,7 @@ async def test_a_path_may_be_as_long_as_a_socket_allows(directory: Path, excess:
         async with listening(deep):
             assert (deep / "control.sock").exists()
         return
-    for attempt in (lambda: ask(deep, Request("status")), lambda: socket_path(deep)):
+    for attempt in (lambda: ask(deep, ControlRequest("status")), lambda: socket_path(deep)):
         with pytest.raises(StateDirectoryError, match=f"{PATH_BYTES} are possible") as caught:
             attempt()
         assert "shorter" in caught.value.hint
@@ -282,7 +282,7 @@ async def test_a_path_may_be_as_long_as_a_socket_allows(directory: Path, excess:
 def test_no_proxy_is_not_running(directory: Path, missing: str) -> None:
     (directory / "file").touch()
     with pytest.raises(NotRunning, match="No proxy is running") as caught:
-        ask(directory / missing, Request("status"))
+        ask(directory / missing, ControlRequest("status"))
     assert "ith-proxy run" in caught.value.hint
 
 

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from proxy.backend.link import ConnectionRun
-from proxy.control.messages import Answer, Status
-from proxy.control.status import Look
+from proxy.control.messages import ControlAnswer, Status
+from proxy.control.status import StatusReader
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.machines.connection import CONNECTION
-from proxy.machines.connection import Link as LinkData
-from proxy.runner import Run
+from proxy.machines.connection import ConnectionData as LinkData
+from proxy.runtime.runner import Run
 from tests.support.site import House, a_house, configure
 
 
@@ -25,8 +25,8 @@ async def no_link(_: ConnectionRun) -> None:
 def looked(house: House) -> Status:
     """The status as a command is given it."""
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    look = Look(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
-    answer: Answer = msgspec.json.decode(msgspec.json.encode(look()), type=Answer)
+    look = StatusReader(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+    answer: ControlAnswer = msgspec.json.decode(msgspec.json.encode(look()), type=ControlAnswer)
     assert isinstance(answer, Status)
     return answer
 
@@ -95,6 +95,6 @@ def test_the_answer_of_an_earlier_version_can_be_read() -> None:
         "queued_reports": 0,
         "disk_usage_gb": 0.0,
     }
-    status: Answer = msgspec.json.decode(msgspec.json.encode(answer), type=Answer)
+    status: ControlAnswer = msgspec.json.decode(msgspec.json.encode(answer), type=ControlAnswer)
     assert isinstance(status, Status)
     assert (status.notes, status.event_counts) == ((), {})

@@ -17,7 +17,7 @@ import trio
 from pynetdicom import AE
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.settings import Settings
 
 
@@ -53,7 +53,9 @@ class SmallProxy:
             except ConnectionClosed:
                 pass
 
-    async def dispatch(self, settings: Settings, link: WebSocketConnection, order: Json) -> None:
+    async def dispatch(
+        self, settings: Settings, link: WebSocketConnection, order: JsonObject
+    ) -> None:
         headers = {"X-Proxy-Key": settings.token.reveal()}
         base = f"{settings.ith.url}/api/v1/proxy"
         async with httpx2.AsyncClient(headers=headers) as client:
@@ -75,7 +77,7 @@ class SmallProxy:
         if self.closes:
             await self.tell(link, order, self.last_word, **counts(total - self.miscounts))
 
-    def store(self, archive: bytes, node: Json) -> int:
+    def store(self, archive: bytes, node: JsonObject) -> int:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
             data_sets = [
                 pydicom.dcmread(io.BytesIO(opened.read(name))) for name in opened.namelist()
@@ -98,7 +100,7 @@ class SmallProxy:
         return len(data_sets)
 
     async def tell(
-        self, link: WebSocketConnection, order: Json, status: str, **payload: object
+        self, link: WebSocketConnection, order: JsonObject, status: str, **payload: object
     ) -> None:
         frame = {
             "event_type": "dispatch.status",

@@ -18,8 +18,8 @@ from trio_websocket import (
 
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
-from proxy.demo.backend_script import Greeting, PingDialect, Script
-from proxy.demo.frames import Json
+from proxy.demo.backend_script import BackendScript, Greeting, PingDialect
+from proxy.demo.frames import JsonObject
 from tests.support.waiting import PATIENCE_S
 
 
@@ -42,7 +42,7 @@ async def dialled(
         nursery.cancel_scope.cancel()
 
 
-async def received(link: WebSocketConnection) -> Json:
+async def received(link: WebSocketConnection) -> JsonObject:
     frame = json.loads(await link.get_message())
     assert isinstance(frame, dict)
     return frame
@@ -170,7 +170,7 @@ async def test_updates_may_go_unanswered(backend: DemoBackend) -> None:
 async def test_it_pings_in_either_dialect(
     backend: DemoBackend, dialect: PingDialect, name: str
 ) -> None:
-    backend.script = Script(ping_every_s=0.01, ping_dialect=dialect)
+    backend.script = BackendScript(ping_every_s=0.01, ping_dialect=dialect)
     async with dialled(backend) as link:
         await received(link)
         pings = [await received(link), await received(link)]
@@ -316,7 +316,7 @@ async def test_it_vanishes_and_returns_on_the_same_port(backend: DemoBackend) ->
     ],
 )
 def test_each_event_has_the_documented_fields(
-    event: Json, event_type: str, entity_type: str, keys: set[str]
+    event: JsonObject, event_type: str, entity_type: str, keys: set[str]
 ) -> None:
     assert {*event} == {
         "event_type",

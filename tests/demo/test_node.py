@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import STUDY_ROOT_FIND, VERIFICATION, Arrival, Script
+from proxy.demo.node_script import STUDY_ROOT_FIND, VERIFICATION, Arrival, NodeScript
 from proxy.demo.sample import (
     Study,
     assortment,
@@ -156,8 +156,8 @@ def test_an_answer_takes_its_time(node: DemoNode) -> None:
     assert time.monotonic() - begun >= 0.2
 
 
-@pytest.mark.parametrize("script", [Script(abort_at=2), Script(drop_at=2)])
-def test_it_aborts_or_drops_at_an_instance(node: DemoNode, script: Script) -> None:
+@pytest.mark.parametrize("script", [NodeScript(abort_at=2), NodeScript(drop_at=2)])
+def test_it_aborts_or_drops_at_an_instance(node: DemoNode, script: NodeScript) -> None:
     node.script = script
     assert store(node, *SLICES) == [0, None]
     assert {*node.holds} == {SLICES[0].sop_instance_uid}
@@ -174,7 +174,7 @@ def test_an_abort_reaches_the_peer_as_an_abort(node: DemoNode) -> None:
 
 def test_stopping_frees_a_stalled_association() -> None:
     before = {*threading.enumerate()}
-    node = DemoNode(script=Script(stall_at=1))
+    node = DemoNode(script=NodeScript(stall_at=1))
     node.start()
     association = associate(node, SLICES[0])
     sender = threading.Thread(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 
 
 @pytest.fixture

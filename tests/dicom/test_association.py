@@ -18,8 +18,8 @@ from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUn
 from proxy.fsm import Event
 from proxy.machines import upper_layer as ul
 from proxy.machines.association import ASSOCIATION
-from proxy.runner import OBSERVERS, Run
-from proxy.wire import TcpNetwork, Wire
+from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.wire import TcpNetwork, Wire
 from tests.dicom import scripted as node
 from tests.dicom.scripted import CLOCKS, Peer, scripted
 from tests.support.peers import free_port

@@ -137,9 +137,9 @@ def test_pynetdicom_reads_our_data(
     ]
 
 
-@given(uids, uids, words, st.sampled_from(dimse.Priority))
+@given(uids, uids, words, st.sampled_from(dimse.DimsePriority))
 def test_pynetdicom_reads_our_store_request(
-    sop_class: str, instance: str, message_id: int, priority: dimse.Priority
+    sop_class: str, instance: str, message_id: int, priority: dimse.DimsePriority
 ) -> None:
     encoded = dimse.encode_store_request(sop_class, instance, message_id, priority)
     command = dsutils.decode(io.BytesIO(encoded), is_implicit_vr=True, is_little_endian=True)

@@ -28,7 +28,7 @@ from proxy.dicom.pdu import Pdv
 from proxy.dicom.storage import echo, store
 from proxy.errors import AssociationLost
 from proxy.model import Instance
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 from tests.dicom import scripted as node
 from tests.dicom.objects import instance_of, sample, write_ct
 from tests.dicom.scripted import CLOCKS, Peer, Script, scripted

@@ -22,7 +22,7 @@ from proxy.dicom.contexts import ECHO, plan
 from proxy.dicom.pdu import ALLOWANCE, InvalidPdu, PduReader
 from proxy.dicom.storage import store, verify
 from proxy.errors import AssociationLost
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 from tests.dicom import scripted as node
 from tests.dicom.objects import write_ct
 from tests.dicom.scripted import CLOCKS

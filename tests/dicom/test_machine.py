@@ -37,7 +37,7 @@ from proxy.machines.upper_layer import (
     Send,
     TransportClosed,
 )
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.support.machine_suite import example, oracle_agrees
 
 State: TypeAlias = AssociationState
@@ -122,7 +122,7 @@ def test_every_request_has_a_cell_everywhere() -> None:
 
 
 def test_each_limit_is_told_in_its_states_alone() -> None:
-    own = {ul.ConnectTimedOut: {State.Sta4}, ul.AnswerTimedOut: {State.Sta5}}
+    own = {ul.TransportTimedOut: {State.Sta4}, ul.AnswerTimedOut: {State.Sta5}}
     own |= {ul.ReleaseTimedOut: {State.Sta7, State.Sta11}, ArtimExpired: {State.Sta13}}
     for event, states in own.items():
         assert {state for state, on in ASSOCIATION.cells if on is event} == states
@@ -132,8 +132,8 @@ def test_a_foreign_interpreter_agrees() -> None:
     assert oracle_agrees(ASSOCIATION, Clocks(), example) == len(State) * len(ASSOCIATION.events)
 
 
-def told(*events: Event) -> tuple[State, list[ul.Output]]:
-    outputs: list[ul.Output] = []
+def told(*events: Event) -> tuple[State, list[ul.AssociationOutput]]:
+    outputs: list[ul.AssociationOutput] = []
     run = Run(ASSOCIATION, Clocks(), {}, outputs.append)
     for event in events:
         run.tell(event)
@@ -180,7 +180,7 @@ def test_story_of_giving_up() -> None:
 @given(st.lists(st.sampled_from([*EVENTS.values()]), max_size=40))
 def test_whatever_comes_the_connection_is_closed_in_the_end(events: list[Event]) -> None:
     state = State.Sta1
-    outputs: list[ul.Output] = []
+    outputs: list[ul.AssociationOutput] = []
     for event in events:
         if (state, type(event)) in ASSOCIATION.cells:
             step = ASSOCIATION.step(state, Clocks(), event)

@@ -20,7 +20,7 @@ from proxy.dicom.contexts import plan
 from proxy.dicom.storage import StoreResult, store, verify
 from proxy.errors import AssociationRejected
 from proxy.machines.failures import Remedy
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 from tests.dicom.objects import SAMPLES, data_set, instance_of, sample, write_ct
 from tests.dicom.scripted import CLOCKS
 from tests.support.peers import Node, dcmqrscp, free_port, orthanc, storescp

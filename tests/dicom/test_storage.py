@@ -16,12 +16,12 @@ from pydicom.dataset import Dataset
 
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import plan
-from proxy.dicom.dimse import C_STORE_RSP, Priority
+from proxy.dicom.dimse import C_STORE_RSP, DimsePriority
 from proxy.dicom.storage import StoreInterrupted, StoreResult, store
 from proxy.errors import AssociationLost, InstanceUnusable
 from proxy.machines.failures import Remedy
 from proxy.model import Instance
-from proxy.wire import TcpNetwork
+from proxy.runtime.wire import TcpNetwork
 from tests.dicom import scripted as node
 from tests.dicom.objects import data_set, instance_of, sample, write_ct
 from tests.dicom.scripted import CLOCKS, Peer, Script, scripted
@@ -165,7 +165,7 @@ async def test_the_command_set_is_as_the_standard_wants_it(network: TcpNetwork, 
         scripted(script) as target,
         associate(network, target, proposals, CLOCKS) as association,
     ):
-        await store(association, instance, path, priority=Priority.HIGH)
+        await store(association, instance, path, priority=DimsePriority.HIGH)
     expected = Dataset()
     expected.AffectedSOPClassUID = instance.sop_class_uid
     expected.CommandField = 1

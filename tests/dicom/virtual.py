@@ -13,7 +13,7 @@ from typing import TypeAlias
 import trio
 
 from proxy.errors import AssociationLost
-from proxy.wire import Buffer, Wire, lost, unreachable
+from proxy.runtime.wire import Buffer, Wire, lost, unreachable
 
 CAPACITY = 100_000
 

@@ -24,14 +24,14 @@ import trio
 
 from proxy import settings
 from proxy.control.client import ask
-from proxy.control.messages import Request
+from proxy.control.messages import ControlRequest
 from proxy.demo import frames
 from proxy.demo.backend import FINAL, DemoBackend
 from proxy.demo.encoding import SampleInstance
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.rest import Archive
 from proxy.service import serve
-from proxy.supervisor import Supervisor
+from proxy.supervision.supervisor import Supervisor
 from tests.end_to_end.sessions import pack
 from tests.support.waiting import PATIENCE_S, until
 
@@ -83,7 +83,7 @@ class Site:
 
     # What ITH has ---------------------------------------------------------------------------
 
-    def has(self, **nodes: Peer | Json) -> None:
+    def has(self, **nodes: Peer | JsonObject) -> None:
         """Configure ITH with these nodes, by id, and no others."""
         self.backend.rest.configuration["nodes"] = [
             peer if isinstance(peer, dict) else node(node_id, peer)
@@ -131,7 +131,7 @@ class Site:
         """How many turns are in use at the running proxy, of downloads and associations."""
         assert self._running is not None
         at_work = self._running.supervisor._site
-        return at_work.downloads.taken + sum(n.slots.taken for n in at_work.nodes.values())
+        return at_work.downloads.in_use + sum(n.queue.in_use for n in at_work.nodes.values())
 
     def _settings(self, changes: Mapping[str, object]) -> settings.Settings:
         named = {name.replace("__", "."): value for name, value in changes.items()}
@@ -161,11 +161,11 @@ class Site:
         await self.backend.send_event(event)
         return str(event["correlation_id"])
 
-    async def closing(self, correlation_id: str) -> Json:
+    async def closing(self, correlation_id: str) -> JsonObject:
         """Return the payload of the dispatch's closing message, the one without a node."""
         return await self.ending(correlation_id, None)
 
-    async def ending(self, correlation_id: str, node_id: str | None) -> Json:
+    async def ending(self, correlation_id: str, node_id: str | None) -> JsonObject:
         """Return the payload that tells how the delivery to a node ended."""
         await self.until(lambda: bool(self.backend.final_status(correlation_id, node_id)))
         payload = self.backend.final_status(correlation_id, node_id)
@@ -176,7 +176,7 @@ class Site:
         """Wait until something is so, wherever it happens."""
         await until(happened)
 
-    def statuses(self, correlation_id: str) -> list[Json]:
+    def statuses(self, correlation_id: str) -> list[JsonObject]:
         """Return the frames that told of a dispatch, in the order they came."""
         return [
             frame
@@ -186,7 +186,7 @@ class Site:
 
     async def states(self, correlation_id: str) -> dict[str, str]:
         """Return the states of a dispatch's deliveries by node, as the operator is shown them."""
-        shown = await trio.to_thread.run_sync(ask, self.state, Request("status"))
+        shown = await trio.to_thread.run_sync(ask, self.state, ControlRequest("status"))
         return {
             part.node_id: part.state
             for each in shown.dispatches
@@ -202,10 +202,10 @@ class Site:
                     return
                 await trio.sleep(0.02)
 
-    def heartbeat(self) -> Json:
+    def heartbeat(self) -> JsonObject:
         """Return the payload of the latest heartbeat."""
         beats = self.backend.frames_named("proxy.heartbeat")
-        payload: Json = beats[-1]["payload"] if beats else {}
+        payload: JsonObject = beats[-1]["payload"] if beats else {}
         return payload
 
     # What is on disk ------------------------------------------------------------------------
@@ -248,17 +248,17 @@ async def _serve(
         ended.set()
 
 
-def node(node_id: str, peer: Peer, **more: object) -> Json:
+def node(node_id: str, peer: Peer, **more: object) -> JsonObject:
     """Return a node as ITH's configuration describes it."""
     return frames.rest_node(node_id, peer.ae_title, peer.host, peer.port, **more)
 
 
-def changed(node_id: str, peer: Peer, **more: object) -> Json:
+def changed(node_id: str, peer: Peer, **more: object) -> JsonObject:
     """Return a node as ``proxy.nodes_changed`` describes it."""
     return frames.event_node(node_id, peer.ae_title, peer.host, peer.port, **more)
 
 
-def assert_tells_the_truth(payloads: Sequence[Json], node_id: str, total: int) -> None:
+def assert_tells_the_truth(payloads: Sequence[JsonObject], node_id: str, total: int) -> None:
     """Check one node's stream: its order, its numbers, and that it ended once."""
     words = [payload["status"] for payload in payloads]
     progress = [payload["progress"] for payload in payloads]

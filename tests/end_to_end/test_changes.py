@@ -7,9 +7,9 @@ from collections import Counter
 import trio
 
 from proxy.demo import frames
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from proxy.demo.sample import ct_series, mr_series
 from tests.end_to_end.sessions import canary_study, ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth, changed, node
@@ -23,18 +23,18 @@ def once_each(of: DemoNode, session_seed: int, slices: int) -> bool:
     return Counter(arrival.sop_instance_uid for arrival in of.arrivals) == expected
 
 
-async def tell(site: Site, event: Json) -> None:
+async def tell(site: Site, event: JsonObject) -> None:
     await site.backend.send_event(event)
 
 
-async def change_node(site: Site, described: Json, peer: DemoNode, **more: object) -> None:
+async def change_node(site: Site, described: JsonObject, peer: DemoNode, **more: object) -> None:
     """Change a node in ITH: its configuration, and the event that says so."""
     site.backend.rest.configuration["nodes"] = [described]
     await tell(site, frames.nodes_changed([changed(described["id"], peer, **more)], "updated"))
 
 
 async def test_a_pause_in_mid_session_loses_and_repeats_nothing(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", ct_session(41, 30))
         site.offer("sess-2", ct_session(42, 3))
@@ -62,7 +62,7 @@ async def test_a_pause_in_mid_session_loses_and_repeats_nothing(site: Site) -> N
 
 
 async def test_a_pause_survives_a_restart(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", ct_session(43, 30))
         await site.start()
@@ -87,7 +87,7 @@ async def test_a_pause_survives_a_restart(site: Site) -> None:
 
 
 async def test_a_removed_node_is_reported_and_the_other_completes(site: Site) -> None:
-    goes, stays = DemoNode("GOES", script=Script(delay_s=SLOW)), DemoNode("STAYS")
+    goes, stays = DemoNode("GOES", script=NodeScript(delay_s=SLOW)), DemoNode("STAYS")
     stays.script.delay_s = SLOW
     async with goes.running(), stays.running():
         site.has(goes=goes, stays=stays)
@@ -128,7 +128,7 @@ async def test_a_corrected_address_is_used_at_once(site: Site) -> None:
 
 
 async def test_a_moved_node_gets_the_rest_at_its_new_address(site: Site) -> None:
-    old, new = DemoNode("NODE", script=Script(delay_s=SLOW)), DemoNode("NODE")
+    old, new = DemoNode("NODE", script=NodeScript(delay_s=SLOW)), DemoNode("NODE")
     async with old.running(), new.running():
         site.has(node=old)
         site.offer("sess-1", ct_session(46, 25))
@@ -145,7 +145,7 @@ async def test_a_moved_node_gets_the_rest_at_its_new_address(site: Site) -> None
 
 
 async def test_an_inactive_node_is_held_until_it_is_active(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as held:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as held:
         site.has(node=held)
         site.offer("sess-1", ct_session(47, 25))
         await site.start()
@@ -165,7 +165,7 @@ async def test_an_inactive_node_is_held_until_it_is_active(site: Site) -> None:
 
 
 async def test_the_retries_of_a_running_dispatch_follow_a_configuration_event(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", ct_session(48, 20))
         await site.start()
@@ -180,14 +180,14 @@ async def test_the_retries_of_a_running_dispatch_follow_a_configuration_event(si
 
 
 async def test_another_calling_ae_title_for_all_is_shown_between_two_instances(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", ct_session(48, 20))
         await site.start()
         ordered = await site.dispatch("sess-1", "slow")
         await slow.wait_for(lambda node: len(node.holds) >= 3)
 
-        renamed: Json = {"calling_ae_title": "ITHPROXY"}
+        renamed: JsonObject = {"calling_ae_title": "ITHPROXY"}
         site.backend.rest.configuration["config"] |= renamed
         await tell(site, frames.config_changed(renamed))
 
@@ -199,7 +199,7 @@ async def test_another_calling_ae_title_for_all_is_shown_between_two_instances(s
 
 
 async def test_a_deletion_stops_what_is_under_way(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         session = ct_session(49, 30)
         site.offer("sess-1", session)
@@ -222,7 +222,7 @@ async def test_a_deleted_scan_is_left_out_of_what_is_under_way(site: Site) -> No
     study = canary_study(50)
     stays = ct_series(study, slices=20, size=32, series=1)
     goes = mr_series(study, slices=10, series=2)
-    async with DemoNode(script=Script(delay_s=SLOW)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=SLOW)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", [*stays, *goes])
         await site.start()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import trio
 
-from proxy import reconciler
 from proxy.cli.screen import screen
 from proxy.control.client import ask
-from proxy.control.messages import Request, Status
+from proxy.control.messages import ControlRequest, Status
 from proxy.demo import frames
 from proxy.demo.backend_script import Greeting
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.rest import Fault
+from proxy.supervision import reconciler
 from tests.end_to_end.site import Site
 from tests.support.waiting import PATIENCE_S
 
-HAS: Json = {"port": 104, "ae_title": "ATSITE", "api_url": "https://proxy.example.org/api"}
-CHANGED: Json = {"port": 105, "ae_title": "MOVED", "api_url": ""}
+HAS: JsonObject = {"port": 104, "ae_title": "ATSITE", "api_url": "https://proxy.example.org/api"}
+CHANGED: JsonObject = {"port": 105, "ae_title": "MOVED", "api_url": ""}
 REFUSING = Fault(status=503)
 
 
@@ -28,11 +28,11 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "RETRY_SECONDS", 0.05)
 
 
-def ith_has(site: Site, values: Json) -> None:
+def ith_has(site: Site, values: JsonObject) -> None:
     site.backend.rest.configuration["config"] |= values
 
 
-def told(site: Site) -> list[Json]:
+def told(site: Site) -> list[JsonObject]:
     """What ITH was told to change, each time; but for the address, which is this machine's own."""
     wanted = HAS.keys()
     return [
@@ -41,14 +41,14 @@ def told(site: Site) -> list[Json]:
     ]
 
 
-async def until_told(site: Site, times: int) -> Json:
+async def until_told(site: Site, times: int) -> JsonObject:
     await site.until(lambda: len(told(site)) >= times)
     assert len(told(site)) == times
     return told(site)[-1]
 
 
 async def shown(site: Site) -> Status:
-    return await trio.to_thread.run_sync(ask, site.state, Request("status"))
+    return await trio.to_thread.run_sync(ask, site.state, ControlRequest("status"))
 
 
 @pytest.mark.parametrize("greeting", Greeting)
@@ -58,7 +58,7 @@ async def shown(site: Site) -> Status:
     ids=["nothing", "port", "ae_title", "api_url"],
 )
 async def test_a_new_installation_changes_nothing_that_the_site_did_not_set(
-    site: Site, greeting: Greeting, own: Json
+    site: Site, greeting: Greeting, own: JsonObject
 ) -> None:
     ith_has(site, HAS)
     site.backend.script.greeting = greeting

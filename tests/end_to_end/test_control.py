@@ -15,7 +15,7 @@ import trio
 from proxy import __version__
 from proxy.demo import frames
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from tests.end_to_end import sessions
 from tests.end_to_end.program import the_program
 from tests.end_to_end.sessions import ct_session, hashes_of
@@ -53,15 +53,15 @@ async def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[by
     )
 
 
-async def status(site: Site) -> frames.Json:
+async def status(site: Site) -> frames.JsonObject:
     done = await command(site, "status", "--json")
     assert (done.stderr, done.returncode in {0, 1}) == (b"", True)
-    document: frames.Json = json.loads(done.stdout)
+    document: frames.JsonObject = json.loads(done.stdout)
     assert document["healthy"] == (done.returncode == 0)
     return document
 
 
-async def until(site: Site, happened: Callable[[frames.Json], bool]) -> frames.Json:
+async def until(site: Site, happened: Callable[[frames.JsonObject], bool]) -> frames.JsonObject:
     with trio.fail_after(PATIENCE_S):
         while True:
             now = await status(site)
@@ -87,7 +87,7 @@ async def test_a_reason_that_is_too_long_is_a_wrong_command_line(site: Site) -> 
 
 async def test_two_locks_over_kill_and_restart(site: Site) -> None:
     session = ct_session(91, 30)
-    async with DemoNode(script=Script(delay_s=0.05)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=0.05)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", session)
         site.offer("sess-2", ct_session(92, 3))
@@ -138,7 +138,7 @@ async def test_the_status_tells_the_truth_and_no_patient(site: Site) -> None:
     down = DemoNode("DOWN")
     down.port = free_port()
     session = ct_session(93, 20)
-    async with DemoNode("PACS", script=Script(delay_s=0.1)).running() as up:
+    async with DemoNode("PACS", script=NodeScript(delay_s=0.1)).running() as up:
         site.has(up=up, down=down)
         site.offer("sess-1", session)
         await site.start(dicom__retry_count=0)

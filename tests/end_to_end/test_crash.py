@@ -7,7 +7,7 @@ from collections import Counter
 import trio
 
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from tests.end_to_end.program import the_program
 from tests.end_to_end.sessions import ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth
@@ -20,7 +20,7 @@ GROUP_COMMIT_S = 0.5
 
 async def test_kill_9_loses_nothing_and_repeats_next_to_nothing(site: Site) -> None:
     session = ct_session(71, 60)
-    nodes = [DemoNode(title, script=Script(delay_s=0.03)) for title in ("ONE", "TWO")]
+    nodes = [DemoNode(title, script=NodeScript(delay_s=0.03)) for title in ("ONE", "TWO")]
     async with nodes[0].running(), nodes[1].running():
         site.has(one=nodes[0], two=nodes[1])
         site.offer("sess-1", session)
@@ -47,7 +47,7 @@ async def test_kill_9_loses_nothing_and_repeats_next_to_nothing(site: Site) -> N
 
 async def test_kill_9_between_storing_and_its_answer_sends_nothing_twice(site: Site) -> None:
     session = ct_session(74, 10)
-    script = Script(stores_first=True, stall_at=5, finds=True)
+    script = NodeScript(stores_first=True, stall_at=5, finds=True)
     async with DemoNode(script=script).running() as node:
         site.has(node=node)
         site.offer("sess-1", session)
@@ -84,7 +84,7 @@ async def test_kill_9_while_downloading(site: Site) -> None:
 
 async def test_sigterm_ends_in_order_and_the_rest_waits(site: Site) -> None:
     session = ct_session(73, 40)
-    async with DemoNode(script=Script(delay_s=0.1)).running() as node:
+    async with DemoNode(script=NodeScript(delay_s=0.1)).running() as node:
         site.has(node=node)
         site.offer("sess-1", session)
         async with the_program(site) as program:

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.demo import frames
 from proxy.demo.encoding import SampleInstance
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.sample import CANARY, Study, ct_series, mr_series
 from tests.end_to_end.relay import relayed
@@ -35,7 +35,7 @@ class Wanted:
     kind: str
     id: str
     instances: Sequence[SampleInstance]
-    order: Callable[[Sequence[str]], Json]
+    order: Callable[[Sequence[str]], JsonObject]
 
 
 def subject(number: int, study: Study) -> Wanted:
@@ -114,7 +114,7 @@ async def dispatch(site: Site, wanted: Wanted, *nodes: str) -> str:
 @pytest.mark.needs("storescp")
 @of_each_kind
 async def test_work_that_runs_is_queued_or_backs_off_ends_with_its_entity(
-    site: Site, tmp_path: Path, goes: Wanted, stays: Wanted, deletion: Json
+    site: Site, tmp_path: Path, goes: Wanted, stays: Wanted, deletion: JsonObject
 ) -> None:
     dead = DemoNode("DEAD")
     dead.port = free_port()
@@ -172,7 +172,7 @@ def answers(site: Site, wanted: Wanted) -> list[int]:
 @pytest.mark.needs("storescp")
 @of_each_kind
 async def test_held_work_ends_with_its_entity_during_the_pause(
-    site: Site, tmp_path: Path, goes: Wanted, stays: Wanted, deletion: Json
+    site: Site, tmp_path: Path, goes: Wanted, stays: Wanted, deletion: JsonObject
 ) -> None:
     with storescp(tmp_path, "+B", "+uf") as disk:
         async with relayed(disk, SLOW_S) as slow:

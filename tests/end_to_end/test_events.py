@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from proxy.control.client import ask
-from proxy.control.messages import Request
+from proxy.control.messages import ControlRequest
 from proxy.demo import frames
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from proxy.demo.rest import Fault
 from tests.end_to_end.sessions import ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth
@@ -68,13 +68,13 @@ async def test_another_proxy_s_pause_is_ignored(site: Site, nested: bool) -> Non
 
         assert (await site.closing(ordered))["status"] == "completed"
         assert site.heartbeat()["status"] == "active"
-        shown = await trio.to_thread.run_sync(ask, site.state, Request("status"))
+        shown = await trio.to_thread.run_sync(ask, site.state, ControlRequest("status"))
         assert shown.event_counts["foreign"] == 3
         assert not shown.operation.locks
 
 
 async def test_the_same_event_twice_is_one_dispatch(site: Site) -> None:
-    async with DemoNode(script=Script(delay_s=0.02)).running() as node:
+    async with DemoNode(script=NodeScript(delay_s=0.02)).running() as node:
         site.has(node=node)
         site.offer("sess-1", ct_session(53, 10))
         await site.start()
@@ -164,7 +164,7 @@ async def test_the_urgent_one_overtakes(site: Site) -> None:
 
 
 async def test_the_urgent_one_overtakes_at_a_slow_node_within_an_instance(site: Site) -> None:
-    slow = Script(delay_s=0.02)
+    slow = NodeScript(delay_s=0.02)
     async with DemoNode(script=slow).running() as node:
         site.has(node=node)
         long, late = ct_session(70, 200), ct_session(71, 10)

@@ -12,7 +12,7 @@ from proxy import __version__
 from proxy.demo.backend_script import PingDialect
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from tests.end_to_end.program import the_program
 from tests.end_to_end.sessions import ct_session, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth, node
@@ -23,7 +23,7 @@ from tests.support.waiting import waited_seconds
 @pytest.mark.parametrize("how", ["drop", "close", "vanish"])
 async def test_what_ended_while_offline_is_told_later(site: Site, how: str) -> None:
     session = ct_session(81, 20)
-    async with DemoNode(script=Script(delay_s=0.03)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=0.03)).running() as slow:
         site.has(slow=slow)
         site.offer("sess-1", session)
         await site.start()
@@ -118,7 +118,7 @@ async def test_the_signs_of_life_are_true(site: Site) -> None:
     down = DemoNode("DOWN")
     down.port = free_port()
     session = ct_session(83, 30, size=256)
-    async with DemoNode(script=Script(delay_s=0.08)).running() as up:
+    async with DemoNode(script=NodeScript(delay_s=0.08)).running() as up:
         site.has(up=up, down=down, off=node("off", down, is_active=False))
         site.offer("sess-1", session)
         await site.start(local__port=11199, local__ae_title="SITE_A", dicom__retry_count=0)

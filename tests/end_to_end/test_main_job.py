@@ -9,7 +9,7 @@ import pytest
 
 from proxy.demo import frames
 from proxy.demo.encoding import SampleInstance
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series, mr_series
 from tests.end_to_end.orthanc_rest import held_by
@@ -71,7 +71,7 @@ async def test_a_session_arrives_whole_at_two_real_nodes(
         assert elements(stored[each.sop_instance_uid]) == elements(each.content)
 
 
-def assert_envelopes(statuses: list[Json]) -> None:
+def assert_envelopes(statuses: list[JsonObject]) -> None:
     """The closing message comes last, and each names what was ordered."""
     assert statuses[-1]["payload"].get("node_id") is None
     assert all(each["payload"].get("node_id") for each in statuses[:-1])
@@ -93,7 +93,7 @@ def assert_envelopes(statuses: list[Json]) -> None:
     ],
     ids=["session by study", "session by id", "scan by number", "subject by PatientID", "by id"],
 )
-async def test_a_deletion_leaves_no_trace(site: Site, deletion: Json) -> None:
+async def test_a_deletion_leaves_no_trace(site: Site, deletion: JsonObject) -> None:
     async with DemoNode().running() as node:
         site.has(node=node)
         site.offer("sess-1", ct_session(seed=3, slices=6))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from proxy.demo import frames
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from proxy.demo.rest import Fault
 from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, ct_session, hashes_in, hashes_of, once_each
@@ -24,7 +24,9 @@ SLOW_S = 0.02
 ZERO_WIDTH_SPACE = "\u200b"
 
 
-async def change(site: Site, action: str, *described: Json, **nodes: Peer | Json) -> None:
+async def change(
+    site: Site, action: str, *described: JsonObject, **nodes: Peer | JsonObject
+) -> None:
     """Change the nodes at ITH: the event describes some, the configuration has these."""
     site.has(**nodes)
     await site.backend.send_event(frames.nodes_changed(described, action))
@@ -129,7 +131,7 @@ async def test_a_node_that_is_to_see_another_calling_ae_title_gets_the_rest_from
     site: Site,
 ) -> None:
     session = ct_session(220, 25)
-    async with DemoNode(script=Script(delay_s=0.05)).running() as slow:
+    async with DemoNode(script=NodeScript(delay_s=0.05)).running() as slow:
         site.has(node=slow)
         site.offer("sess-1", session)
         await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -216,7 +218,7 @@ async def test_a_replaced_list_stops_what_is_for_nodes_that_are_gone_and_nothing
 
 @pytest.mark.parametrize("describe", [frames.event_node, frames.rest_node])
 async def test_a_node_is_read_in_either_spelling_from_event_and_configuration(
-    site: Site, describe: Callable[..., Json]
+    site: Site, describe: Callable[..., JsonObject]
 ) -> None:
     session = ct_session(216, 2)
     async with DemoNode("ONE").running() as one, DemoNode("TWO").running() as two:
@@ -267,7 +269,7 @@ async def test_an_unknown_action_updates_what_it_describes(site: Site, action: s
 )
 @pytest.mark.parametrize("source", ["event", "configuration"])
 async def test_one_bad_node_spoils_no_other_and_is_explained(
-    site: Site, caplog: pytest.LogCaptureFixture, source: str, bad: Json, says: str
+    site: Site, caplog: pytest.LogCaptureFixture, source: str, bad: JsonObject, says: str
 ) -> None:
     session = ct_session(218, 2)
     async with DemoNode("KNOWN").running() as known, DemoNode("LATE").running() as late:
@@ -295,7 +297,7 @@ async def test_one_bad_node_spoils_no_other_and_is_explained(
     assert problem["hint"].startswith("Correct the node's entry on the ITH platform")
 
 
-def problems(caplog: pytest.LogCaptureFixture) -> list[Json]:
+def problems(caplog: pytest.LogCaptureFixture) -> list[JsonObject]:
     return [
         record.__dict__["line"]
         for record in caplog.records

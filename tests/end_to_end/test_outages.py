@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from tests.end_to_end.sessions import ct_session, hashes_in, hashes_of
 from tests.end_to_end.site import Site, assert_tells_the_truth, node
 from tests.support.peers import free_port, storescp
@@ -66,7 +66,7 @@ async def test_a_node_that_comes_up_in_time_gets_everything(site: Site) -> None:
 @pytest.mark.parametrize("how", ["abort_at", "drop_at"])
 async def test_after_an_abort_it_goes_on_with_what_is_missing(site: Site, how: str) -> None:
     session = ct_session(seed=33, slices=12)
-    async with DemoNode(script=Script(**{how: 5})).running() as moody:  # type: ignore[arg-type]
+    async with DemoNode(script=NodeScript(**{how: 5})).running() as moody:  # type: ignore[arg-type]
         site.has(node=moody)
         site.offer("sess-1", session)
         await site.start()
@@ -83,7 +83,7 @@ async def test_after_an_abort_it_goes_on_with_what_is_missing(site: Site, how: s
 
 async def test_a_node_that_restarts_gets_nothing_twice(site: Site) -> None:
     session = ct_session(seed=34, slices=20)
-    async with DemoNode(script=Script(delay_s=0.05)).running() as restarting:
+    async with DemoNode(script=NodeScript(delay_s=0.05)).running() as restarting:
         site.has(node=restarting)
         site.offer("sess-1", session)
         await site.start(dicom__retry_count=20)

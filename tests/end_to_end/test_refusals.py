@@ -12,9 +12,9 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import RLELossless
 
 from proxy.demo.encoding import SampleInstance
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Arrival, Script
+from proxy.demo.node_script import Arrival, NodeScript
 from tests.end_to_end.orthanc_rest import held_by
 from tests.end_to_end.sessions import (
     UNCOMPRESSED,
@@ -82,7 +82,7 @@ async def test_one_instance_answered_otherwise(
     def answer(arrival: Arrival) -> int:
         return status if arrival.sop_instance_uid == odd_one else 0
 
-    async with DemoNode(script=Script(answer=answer)).running() as node:
+    async with DemoNode(script=NodeScript(answer=answer)).running() as node:
         site.has(node=node)
         site.offer("sess-1", session)
         await site.start(dicom__retry_count=2)
@@ -149,7 +149,7 @@ WITHIN = {
 NOTHING_WITHIN = {"docx": zipped(b"<w:document/>", b"<rels/>"), "log.gz": gzip.compress(b"a log")}
 
 
-async def dispatched_with(site: Site, within: bytes) -> Json:
+async def dispatched_with(site: Site, within: bytes) -> JsonObject:
     """Dispatch four slices and this file; everything that can be sent must arrive."""
     session = ct_session(seed=25, slices=4)
     async with DemoNode().running() as node:

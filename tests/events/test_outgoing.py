@@ -7,19 +7,19 @@ import pytest
 from proxy.events import Outgoing, encode
 from proxy.events.outgoing import (
     ConfigUpdate,
-    DispatchStatus,
     DispatchStatusEvent,
     HealthStatus,
     HealthUpdate,
     PongEvent,
     ProxyHeartbeatEvent,
     ProxyStatus,
+    StatusWord,
 )
 from tests.events.frames import OUTGOING
 
 
 def status(
-    word: DispatchStatus,
+    word: StatusWord,
     progress: int = 40,
     files: tuple[int, int] = (60, 150),
     *,
@@ -105,7 +105,7 @@ def test_zero_counts_are_sent_and_not_left_out() -> None:
 
 
 def test_another_status_word_is_refused_with_those_there_are() -> None:
-    word: DispatchStatus = "queued"  # type: ignore[assignment]
+    word: StatusWord = "queued"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="downloading, processing, completed, failed") as caught:
         status(word)
     assert "'queued'" in str(caught.value)

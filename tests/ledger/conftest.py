@@ -7,7 +7,7 @@ import pytest
 from trio.testing import MockClock
 
 from proxy.ledger import Ledger
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from proxy.ledger import Ledger
-from proxy.offload import Threads
+from proxy.runtime.offload import Threads
 from tests.ledger.workload import work
 
 

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from proxy.model import Entity, EntityType, Instance, Order, Priority
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 
 P = ParamSpec("P")
 T = TypeVar("T")

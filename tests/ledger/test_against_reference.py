@@ -11,9 +11,9 @@ from hypothesis import settings, stateful
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from proxy.ledger import Holding, InstanceState, Ledger
+from proxy.ledger import CachedEntity, InstanceState, Ledger
 from proxy.model import Entity, EntityType, Instance
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 from tests.ledger.make import (
     OTHER_SESSION,
     SCAN,
@@ -182,8 +182,8 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
         assert await ledger.referenced(hashes) == sizes.keys()
         for entity in (SUBJECT, SESSION, OTHER_SESSION, SCAN):
             held = expected.holdings.get(entity)
-            holding = Holding(held[0], len(held[1])) if held else None
-            assert await ledger.holding(entity) == holding
+            holding = CachedEntity(held[0], len(held[1])) if held else None
+            assert await ledger.cached_entity(entity) == holding
         unfinished = {u.dispatch_id: u for u in await ledger.unfinished()}
         assert list(unfinished) == [d.id for d in expected.dispatches if not d.over]
         for dispatch in expected.dispatches:

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from proxy.ledger import Ledger
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 from tests.ledger.workload import check
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Deleted, Holding, InstanceState, Ledger
+from proxy.ledger import CachedEntity, Counts, Deleted, InstanceState, Ledger
 from proxy.model import Entity, EntityType, Instance
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
 
@@ -29,16 +29,18 @@ async def keep_all(ledger: Ledger) -> None:
     await ledger.keep(STRANGER, [instance(1, study=9, patient_id="P-9")], '"stranger"')
 
 
-async def held(ledger: Ledger) -> list[Holding | None]:
-    return [await ledger.holding(e) for e in (SUBJECT, SESSION, OTHER_SESSION, SCAN, STRANGER)]
+async def held(ledger: Ledger) -> list[CachedEntity | None]:
+    return [
+        await ledger.cached_entity(e) for e in (SUBJECT, SESSION, OTHER_SESSION, SCAN, STRANGER)
+    ]
 
 
 WHOLE = [
-    Holding('"subject"', 6),
-    Holding('"session"', 4),
-    Holding('"other"', 2),
-    Holding('"scan"', 2),
-    Holding('"stranger"', 1),
+    CachedEntity('"subject"', 6),
+    CachedEntity('"session"', 4),
+    CachedEntity('"other"', 2),
+    CachedEntity('"scan"', 2),
+    CachedEntity('"stranger"', 1),
 ]
 
 
@@ -52,7 +54,7 @@ async def test_a_session_goes_by_its_id_or_its_study(
     deleted = await ledger.delete_session(session_id, study)
     assert deleted.instances == 4
     assert set(deleted.orphans) == hashes(ONE)
-    assert await held(ledger) == [Holding(None, 2), None, WHOLE[2], None, WHOLE[4]]
+    assert await held(ledger) == [CachedEntity(None, 2), None, WHOLE[2], None, WHOLE[4]]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ async def test_a_scan_goes_by_study_and_number_or_by_its_id(
     deleted = await ledger.delete_scan(study, number, scan_id=scan_id)
     assert deleted.instances == 2
     assert set(deleted.orphans) == hashes(ONE[:2])
-    expected = [Holding(None, 4), Holding(None, 2), WHOLE[2], None, WHOLE[4]]
+    expected = [CachedEntity(None, 4), CachedEntity(None, 2), WHOLE[2], None, WHOLE[4]]
     assert await held(ledger) == expected
 
 
@@ -102,7 +104,7 @@ async def test_what_is_not_given_matches_nothing(
     assert await ledger.delete_scan(nothing, 1, scan_id=nothing) == Deleted(0, ())
     assert await ledger.delete_scan(uid(1), None) == Deleted(0, ())
     assert await ledger.delete_subject(nothing, nothing) == Deleted(0, ())
-    assert await ledger.holding(SESSION) == Holding(None, 1)
+    assert await ledger.cached_entity(SESSION) == CachedEntity(None, 1)
 
 
 async def test_an_object_that_another_instance_shares_is_no_orphan(
@@ -144,7 +146,9 @@ async def test_a_download_begun_before_the_deletion_brings_nothing_back(
     await ledger.delete_scan(uid(1), 1)
     orphans = await ledger.keep(SESSION, ONE, '"old"', dispatch_id=dispatch)
     assert set(orphans) == hashes(ONE[:2])
-    assert await ledger.holding(SESSION) == Holding(None, 2), "it is not what the etag names"
+    assert await ledger.cached_entity(SESSION) == CachedEntity(None, 2), (
+        "it is not what the etag names"
+    )
     assert await ledger.plan(dispatch) == 2
     assert await ledger.to_send(dispatch, "n1") == ONE[2:]
 
@@ -158,7 +162,7 @@ async def test_what_was_deleted_is_not_planned_for_an_older_order(
     await ledger.keep(SESSION, ONE, '"new"', dispatch_id=new)
     assert await ledger.plan(old) == 2
     assert await ledger.plan(new) == 4, "dispatched after the deletion: wanted again"
-    assert await ledger.holding(SESSION) == Holding('"new"', 4)
+    assert await ledger.cached_entity(SESSION) == CachedEntity('"new"', 4)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +256,7 @@ async def test_nothing_is_kept_for_a_dispatch_that_a_deletion_has_ended(
     ledger.post_dispatch_over(accepted.dispatch_id, "cancelled", None)
     orphans = await ledger.keep(SESSION, ONE, None, dispatch_id=accepted.dispatch_id)
     assert set(orphans) == hashes(ONE)
-    assert await ledger.holding(SESSION) is None
+    assert await ledger.cached_entity(SESSION) is None
     assert await ledger.all_objects() == {}
 
 
@@ -265,4 +269,4 @@ async def test_what_one_dispatch_still_wants_is_kept_without_what_was_deleted_fo
     ledger.post_dispatch_over(younger.dispatch_id, "cancelled", None)
     orphans = await ledger.keep(SESSION, ONE, None, dispatch_id=younger.dispatch_id)
     assert set(orphans) == hashes(ONE[:2])
-    assert await ledger.holding(SESSION) == Holding(None, 2)
+    assert await ledger.cached_entity(SESSION) == CachedEntity(None, 2)

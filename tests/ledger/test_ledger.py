@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Holding, InstanceState, Lacking, Ledger, Over, Report
+from proxy.ledger import CachedEntity, Counts, InstanceState, Ledger, Over, Report, Undeliverable
 from proxy.model import Entity, EntityType, Order
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
 
 STORED, REFUSED, UNKNOWN = InstanceState.STORED, InstanceState.REFUSED, InstanceState.UNKNOWN
@@ -105,7 +105,7 @@ async def test_a_repeated_order_tells_how_it_ended_at_all_nodes_before(
     async with Ledger.open(path, Inline()) as ledger:
         first = await ledger.accept(order("n1"))
         assert first.over == ()
-        ledger.post_lacking(first.dispatch_id, Lacking(damaged=2, passed_over=1))
+        ledger.post_undeliverable(first.dispatch_id, Undeliverable(damaged=2, passed_over=1))
         ledger.post_delivery_over(first.dispatch_id, "n1", "failed", "gone")
         assert (await ledger.accept(order("n1", "n2"))).over == ()
         ledger.post_dispatch_over(first.dispatch_id, "failed", "gone")
@@ -330,14 +330,14 @@ async def test_dispatches_that_are_over_can_be_forgotten(
 async def test_a_holding_is_replaced_and_what_nothing_needs_is_released(
     ledger: Ledger, autojump_clock: MockClock
 ) -> None:
-    assert await ledger.holding(SESSION) is None
+    assert await ledger.cached_entity(SESSION) is None
     assert await ledger.keep(SESSION, [instance(1), instance(2)], '"v1"') == ()
-    assert await ledger.holding(SESSION) == Holding('"v1"', 2)
+    assert await ledger.cached_entity(SESSION) == CachedEntity('"v1"', 2)
     await ledger.keep(SUBJECT, [instance(2), instance(3)], None)
     orphans = await ledger.keep(SESSION, [instance(4)], '"v2"')
     assert orphans == (instance(1).sha256,)
-    assert await ledger.holding(SESSION) == Holding('"v2"', 1)
-    assert await ledger.holding(SUBJECT) == Holding(None, 2)
+    assert await ledger.cached_entity(SESSION) == CachedEntity('"v2"', 1)
+    assert await ledger.cached_entity(SUBJECT) == CachedEntity(None, 2)
     assert (await ledger.all_objects()).keys() == {instance(n).sha256 for n in (2, 3, 4)}
 
 
@@ -363,8 +363,8 @@ async def test_a_lost_object_drops_its_holdings_and_stays_planned(
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
     ledger.post_result(dispatch, "n1", instance(2), UNKNOWN)
     assert await ledger.lose([instance(1).sha256, instance(2).sha256]) == 1
-    assert await ledger.holding(SESSION) is None
-    assert await ledger.holding(OTHER_SESSION) is not None
+    assert await ledger.cached_entity(SESSION) is None
+    assert await ledger.cached_entity(OTHER_SESSION) is not None
     assert await ledger.counts(dispatch, "n1") == Counts(total=2, stored=1, unknown=1)
     assert await ledger.to_send(dispatch, "n1") == [instance(2)]
     await ledger.keep(SESSION, [instance(1), instance(2)], '"v1"')
@@ -408,5 +408,5 @@ async def test_uids_and_patient_ids_are_in_no_error(
     with pytest.raises(UnicodeEncodeError) as caught:
         await ledger.keep(SESSION, [broken], None)
     assert "CANARY" not in str(caught.value)
-    assert await ledger.holding(SESSION) is None
+    assert await ledger.cached_entity(SESSION) is None
     assert uid(1) not in str(caught.value)

@@ -9,9 +9,9 @@ import apsw
 import msgspec
 from trio.testing import MockClock
 
-from proxy.ledger import Counts, Lacking, Ledger
+from proxy.ledger import Counts, Ledger, Undeliverable
 from proxy.ledger.database import APPLICATION_ID, MIGRATIONS, close_database, open_database
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 from tests.ledger.make import SESSION, order
 
 FIXTURE = Path(__file__).parent / "schema_1.sql"
@@ -57,11 +57,11 @@ async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: Mock
     left_by_schema_1(path)
     async with Ledger.open(path, Inline()) as ledger:
         (left,) = await ledger.unfinished()
-        assert (left.order, left.lacking) == (order("n1"), Lacking())
+        assert (left.order, left.undeliverable) == (order("n1"), Undeliverable())
         assert left.deliveries[0].counts == Counts(total=2, stored=1)
         assert left.deliveries[0].next_attempt_at == 1000.0
         assert not left.deliveries[0].away
-        assert await ledger.holding(SESSION)
+        assert await ledger.cached_entity(SESSION)
         (over,) = (await ledger.accept(order("n1", correlation_id="corr_0"))).over
         assert (over.node_id, over.outcome, over.counts) == ("n1", "completed", Counts(2, 2))
         assert len(await ledger.reports()) == 1
@@ -79,7 +79,7 @@ async def test_undecided_events_were_one_document(
     events = [{"event_type": "x", "payload": {"label": f"Ä \u2028 {n}"}} for n in range(25)]
     left_by_schema_2(path, msgspec.json.encode(events))
     async with Ledger.open(path, Inline()) as ledger:
-        assert [*map(msgspec.json.decode, await ledger.undecided())] == events
+        assert [*map(msgspec.json.decode, await ledger.early_events())] == events
         assert await ledger.document("undecided") is None
         assert await ledger.document("beside") == b"kept"
 
@@ -89,4 +89,4 @@ async def test_a_ledger_without_undecided_events_has_none(
 ) -> None:
     left_by_schema_2(tmp_path / "ledger.db", b"[]")
     async with Ledger.open(tmp_path / "ledger.db", Inline()) as ledger:
-        assert await ledger.undecided() == []
+        assert await ledger.early_events() == []

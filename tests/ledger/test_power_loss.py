@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger, database
-from proxy.offload import Inline
+from proxy.runtime.offload import Inline
 from tests.ledger.disk import Claim, Op, claimed, cut_power, recording_disk
 from tests.ledger.make import fast_directory
 from tests.ledger.workload import check, work

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger
 from proxy.ledger.writer import LINGER_S
-from proxy.offload import Inline, Threads
+from proxy.runtime.offload import Inline, Threads
 from tests.ledger.make import SlowOffload, order
 
 

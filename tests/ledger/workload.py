@@ -56,7 +56,7 @@ async def check(ledger: Ledger, claimed: int) -> int:
         assert not current.is_new
         counts = await ledger.counts(current.dispatch_id, "n1")
         assert (counts.total, counts.stored) == (INSTANCES, last % INSTANCES + 1)
-        holding = await ledger.holding(session(last))
+        holding = await ledger.cached_entity(session(last))
         assert holding is not None
         assert holding.instances == INSTANCES
     assert last >= claimed, "lost what was said to be durable"

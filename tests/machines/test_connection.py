@@ -21,8 +21,10 @@ from proxy.machines.connection import (
     ONLINE,
     REFUSED,
     WIRED,
-    CameOnline,
+    AnnounceOffline,
+    AnnounceOnline,
     CloseRequested,
+    ConnectionData,
     ConnectionOutput,
     ConnectionState,
     ConnectRequested,
@@ -31,14 +33,12 @@ from proxy.machines.connection import (
     HandshakeTimedOut,
     KeyRefused,
     KeyTaken,
-    Link,
     LinkClosed,
     LinkDropped,
     LinkOpened,
     StayedUp,
-    WentOffline,
 )
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
 from tests.machines.walk import Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -66,7 +66,7 @@ LEGAL = {
     "RetryDue": names("BACKING_OFF REFUSED EVICTED"),
     "CloseTimedOut": names("CLOSING"),
 }
-LINK = Link()
+LINK = ConnectionData()
 WAITS = (BACKING_OFF, REFUSED, EVICTED)
 
 dropped = LinkDropped("the cable", 7.0)
@@ -86,9 +86,9 @@ async def test_a_link_is_made(autojump_clock: MockClock) -> None:
     async with running(CONNECTION, LINK, OFFLINE) as bench:
         assert told(bench, ConnectRequested()) == (CONNECTING, LINK, [])
         assert told(bench, LinkOpened()) == (HANDSHAKING, LINK, [])
-        assert told(bench, HandshakeDone()) == (ONLINE, LINK, [CameOnline()])
+        assert told(bench, HandshakeDone()) == (ONLINE, LINK, [AnnounceOnline()])
         await trio.sleep(80_000)
-        assert now(bench) == (ONLINE, LINK, [CameOnline()])
+        assert now(bench) == (ONLINE, LINK, [AnnounceOnline()])
     assert CONNECTION.seconds(ONLINE, LINK) == math.inf  # nothing to forget, nothing to say
 
 
@@ -99,18 +99,18 @@ async def test_nobody_connects_before_it_is_wanted(autojump_clock: MockClock) ->
 
 
 async def test_only_a_link_that_stays_up_resets_the_back_off(autojump_clock: MockClock) -> None:
-    async with running(CONNECTION, Link(attempts=3), HANDSHAKING) as bench:
+    async with running(CONNECTION, ConnectionData(attempts=3), HANDSHAKING) as bench:
         told(bench, HandshakeDone())
         await trio.sleep(59)
         assert bench.run.data.attempts == 3
         await trio.sleep(2)
-        assert now(bench) == (ONLINE, LINK, [CameOnline()])
+        assert now(bench) == (ONLINE, LINK, [AnnounceOnline()])
 
 
 async def test_a_link_that_is_lost_early_waits_longer(autojump_clock: MockClock) -> None:
-    async with running(CONNECTION, Link(attempts=3), ONLINE) as bench:
-        lost = Link(attempts=4, error="the cable", retry_in=7)
-        assert told(bench, dropped) == (BACKING_OFF, lost, [WentOffline("the cable")])
+    async with running(CONNECTION, ConnectionData(attempts=3), ONLINE) as bench:
+        lost = ConnectionData(attempts=4, error="the cable", retry_in=7)
+        assert told(bench, dropped) == (BACKING_OFF, lost, [AnnounceOffline("the cable")])
         await trio.sleep(6.5)
         assert bench.run.state is BACKING_OFF
         await trio.sleep(1)
@@ -122,7 +122,7 @@ async def test_an_attempt_that_fails_was_never_online(
     state: ConnectionState, autojump_clock: MockClock
 ) -> None:
     async with running(CONNECTION, LINK, state) as bench:
-        failed_once = Link(attempts=1, error="the cable", retry_in=7)
+        failed_once = ConnectionData(attempts=1, error="the cable", retry_in=7)
         assert told(bench, dropped) == (BACKING_OFF, failed_once, [])
 
 
@@ -140,7 +140,7 @@ async def test_a_silent_ith_is_a_failed_attempt(
         await trio.sleep(seconds - 0.5)
         assert bench.run.state is state
         await trio.sleep(1)
-        assert now(bench) == (BACKING_OFF, Link(attempts=1, error=error, retry_in=10), [])
+        assert now(bench) == (BACKING_OFF, ConnectionData(attempts=1, error=error, retry_in=10), [])
 
 
 async def test_time_outs_wait_twice_as_long_each_time(autojump_clock: MockClock) -> None:
@@ -157,16 +157,16 @@ async def test_time_outs_wait_twice_as_long_each_time(autojump_clock: MockClock)
 @pytest.mark.parametrize("event", [ConnectTimedOut(), HandshakeTimedOut()])
 def test_an_outage_of_any_length_is_borne(attempts: int, event: Event) -> None:
     state = CONNECTING if isinstance(event, ConnectTimedOut) else HANDSHAKING
-    step = CONNECTION.step(state, Link(attempts=attempts), event)
+    step = CONNECTION.step(state, ConnectionData(attempts=attempts), event)
     assert step.data.retry_in == LINK.refused_seconds
     assert step.data.attempts == attempts + 1
 
 
 @pytest.mark.parametrize("state", WIRED)
 async def test_a_refused_key_waits_long(state: ConnectionState, autojump_clock: MockClock) -> None:
-    async with running(CONNECTION, Link(attempts=2), state) as bench:
-        kept = Link(attempts=2, error="401")
-        assert told(bench, refused) == (REFUSED, kept, [WentOffline("401")])
+    async with running(CONNECTION, ConnectionData(attempts=2), state) as bench:
+        kept = ConnectionData(attempts=2, error="401")
+        assert told(bench, refused) == (REFUSED, kept, [AnnounceOffline("401")])
         await trio.sleep(299)
         assert bench.run.state is REFUSED
         await trio.sleep(2)
@@ -177,9 +177,9 @@ async def test_a_refused_key_waits_long(state: ConnectionState, autojump_clock: 
 async def test_who_is_evicted_does_not_evict_at_once(
     state: ConnectionState, autojump_clock: MockClock
 ) -> None:
-    async with running(CONNECTION, Link(evicted_seconds=100), state) as bench:
-        kept = Link(evicted_seconds=100, error="4002")
-        assert told(bench, taken) == (EVICTED, kept, [WentOffline("4002")])
+    async with running(CONNECTION, ConnectionData(evicted_seconds=100), state) as bench:
+        kept = ConnectionData(evicted_seconds=100, error="4002")
+        assert told(bench, taken) == (EVICTED, kept, [AnnounceOffline("4002")])
         await trio.sleep(99)
         assert bench.run.state is EVICTED
         await trio.sleep(2)
@@ -246,8 +246,8 @@ async def test_a_defect_costs_one_link_and_a_wait(
 ) -> None:
     async with running(CONNECTION, LINK, state) as bench:
         error = "internal error: RuntimeError"
-        kept = Link(attempts=1, error=error, retry_in=10)
-        assert await failed(bench) == (BACKING_OFF, kept, [WentOffline(error)])
+        kept = ConnectionData(attempts=1, error=error, retry_in=10)
+        assert await failed(bench) == (BACKING_OFF, kept, [AnnounceOffline(error)])
         assert [type(fault) for fault in bench.faults] == [RuntimeError]
 
 
@@ -291,8 +291,10 @@ class ConnectionWalk(Walk):
         fixed = {"attempts": 0, "retry_in": 0.0, "error": None}
         assert replace(step.data, **fixed) == LINK
         if self.state is ONLINE and step.after in WAITS:
-            assert [type(output) for output in step.outputs] == [WentOffline]
-        assert (CameOnline() in step.outputs) == (step.after is ONLINE and self.state is not ONLINE)
+            assert [type(output) for output in step.outputs] == [AnnounceOffline]
+        assert (AnnounceOnline() in step.outputs) == (
+            step.after is ONLINE and self.state is not ONLINE
+        )
         if step.after is BACKING_OFF and self.state is not BACKING_OFF:
             assert after == before + 1
         self.closing |= isinstance(event, CloseRequested)
@@ -315,7 +317,7 @@ class Ith:
         self.outputs: list[ConnectionOutput] = []
         self.run = Run(CONNECTION, LINK, {"keep_link": self.keep_link}, self.outputs.append)
 
-    async def keep_link(self, run: Run[ConnectionState, Link, ConnectionOutput]) -> None:
+    async def keep_link(self, run: Run[ConnectionState, ConnectionData, ConnectionOutput]) -> None:
         self.links += 1
         self.most = max(self.most, self.links)
         try:
@@ -346,8 +348,8 @@ async def test_a_life_of_links(autojump_clock: MockClock) -> None:
     await ith.live(close_at=1000)
     outputs: list[ConnectionOutput] = []
     for reason in ("the cable", "401", "4002"):
-        outputs += [CameOnline(), WentOffline(reason)]
-    assert ith.outputs == [*outputs, CameOnline()]
+        outputs += [AnnounceOnline(), AnnounceOffline(reason)]
+    assert ith.outputs == [*outputs, AnnounceOnline()]
     assert ith.run.state is CLOSED
     assert trio.current_time() - start == pytest.approx(1001)
 
@@ -367,13 +369,15 @@ def test_a_link_that_opens_speaks_or_drops_in_the_instant_of_a_close() -> None:
 def test_a_link_that_opens_in_the_instant_of_its_time_limit_is_kept_or_tried_again() -> None:
     async def scenario() -> tuple[ConnectionOutput, ...]:
         ith = Ith()
-        ith.run.data = Link(connect_seconds=1, handshake_seconds=1, timeout_retry_seconds=1)
+        ith.run.data = ConnectionData(
+            connect_seconds=1, handshake_seconds=1, timeout_retry_seconds=1
+        )
         with trio.fail_after(60):
             await ith.live(close_at=3.5)
         assert (ith.links, ith.most) == (0, 1)
         return tuple(ith.outputs)
 
-    assert in_every_order(scenario).keys() == {(CameOnline(),), ()}
+    assert in_every_order(scenario).keys() == {(AnnounceOnline(),), ()}
 
 
 def test_wherever_it_is_cancelled_no_link_is_left() -> None:
@@ -386,8 +390,13 @@ def test_wherever_it_is_cancelled_no_link_is_left() -> None:
     def check() -> None:
         ith = world[0]
         assert (ith.links, ith.most) in {(0, 1), (0, 0)}
-        whole = [CameOnline(), WentOffline("the cable"), CameOnline(), WentOffline("4002")]
-        assert ith.outputs == [*whole, CameOnline()][: len(ith.outputs)]
+        whole = [
+            AnnounceOnline(),
+            AnnounceOffline("the cable"),
+            AnnounceOnline(),
+            AnnounceOffline("4002"),
+        ]
+        assert ith.outputs == [*whole, AnnounceOnline()][: len(ith.outputs)]
 
     assert cancelled_at_every_step(scenario, check) > 10
     assert len(world[0].outputs) == 5

@@ -25,17 +25,16 @@ from proxy.machines.delivery import (
     STORING,
     WAITING,
     WIRED,
-    Advanced,
     AllStored,
     AttemptFailed,
-    AttemptKept,
     AttemptsExhausted,
     BackOffKept,
     CancelRequested,
+    CloseDelivery,
     ContentLost,
     ContentReady,
     DeliveryOutput,
-    DeliveryOver,
+    DeliveryProgress,
     DeliveryState,
     Followed,
     GiveUpRequested,
@@ -46,10 +45,11 @@ from proxy.machines.delivery import (
     NodeCrowded,
     NodeMoved,
     Outcome,
-    Progress,
     Purpose,
+    ReportProgress,
     RestartRequested,
     ResumeRequested,
+    SaveAttempt,
     SomeRefused,
     StoppedToCancel,
     StoppedToGoOn,
@@ -57,7 +57,7 @@ from proxy.machines.delivery import (
     TurnGranted,
     TurnYielded,
 )
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
 from tests.machines.walk import Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -98,8 +98,8 @@ LEGAL = {
     "RetryDue": names("BACKING_OFF"),
     "StopTimedOut": names("STOPPING"),
 }
-NEW = Progress()
-SOME = Progress(files_total=3, files_stored=1)
+NEW = DeliveryProgress()
+SOME = DeliveryProgress(files_total=3, files_stored=1)
 
 hold = HoldRequested("paused by ITH")
 cancel = CancelRequested("session deleted in ITH")
@@ -117,8 +117,8 @@ STOPS = [
 each_stop = pytest.mark.parametrize(("request_", "purpose", "ended", "leads_to"), STOPS)
 
 
-def over(outcome: Outcome, progress: Progress) -> list[DeliveryOutput]:
-    return [DeliveryOver(outcome, progress)]
+def over(outcome: Outcome, progress: DeliveryProgress) -> list[DeliveryOutput]:
+    return [CloseDelivery(outcome, progress)]
 
 
 def test_what_may_come_when() -> None:
@@ -134,10 +134,10 @@ async def test_whether_the_node_was_away_is_remembered_until_the_next_failure(
     away: bool, autojump_clock: MockClock
 ) -> None:
     async with running(DELIVERY, NEW, WAITING) as bench:
-        bench.run.data = Progress(away=not away)
-        kept = Progress(attempts=1, retry_in=8, error="closed", away=away)
+        bench.run.data = DeliveryProgress(away=not away)
+        kept = DeliveryProgress(attempts=1, retry_in=8, error="closed", away=away)
         failed_so = AttemptFailed("closed", 8, away=away)
-        assert told(bench, failed_so) == (BACKING_OFF, kept, [AttemptKept(kept)])
+        assert told(bench, failed_so) == (BACKING_OFF, kept, [SaveAttempt(kept)])
     async with running(DELIVERY, NEW, WAITING) as bench:
         assert told(bench, BackOffKept(1, 8, "closed", away=away)) == (BACKING_OFF, kept, [])
 
@@ -146,10 +146,10 @@ async def test_every_instance_is_stored(autojump_clock: MockClock) -> None:
     async with running(DELIVERY, NEW, WAITING) as bench:
         assert told(bench, ContentReady(3, 1, 0)) == (WAITING, SOME, [])
         await trio.sleep(80_000)
-        assert told(bench, TurnGranted()) == (STORING, SOME, [Advanced(SOME)])
+        assert told(bench, TurnGranted()) == (STORING, SOME, [ReportProgress(SOME)])
         two, three = replace(SOME, files_stored=2), replace(SOME, files_stored=3)
-        assert told(bench, InstanceStored()) == (STORING, two, [Advanced(two)])
-        assert told(bench, InstanceStored()) == (STORING, three, [Advanced(three)])
+        assert told(bench, InstanceStored()) == (STORING, two, [ReportProgress(two)])
+        assert told(bench, InstanceStored()) == (STORING, three, [ReportProgress(three)])
         assert told(bench, AllStored()) == (COMPLETED, three, over(Outcome.COMPLETED, three))
         assert bench.run.over
 
@@ -161,7 +161,7 @@ async def test_a_refused_instance_fails_the_delivery_after_the_others(
         refused = replace(SOME, files_refused=1, refusal="out of resources")
         assert told(bench, InstanceRefused("out of resources")) == (STORING, refused, [])
         two = replace(refused, files_stored=2)
-        assert told(bench, InstanceStored()) == (STORING, two, [Advanced(two)])
+        assert told(bench, InstanceStored()) == (STORING, two, [ReportProgress(two)])
         event = policy.settled(two)
         error = "1 of 3 instances refused: out of resources"
         assert event == SomeRefused(error)
@@ -175,9 +175,9 @@ async def test_what_the_node_is_found_to_have_is_not_sent_again(
     async with running(DELIVERY, SOME, STORING) as bench:
         bench.run.data = replace(SOME, attempts=2, error="no answer came")
         two = replace(bench.run.data, files_stored=2, attempts=0)
-        assert told(bench, InstanceFound()) == (STORING, two, [Advanced(two)])
+        assert told(bench, InstanceFound()) == (STORING, two, [ReportProgress(two)])
         three = replace(two, files_stored=3)
-        assert told(bench, InstanceStored()) == (STORING, three, [Advanced(three)])
+        assert told(bench, InstanceStored()) == (STORING, three, [ReportProgress(three)])
         assert told(bench, policy.settled(three))[0] is COMPLETED
 
 
@@ -187,14 +187,14 @@ async def test_found_in_the_instant_of_a_stop_counts(
 ) -> None:
     async with running(DELIVERY, SOME, state) as bench:
         more = replace(bench.run.data, files_stored=bench.run.data.files_stored + 1)
-        assert told(bench, InstanceFound()) == (state, more, [Advanced(more)])
+        assert told(bench, InstanceFound()) == (state, more, [ReportProgress(more)])
 
 
 async def test_what_another_dispatch_brings_is_counted_and_told(autojump_clock: MockClock) -> None:
     async with running(DELIVERY, NEW, WAITING) as bench:
-        two = Progress(files_total=3, files_stored=2)
-        assert told(bench, Followed(3, 1, 0)) == (WAITING, SOME, [Advanced(SOME)])
-        assert told(bench, Followed(3, 2, 0)) == (WAITING, two, [Advanced(two)])
+        two = DeliveryProgress(files_total=3, files_stored=2)
+        assert told(bench, Followed(3, 1, 0)) == (WAITING, SOME, [ReportProgress(SOME)])
+        assert told(bench, Followed(3, 2, 0)) == (WAITING, two, [ReportProgress(two)])
         bench.run.tell(hold)
         assert untouched(bench, Followed(3, 3, 0))
 
@@ -208,7 +208,7 @@ async def test_a_back_off_that_a_restart_came_into_goes_on(autojump_clock: MockC
         await trio.sleep(2)
         assert bench.run.state is WAITING
         counted = replace(kept, attempts=3, retry_in=8)
-        assert told(bench, fails) == (BACKING_OFF, counted, [AttemptKept(counted)])
+        assert told(bench, fails) == (BACKING_OFF, counted, [SaveAttempt(counted)])
 
 
 async def test_a_kept_back_off_is_nothing_to_what_is_held(autojump_clock: MockClock) -> None:
@@ -219,14 +219,14 @@ async def test_a_kept_back_off_is_nothing_to_what_is_held(autojump_clock: MockCl
 async def test_an_attempt_that_fails_is_repeated(autojump_clock: MockClock) -> None:
     async with running(DELIVERY, SOME, STORING) as bench:
         kept = replace(SOME, attempts=1, retry_in=8, error="connection refused")
-        assert told(bench, fails) == (BACKING_OFF, kept, [AttemptKept(kept)])
+        assert told(bench, fails) == (BACKING_OFF, kept, [SaveAttempt(kept)])
         await trio.sleep(7)
         assert bench.run.state is BACKING_OFF
         await trio.sleep(2)
         assert bench.run.state is WAITING
-        assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
+        assert told(bench, TurnGranted()) == (STORING, kept, [ReportProgress(kept)])
         taken = replace(kept, attempts=0, files_stored=2)
-        assert told(bench, InstanceStored()) == (STORING, taken, [Advanced(taken)])
+        assert told(bench, InstanceStored()) == (STORING, taken, [ReportProgress(taken)])
 
 
 @pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded(), ContentLost()])
@@ -237,7 +237,7 @@ async def test_who_yields_waits_for_the_next_turn_and_loses_nothing(
         bench.run.data = kept = replace(SOME, attempts=1, error="connection refused")
         assert told(bench, event) == (WAITING, kept, [])
         await trio.sleep(80_000)
-        assert told(bench, TurnGranted()) == (STORING, kept, [Advanced(kept)])
+        assert told(bench, TurnGranted()) == (STORING, kept, [ReportProgress(kept)])
 
 
 @pytest.mark.parametrize("event", [TurnYielded(), NodeCrowded(), ContentLost()])
@@ -298,7 +298,7 @@ async def test_a_stop_lets_the_instance_in_flight_end(
         assert told(bench, request_) == (STOPPING, stopping, [])
         await trio.sleep(2)
         one_more = replace(stopping, files_stored=2)
-        assert told(bench, InstanceStored()) == (STOPPING, one_more, [Advanced(one_more)])
+        assert told(bench, InstanceStored()) == (STOPPING, one_more, [ReportProgress(one_more)])
         assert policy.stopped(one_more) == ended
         stopped = replace(one_more, stop=None)
         outputs = over(Outcome.CANCELLED, stopped) if leads_to is CANCELLED else []
@@ -395,10 +395,10 @@ async def test_a_deletion_takes_a_part_of_it(
 async def test_the_last_instance_ends_while_it_stops(
     state: DeliveryState, autojump_clock: MockClock
 ) -> None:
-    async with running(DELIVERY, Progress(1), state) as bench:
+    async with running(DELIVERY, DeliveryProgress(1), state) as bench:
         bench.run.tell(cancel)
         bench.run.tell(InstanceStored())
-        whole = Progress(1, 1)
+        whole = DeliveryProgress(1, 1)
         assert told(bench, AllStored()) == (COMPLETED, whole, over(Outcome.COMPLETED, whole))
 
 
@@ -467,7 +467,7 @@ async def test_a_node_that_moves_has_failed_no_attempt(
     async with running(DELIVERY, SOME, state) as bench:
         bench.run.data = replace(bench.run.data, attempts=2, error="connection refused")
         anew = replace(bench.run.data, attempts=0)
-        assert told(bench, NodeMoved()) == (state, anew, [AttemptKept(anew)])
+        assert told(bench, NodeMoved()) == (state, anew, [SaveAttempt(anew)])
 
 
 async def test_who_waits_has_nothing_to_restart(autojump_clock: MockClock) -> None:
@@ -539,7 +539,7 @@ class DeliveryWalk(Walk):
             assert step.after in {ABORTING, *OVER}
 
     def look(self) -> None:
-        ends = [output for output in self.outputs if isinstance(output, DeliveryOver)]
+        ends = [output for output in self.outputs if isinstance(output, CloseDelivery)]
         assert len(ends) == (self.state in OVER)
         if ends:
             assert self.outputs[-1] is ends[0]
@@ -553,7 +553,7 @@ def test_it_ends_once_and_a_cancel_is_never_weakened() -> None:
     walk(DeliveryWalk)
 
 
-Delivery = Run[DeliveryState, Progress, DeliveryOutput]
+Delivery = Run[DeliveryState, DeliveryProgress, DeliveryOutput]
 
 
 class Node:
@@ -576,7 +576,7 @@ class Node:
             "store_instances": self.store_instances,
             "settle": self.settle,
         }
-        self.run = Run(DELIVERY, Progress(total), activities, self.outputs.append)
+        self.run = Run(DELIVERY, DeliveryProgress(total), activities, self.outputs.append)
 
     async def wait_for_turn(self, run: Delivery) -> None:
         await trio.sleep(1)
@@ -635,10 +635,10 @@ class Node:
         assert self.associations == 0
         assert self.most <= 1
         assert self.run.data.files_stored == self.holds
-        ends = [output for output in self.outputs if isinstance(output, DeliveryOver)]
+        ends = [output for output in self.outputs if isinstance(output, CloseDelivery)]
         assert len(ends) == self.run.over
         assert not ends or self.outputs[-1] is ends[0]
-        sent = [o.progress.files_stored for o in self.outputs if isinstance(o, Advanced)]
+        sent = [o.progress.files_stored for o in self.outputs if isinstance(o, ReportProgress)]
         assert sent == sorted(sent)
 
 
@@ -652,8 +652,8 @@ async def test_stored_over_two_associations(autojump_clock: MockClock) -> None:
     node.check()
     assert (node.run.state, node.holds, node.requests) == (COMPLETED, 3, 4)
     assert [type(output) for output in node.outputs] == [
-        *(Advanced, Advanced, AttemptKept),
-        *(Advanced, Advanced, Advanced, DeliveryOver),
+        *(ReportProgress, ReportProgress, SaveAttempt),
+        *(ReportProgress, ReportProgress, ReportProgress, CloseDelivery),
     ]
 
 
@@ -766,7 +766,7 @@ def test_a_stop_before_the_first_instance_still_begins_and_ends_the_association(
 def test_the_grace_is_over_in_the_instant_of_the_answer() -> None:
     async def scenario() -> tuple[DeliveryState, int]:
         node = Node()
-        node.run.data = Progress(3, grace=0.5)
+        node.run.data = DeliveryProgress(3, grace=0.5)
         await node.live((2.5, cancel))
         node.check()
         return node.run.state, node.holds

@@ -28,11 +28,11 @@ from proxy.machines.dispatch import (
     AllCancelled,
     AllDelivered,
     AlreadyKnown,
+    CloseDispatch,
     ContentLost,
+    DispatchData,
     DispatchOutput,
-    DispatchOver,
     DispatchState,
-    Downloading,
     FetchAdvanced,
     Fetched,
     FetchExhausted,
@@ -43,15 +43,15 @@ from proxy.machines.dispatch import (
     Recorded,
     RecordedWhilePaused,
     RefetchExhausted,
+    ReportDownload,
     ResumeRequested,
     SomeFailed,
     TakeBack,
     TurnGranted,
     Withdraw,
-    Work,
 )
-from proxy.runner import Run
-from proxy.slots import Slots, Turn
+from proxy.runtime.runner import Run
+from proxy.work.fair_queue import FairQueue, Grant
 from tests.machines.story import failed, names, now, told, untouched
 from tests.machines.walk import Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -83,12 +83,12 @@ LEGAL = {
     "SomeFailed": EVERYWHERE,
     "AllCancelled": EVERYWHERE,
 }
-NEW = Work()
+NEW = DispatchData()
 hold = HoldRequested("paused by ITH")
 
 
-def over(outcome: Outcome, work: Work) -> list[DispatchOutput]:
-    return [DispatchOver(outcome, work)]
+def over(outcome: Outcome, work: DispatchData) -> list[DispatchOutput]:
+    return [CloseDispatch(outcome, work)]
 
 
 def test_what_may_come_when() -> None:
@@ -102,11 +102,11 @@ def test_a_foreign_interpreter_agrees() -> None:
 async def test_fetched_and_delivered(autojump_clock: MockClock) -> None:
     async with running(DISPATCH, NEW, ACCEPTED) as bench:
         assert told(bench, Recorded()) == (QUEUED, NEW, [])
-        assert told(bench, TurnGranted()) == (FETCHING, NEW, [Downloading(0)])
-        half = Work(percent=50)
-        assert told(bench, FetchAdvanced(50)) == (FETCHING, half, [Downloading(50)])
-        whole = Work(percent=100, files_total=9)
-        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+        assert told(bench, TurnGranted()) == (FETCHING, NEW, [ReportDownload(0)])
+        half = DispatchData(percent=50)
+        assert told(bench, FetchAdvanced(50)) == (FETCHING, half, [ReportDownload(50)])
+        whole = DispatchData(percent=100, files_total=9)
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [ReportDownload(100), HandOver(9)])
         await trio.sleep(80_000)
         assert told(bench, AllDelivered()) == (COMPLETED, whole, over(Outcome.COMPLETED, whole))
 
@@ -114,21 +114,21 @@ async def test_fetched_and_delivered(autojump_clock: MockClock) -> None:
 async def test_a_download_is_tried_again(autojump_clock: MockClock) -> None:
     async with running(DISPATCH, NEW, FETCHING) as bench:
         bench.run.tell(FetchAdvanced(40))
-        waiting = Work(attempts=1, retry_in=8, percent=40, error="timeout")
+        waiting = DispatchData(attempts=1, retry_in=8, percent=40, error="timeout")
         assert told(bench, FetchFailed("timeout", 8)) == (BACKING_OFF, waiting, [])
         await trio.sleep(7)
         assert bench.run.state is BACKING_OFF
         await trio.sleep(2)
         assert now(bench) == (QUEUED, waiting, [])
         again = replace(waiting, percent=0)
-        assert told(bench, TurnGranted()) == (FETCHING, again, [Downloading(0)])
+        assert told(bench, TurnGranted()) == (FETCHING, again, [ReportDownload(0)])
         whole = replace(waiting, percent=100, files_total=9, error=None)
-        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [ReportDownload(100), HandOver(9)])
 
 
 async def test_what_cannot_be_fetched_ends_every_delivery(autojump_clock: MockClock) -> None:
     async with running(DISPATCH, NEW, FETCHING) as bench:
-        work = Work(error="not found")
+        work = DispatchData(error="not found")
         outputs = [GiveUp("not found"), *over(Outcome.FAILED, work)]
         assert told(bench, FetchExhausted("not found")) == (FAILED, work, outputs)
         assert untouched(bench, SomeFailed("1 of 1 nodes lack instances"))
@@ -141,16 +141,16 @@ async def test_what_this_host_lost_is_fetched_again(autojump_clock: MockClock) -
         assert told(bench, ContentLost("damaged")) == (QUEUED, lost, [TakeBack()])
         assert untouched(bench, ContentLost("gone"))
         again = replace(lost, percent=0)
-        assert told(bench, TurnGranted()) == (FETCHING, again, [Downloading(0)])
+        assert told(bench, TurnGranted()) == (FETCHING, again, [ReportDownload(0)])
         assert untouched(bench, ContentLost("gone"))
         whole = replace(again, percent=100, files_total=9, error=None)
-        assert told(bench, Fetched(9)) == (DELIVERING, whole, [Downloading(100), HandOver(9)])
+        assert told(bench, Fetched(9)) == (DELIVERING, whole, [ReportDownload(100), HandOver(9)])
         twice = replace(whole, refetches=2, error="gone")
         assert told(bench, ContentLost("gone")) == (QUEUED, twice, [TakeBack()])
 
 
 async def test_the_attempts_to_fetch_again_are_counted_anew(autojump_clock: MockClock) -> None:
-    async with running(DISPATCH, Work(attempts=3), DELIVERING) as bench:
+    async with running(DISPATCH, DispatchData(attempts=3), DELIVERING) as bench:
         bench.run.tell(ContentLost("damaged"))
         assert bench.run.data.attempts == 0
 
@@ -159,7 +159,7 @@ async def test_what_cannot_be_had_again_keeps_nobody_from_the_rest(
     autojump_clock: MockClock,
 ) -> None:
     async with running(DISPATCH, NEW, FETCHING) as bench:
-        rest = Work(refetches=REFETCHES, error="not found")
+        rest = DispatchData(refetches=REFETCHES, error="not found")
         assert told(bench, RefetchExhausted("not found")) == (DELIVERING, rest, [HandOver(0)])
 
 
@@ -226,7 +226,7 @@ async def test_it_ends_with_its_last_delivery(
 async def test_a_defect_ends_one_dispatch(state: DispatchState, autojump_clock: MockClock) -> None:
     async with running(DISPATCH, NEW, state) as bench:
         error = "internal error: RuntimeError"
-        work = Work(error=error)
+        work = DispatchData(error=error)
         assert await failed(bench) == (FAILED, work, [GiveUp(error), *over(Outcome.FAILED, work)])
 
 
@@ -287,7 +287,7 @@ class DispatchWalk(Walk):
             assert step.data == self.data
 
     def look(self) -> None:
-        ends = [output for output in self.outputs if isinstance(output, DispatchOver)]
+        ends = [output for output in self.outputs if isinstance(output, CloseDispatch)]
         withdrawn = [output for output in self.outputs if isinstance(output, Withdraw)]
         assert len(ends) == (self.state in CLOSED)
         assert len(withdrawn) == (self.state is DUPLICATE)
@@ -309,9 +309,9 @@ def test_it_is_closed_exactly_once_and_that_is_the_last_word() -> None:
 class Fetcher:
     """Activities that take a second for each thing they do, and one download at a time."""
 
-    def __init__(self, slots: Slots, fetches: list[Event] | None = None) -> None:
-        self.slots = slots
-        self.turn: Turn | None = None
+    def __init__(self, slots: FairQueue, fetches: list[Event] | None = None) -> None:
+        self.queue = slots
+        self.turn: Grant | None = None
         self.fetches = fetches or [Fetched(9)]
         self.downloads = 0
         self.outputs: list[DispatchOutput] = []
@@ -320,22 +320,22 @@ class Fetcher:
 
     def give_back(self) -> None:
         if self.turn:
-            self.turn.give_back()
+            self.turn.release()
             self.turn = None
 
-    async def record(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+    async def record(self, run: Run[DispatchState, DispatchData, DispatchOutput]) -> None:
         await trio.sleep(1)
         run.tell(Recorded())
 
-    async def wait(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+    async def wait(self, run: Run[DispatchState, DispatchData, DispatchOutput]) -> None:
         self.give_back()  # granted in the instant of a pause, and never used
         await trio.sleep(1)
-        self.turn = await self.slots.take(0)
+        self.turn = await self.queue.acquire(0)
         run.tell(TurnGranted())
         if run.state is not FETCHING:
             self.give_back()
 
-    async def fetch(self, run: Run[DispatchState, Work, DispatchOutput]) -> None:
+    async def fetch(self, run: Run[DispatchState, DispatchData, DispatchOutput]) -> None:
         self.downloads += 1
         try:
             for percent in (30, 60):
@@ -368,26 +368,26 @@ class Fetcher:
 
 
 async def test_a_download_that_fails_twice_and_is_paused_once(autojump_clock: MockClock) -> None:
-    slots = Slots(1)
+    slots = FairQueue(1)
     fetches: list[Event] = [FetchFailed("reset", 10), FetchFailed("reset", 20), Fetched(9)]
     at = Fetcher(slots, fetches)
     await at.live((7, hold), (17, ResumeRequested()))
     assert at.run.state is COMPLETED
-    tries = [Downloading(0), Downloading(30), Downloading(60)]
-    ends = [Downloading(100), HandOver(9), DispatchOver(Outcome.COMPLETED, at.run.data)]
+    tries = [ReportDownload(0), ReportDownload(30), ReportDownload(60)]
+    ends = [ReportDownload(100), HandOver(9), CloseDispatch(Outcome.COMPLETED, at.run.data)]
     assert at.outputs == [*tries, *tries, *tries, *ends]
-    assert at.run.data == Work(attempts=2, retry_in=20, percent=100, files_total=9)
-    assert (slots.taken, at.downloads) == (0, 0)
+    assert at.run.data == DispatchData(attempts=2, retry_in=20, percent=100, files_total=9)
+    assert (slots.in_use, at.downloads) == (0, 0)
 
 
 @pytest.mark.parametrize("instant", [1, 2, 3, 4, 5])
 def test_a_pause_in_the_instant_something_is_said(instant: float) -> None:
     async def scenario() -> tuple[DispatchState, int, int]:
-        at = Fetcher(Slots(1), [Fetched(9), Fetched(9)])
+        at = Fetcher(FairQueue(1), [Fetched(9), Fetched(9)])
         with trio.fail_after(100):
             await at.live((instant, hold), (instant, ResumeRequested()), (50, ResumeRequested()))
-        ends = [output for output in at.outputs if isinstance(output, DispatchOver)]
-        return at.run.state, len(ends), at.slots.taken + at.downloads
+        ends = [output for output in at.outputs if isinstance(output, CloseDispatch)]
+        return at.run.state, len(ends), at.queue.in_use + at.downloads
 
     assert in_every_order(scenario).keys() == {(COMPLETED, 1, 0)}
 
@@ -395,7 +395,7 @@ def test_a_pause_in_the_instant_something_is_said(instant: float) -> None:
 @pytest.mark.parametrize("event", [hold, AllCancelled("deleted")])
 def test_a_download_may_be_stopped_before_it_began(event: Event) -> None:
     async def scenario() -> tuple[DispatchState, int]:
-        at = Fetcher(Slots(1))
+        at = Fetcher(FairQueue(1))
 
         async def stop() -> None:
             await at.run.until(FETCHING)
@@ -405,7 +405,7 @@ def test_a_download_may_be_stopped_before_it_began(event: Event) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(at.live, (50, ResumeRequested()))
                 nursery.start_soon(stop)
-        return at.run.state, at.slots.taken + at.downloads
+        return at.run.state, at.queue.in_use + at.downloads
 
     assert in_every_order(scenario).keys() == {(COMPLETED if event is hold else CANCELLED, 0)}
 
@@ -413,19 +413,19 @@ def test_a_download_may_be_stopped_before_it_began(event: Event) -> None:
 @pytest.mark.parametrize("instant", [1, 2, 3, 4, 5, 10])
 def test_an_end_in_the_instant_something_is_said(instant: float) -> None:
     async def scenario() -> tuple[int, int]:
-        at = Fetcher(Slots(1))
+        at = Fetcher(FairQueue(1))
         with trio.fail_after(100):
             await at.live((instant, AllCancelled("deleted")), (instant, hold))
         assert at.run.state in {CANCELLED, COMPLETED}
-        assert isinstance(at.outputs[-1], DispatchOver)
-        ends = [output for output in at.outputs if isinstance(output, DispatchOver)]
-        return len(ends), at.slots.taken + at.downloads
+        assert isinstance(at.outputs[-1], CloseDispatch)
+        ends = [output for output in at.outputs if isinstance(output, CloseDispatch)]
+        return len(ends), at.queue.in_use + at.downloads
 
     assert in_every_order(scenario).keys() == {(1, 0)}
 
 
 def test_wherever_it_is_cancelled_every_turn_is_given_back() -> None:
-    slots = Slots(1)
+    slots = FairQueue(1)
     world: list[Fetcher] = []
 
     async def scenario() -> None:
@@ -435,10 +435,10 @@ def test_wherever_it_is_cancelled_every_turn_is_given_back() -> None:
                 nursery.start_soon(each.live, (6, hold), (9, ResumeRequested()))
 
     def check() -> None:
-        assert (slots.taken, slots.waiting) == (0, 0)
+        assert (slots.in_use, slots.waiting) == (0, 0)
         for each in world:
             assert each.downloads == 0
-            ends = [output for output in each.outputs if isinstance(output, DispatchOver)]
+            ends = [output for output in each.outputs if isinstance(output, CloseDispatch)]
             assert len(ends) == each.run.over
             assert ends == each.outputs[-1:] or not ends
 

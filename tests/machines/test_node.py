@@ -20,26 +20,26 @@ from proxy.machines.node import (
     REMOVED,
     SUSPECT,
     UNKNOWN,
-    AssociationsLimited,
     BreakerTripped,
     ChangeRequested,
+    CloseGate,
+    CongestionReported,
     DisableRequested,
     EnableRequested,
-    GateClosed,
-    GateOpened,
     Health,
+    InstancesStored,
+    LimitAssociations,
+    LimitIncreaseEarned,
     NodeAnswered,
-    NodeCongested,
-    NodeCoped,
     NodeEchoed,
     NodeFailed,
     NodeOutput,
     NodeState,
+    OpenGate,
     RemoveRequested,
-    RoomProven,
     TrialBegun,
 )
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.machines.story import failed, names, now, told, untouched
 from tests.machines.walk import Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -59,9 +59,9 @@ LEGAL = {
     "EnableRequested": EVERYWHERE,
     "RemoveRequested": EVERYWHERE,
     # and a delivery that was at work before may have had its say of the room at the node
-    "NodeCongested": EVERYWHERE,
-    "NodeCoped": EVERYWHERE,
-    "RoomProven": EVERYWHERE,
+    "CongestionReported": EVERYWHERE,
+    "InstancesStored": EVERYWHERE,
+    "LimitIncreaseEarned": EVERYWHERE,
     "ProbeDue": names("OFFLINE"),
     "ActivityFailed": names("UNKNOWN ONLINE SUSPECT PROBING"),
 }
@@ -84,15 +84,15 @@ def test_a_foreign_interpreter_agrees() -> None:
 
 async def test_a_breaker_trips_and_closes_again(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, UNKNOWN) as bench:
-        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [OpenGate()])
         assert told(bench, fails) == (SUSPECT, Health(1, error=GONE), [])
         assert told(bench, fails) == (SUSPECT, Health(2, error=GONE), [])
-        assert told(bench, trips) == (OFFLINE, DOWN, [GateClosed(GONE)])
+        assert told(bench, trips) == (OFFLINE, DOWN, [CloseGate(GONE)])
         await trio.sleep(29)
         assert bench.run.state is OFFLINE
         await trio.sleep(2)
-        assert now(bench) == (PROBING, DOWN, [GateClosed(GONE)])
-        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+        assert now(bench) == (PROBING, DOWN, [CloseGate(GONE)])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [OpenGate()])
 
 
 async def test_a_probe_that_fails_waits_longer(autojump_clock: MockClock) -> None:
@@ -132,9 +132,9 @@ async def test_a_breaker_that_deliveries_tripped_is_not_theirs_to_try(
 ) -> None:
     async with running(NODE, WELL, SUSPECT) as bench:
         bench.run.data = Health(2, error=GONE)
-        assert told(bench, BreakerTripped(GONE, 30)) == (OFFLINE, TRIED, [GateClosed(GONE)])
+        assert told(bench, BreakerTripped(GONE, 30)) == (OFFLINE, TRIED, [CloseGate(GONE)])
         assert not policy.may_try(bench.run.state, bench.run.data)
-        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [OpenGate()])
 
 
 @pytest.mark.parametrize("state", [*OPEN, DISABLED, REMOVED])
@@ -152,7 +152,7 @@ async def test_what_waits_for_it_goes_on_when_it_answers_c_echo(
 ) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = DOWN
-        assert told(bench, NodeEchoed()) == (ONLINE, WELL, [GateOpened()])
+        assert told(bench, NodeEchoed()) == (ONLINE, WELL, [OpenGate()])
         assert told(bench, NodeEchoed()) == (ONLINE, WELL, [])
 
 
@@ -160,7 +160,7 @@ async def test_what_waits_since_a_restart_goes_on_when_the_node_answers(
     autojump_clock: MockClock,
 ) -> None:
     async with running(NODE, WELL, UNKNOWN) as bench:
-        assert told(bench, NodeAnswered())[2] == [GateOpened()]
+        assert told(bench, NodeAnswered())[2] == [OpenGate()]
         assert told(bench, NodeAnswered())[2] == []
 
 
@@ -176,12 +176,12 @@ async def test_the_breaker_trips_in_any_open_state(
 ) -> None:
     async with running(NODE, WELL, state) as bench:
         bench.run.data = Health(2)
-        assert told(bench, trips) == (OFFLINE, DOWN, [GateClosed(GONE)])
+        assert told(bench, trips) == (OFFLINE, DOWN, [CloseGate(GONE)])
 
 
 async def test_a_delivery_from_before_proves_the_node(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, OFFLINE) as bench:
-        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [GateOpened()])
+        assert told(bench, NodeAnswered()) == (ONLINE, WELL, [OpenGate()])
 
 
 @pytest.mark.parametrize("state", [OFFLINE, PROBING])
@@ -210,7 +210,7 @@ async def test_a_new_address_is_a_new_node(state: NodeState, autojump_clock: Moc
         assert told(bench, ChangeRequested()) == (
             UNKNOWN,
             WELL,
-            [GateOpened(), AssociationsLimited(1)],
+            [OpenGate(), LimitAssociations(1)],
         )
 
 
@@ -220,7 +220,7 @@ async def test_a_node_that_moves_while_it_is_inactive_stays_so(autojump_clock: M
         assert told(bench, ChangeRequested()) == (
             DISABLED,
             Health(associations=4, ceiling=4),
-            [AssociationsLimited(4)],
+            [LimitAssociations(4)],
         )
 
 
@@ -231,19 +231,23 @@ async def test_associations_halve_with_each_complaint_and_grow_by_one(
     async with running(NODE, WELL, state) as bench:
         bench.run.data = given = Health(associations=7, ceiling=8, coped=40)
         three = replace(given, associations=3, coped=0)
-        assert told(bench, NodeCongested()) == (state, three, [AssociationsLimited(3)])
-        assert told(bench, NodeCongested())[2] == [AssociationsLimited(1)]
-        assert told(bench, NodeCongested())[2] == [AssociationsLimited(1)]
-        assert told(bench, NodeCoped(60)) == (state, replace(three, associations=1, coped=60), [])
-        assert told(bench, NodeCoped(60))[1].coped == 120
+        assert told(bench, CongestionReported()) == (state, three, [LimitAssociations(3)])
+        assert told(bench, CongestionReported())[2] == [LimitAssociations(1)]
+        assert told(bench, CongestionReported())[2] == [LimitAssociations(1)]
+        assert told(bench, InstancesStored(60)) == (
+            state,
+            replace(three, associations=1, coped=60),
+            [],
+        )
+        assert told(bench, InstancesStored(60))[1].coped == 120
         two = replace(three, associations=2)
-        assert told(bench, RoomProven()) == (state, two, [AssociationsLimited(2)])
+        assert told(bench, LimitIncreaseEarned()) == (state, two, [LimitAssociations(2)])
 
 
 async def test_a_node_is_given_no_more_than_the_settings_allow(autojump_clock: MockClock) -> None:
     async with running(NODE, WELL, ONLINE) as bench:
         bench.run.data = most = Health(associations=2, ceiling=2)
-        assert told(bench, RoomProven()) == (ONLINE, most, [AssociationsLimited(2)])
+        assert told(bench, LimitIncreaseEarned()) == (ONLINE, most, [LimitAssociations(2)])
 
 
 async def test_failures_say_nothing_of_the_room_and_a_new_address_has_all_of_it(
@@ -257,7 +261,7 @@ async def test_failures_say_nothing_of_the_room_and_a_new_address_has_all_of_it(
         assert told(bench, ChangeRequested()) == (
             UNKNOWN,
             Health(associations=4, ceiling=4),
-            [GateOpened(), AssociationsLimited(4)],
+            [OpenGate(), LimitAssociations(4)],
         )
 
 
@@ -267,7 +271,7 @@ async def test_disabled_and_enabled(state: NodeState, autojump_clock: MockClock)
         bench.run.data = DOWN
         assert told(bench, DisableRequested()) == (DISABLED, WELL, [])
         await trio.sleep(80_000)
-        assert told(bench, EnableRequested()) == (UNKNOWN, WELL, [GateOpened()])
+        assert told(bench, EnableRequested()) == (UNKNOWN, WELL, [OpenGate()])
 
 
 @pytest.mark.parametrize("state", [*ENABLED, DISABLED])
@@ -284,7 +288,7 @@ async def test_a_defect_in_the_probe_costs_a_minute(
     async with running(NODE, WELL, state) as bench:
         error = "internal error: RuntimeError"
         distrusted = Health(error=error, probe_in=60)
-        assert await failed(bench) == (OFFLINE, distrusted, [GateClosed(error)])
+        assert await failed(bench) == (OFFLINE, distrusted, [CloseGate(error)])
         await trio.sleep(59)
         assert bench.run.state is OFFLINE
         await trio.sleep(2)
@@ -322,9 +326,9 @@ async def test_what_is_heard_of_a_disabled_node(event: Event, autojump_clock: Mo
         DisableRequested(),
         EnableRequested(),
         RemoveRequested(),
-        NodeCongested(),
-        NodeCoped(5),
-        RoomProven(),
+        CongestionReported(),
+        InstancesStored(5),
+        LimitIncreaseEarned(),
     ],
 )
 async def test_removed_is_removed(event: Event, autojump_clock: MockClock) -> None:
@@ -357,12 +361,12 @@ class NodeWalk(Walk):
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
         for output in step.outputs:
-            if isinstance(output, GateClosed):
+            if isinstance(output, CloseGate):
                 assert self.gate_open
                 self.gate_open = False
-            if isinstance(output, GateOpened):
+            if isinstance(output, OpenGate):
                 self.gate_open = True
-            if isinstance(output, AssociationsLimited):
+            if isinstance(output, LimitAssociations):
                 self.given = output.associations
         if isinstance(event, ActivityFailed):
             assert step.after is OFFLINE
@@ -445,11 +449,11 @@ class Probed:
 
 
 LIFE = [
-    GateOpened(),  # it answers first
-    GateClosed(GONE),
-    GateOpened(),  # it is back
-    GateOpened(),  # it is enabled
-    GateOpened(),  # and answers
+    OpenGate(),  # it answers first
+    CloseGate(GONE),
+    OpenGate(),  # it is back
+    OpenGate(),  # it is enabled
+    OpenGate(),  # and answers
 ]
 
 

@@ -20,20 +20,20 @@ from proxy.machines.operation import (
     DrainRequested,
     DrainTimedOut,
     HoldWork,
-    KeepLocks,
     LastLockReleased,
-    Lock,
     LockReleased,
-    Locks,
     OperationOutput,
     OperationState,
+    PauseLock,
+    PauseLocks,
+    PauseReason,
     PauseRequested,
     ResumeWork,
+    SaveLocks,
     StopRequested,
     StopWork,
-    Wish,
 )
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.machines.story import names, now, told, untouched
 from tests.machines.walk import UNHURRIED, Walk, walk
 from tests.support.machine_suite import oracle_agrees, running, sweep_legal
@@ -52,11 +52,11 @@ LEGAL = {
     # only who drains is in a hurry
     "DrainTimedOut": names("DRAINING"),
 }
-BACKEND, OPERATOR = Lock
-NONE = Locks()
-BY_ITH = Locks(backend=Wish("paused by ITH"))
-BY_OPERATOR = Locks(operator=Wish("maintenance"))
-BY_BOTH = Locks(Wish("paused by ITH"), Wish("maintenance"))
+BACKEND, OPERATOR = PauseLock
+NONE = PauseLocks()
+BY_ITH = PauseLocks(backend=PauseReason("paused by ITH"))
+BY_OPERATOR = PauseLocks(operator=PauseReason("maintenance"))
+BY_BOTH = PauseLocks(PauseReason("paused by ITH"), PauseReason("maintenance"))
 
 pause = PauseRequested(BACKEND, "paused by ITH")
 pause_too = PauseRequested(OPERATOR, "maintenance")
@@ -72,35 +72,35 @@ def test_a_foreign_interpreter_agrees() -> None:
 
 async def test_pause_and_resume(autojump_clock: MockClock) -> None:
     async with running(OPERATION, NONE, ACTIVE) as bench:
-        held = [KeepLocks(BY_ITH), HoldWork("paused by ITH")]
+        held = [SaveLocks(BY_ITH), HoldWork("paused by ITH")]
         assert told(bench, pause) == (PAUSED, BY_ITH, held)
-        released = [KeepLocks(NONE), ResumeWork()]
+        released = [SaveLocks(NONE), ResumeWork()]
         assert told(bench, LastLockReleased(BACKEND)) == (ACTIVE, NONE, released)
 
 
 async def test_a_pause_of_two_ends_with_the_second(autojump_clock: MockClock) -> None:
     async with running(OPERATION, NONE, ACTIVE) as bench:
         bench.run.tell(pause)
-        assert told(bench, pause_too) == (PAUSED, BY_BOTH, [KeepLocks(BY_BOTH)])
-        left = [KeepLocks(BY_OPERATOR)]
+        assert told(bench, pause_too) == (PAUSED, BY_BOTH, [SaveLocks(BY_BOTH)])
+        left = [SaveLocks(BY_OPERATOR)]
         assert told(bench, LockReleased(BACKEND)) == (PAUSED, BY_OPERATOR, left)
-        outputs = [KeepLocks(NONE), ResumeWork()]
+        outputs = [SaveLocks(NONE), ResumeWork()]
         assert told(bench, LastLockReleased(OPERATOR)) == (ACTIVE, NONE, outputs)
 
 
 @pytest.mark.parametrize(("first", "second"), [(BACKEND, OPERATOR), (OPERATOR, BACKEND)])
-@pytest.mark.parametrize("given_first", Lock)
+@pytest.mark.parametrize("given_first", PauseLock)
 async def test_both_locks_must_be_open_in_whatever_order_they_were_taken(
-    first: Lock, second: Lock, given_first: Lock, autojump_clock: MockClock
+    first: PauseLock, second: PauseLock, given_first: PauseLock, autojump_clock: MockClock
 ) -> None:
     async with running(OPERATION, NONE, ACTIVE) as bench:
         bench.run.tell(PauseRequested(first, first.name, 11.0))
         bench.run.tell(PauseRequested(second, second.name, 12.0))
         assert bench.run.data.held == {
-            first: Wish(first.name, 11.0),
-            second: Wish(second.name, 12.0),
+            first: PauseReason(first.name, 11.0),
+            second: PauseReason(second.name, 12.0),
         }
-        (left,) = {*Lock} - {given_first}
+        (left,) = {*PauseLock} - {given_first}
         bench.run.tell(policy.release(bench.run.data, given_first))
         assert (bench.run.state, bench.run.data.reason) == (PAUSED, left.name)
         bench.run.tell(policy.release(bench.run.data, given_first))  # twice is once
@@ -114,9 +114,9 @@ async def test_one_who_pauses_again_changes_his_reason_alone(autojump_clock: Moc
         bench.run.tell(PauseRequested(OPERATOR, "maintenance", 11.0))
         bench.run.tell(PauseRequested(BACKEND, "paused by ITH", 12.0))
         bench.run.tell(PauseRequested(OPERATOR, "new disk", 13.0))
-        wanted = Locks(Wish("paused by ITH", 12.0), Wish("new disk", 11.0))
+        wanted = PauseLocks(PauseReason("paused by ITH", 12.0), PauseReason("new disk", 11.0))
         assert now(bench) == (PAUSED, wanted, bench.outputs)
-        assert bench.outputs[-1] == KeepLocks(wanted)
+        assert bench.outputs[-1] == SaveLocks(wanted)
         assert bench.run.data.reason == "paused by ITH; new disk"
 
 
@@ -134,7 +134,7 @@ async def test_who_is_not_paused_cannot_resume(release: Event, autojump_clock: M
 
 
 @pytest.mark.parametrize("locks", [NONE, BY_ITH])
-async def test_drain_in_order(locks: Locks, autojump_clock: MockClock) -> None:
+async def test_drain_in_order(locks: PauseLocks, autojump_clock: MockClock) -> None:
     async with running(OPERATION, locks, PAUSED if locks.held else ACTIVE) as bench:
         kept = bench.run.data
         assert told(bench, DrainRequested("SIGTERM")) == (DRAINING, kept, [HoldWork("SIGTERM")])
@@ -143,14 +143,14 @@ async def test_drain_in_order(locks: Locks, autojump_clock: MockClock) -> None:
 
 
 async def test_a_drain_ends_at_its_limit(autojump_clock: MockClock) -> None:
-    async with running(OPERATION, Locks(drain_seconds=7), ACTIVE) as bench:
+    async with running(OPERATION, PauseLocks(drain_seconds=7), ACTIVE) as bench:
         told(bench, DrainRequested("SIGTERM"))
         await trio.sleep(6.5)
         assert bench.run.state is DRAINING
         bench.outputs.clear()
         await trio.sleep(1)
         stopped = [StopWork("the drain limit is over")]
-        assert now(bench) == (STOPPED, Locks(drain_seconds=7), stopped)
+        assert now(bench) == (STOPPED, PauseLocks(drain_seconds=7), stopped)
 
 
 @pytest.mark.parametrize("state", [ACTIVE, PAUSED, DRAINING])
@@ -169,11 +169,11 @@ async def test_locks_taken_and_given_in_a_drain_are_for_the_next_start(
     autojump_clock: MockClock,
 ) -> None:
     async with running(OPERATION, NONE, DRAINING) as bench:
-        assert told(bench, pause) == (DRAINING, BY_ITH, [KeepLocks(BY_ITH)])
-        assert told(bench, pause_too) == (DRAINING, BY_BOTH, [KeepLocks(BY_BOTH)])
-        left = [KeepLocks(BY_ITH)]
+        assert told(bench, pause) == (DRAINING, BY_ITH, [SaveLocks(BY_ITH)])
+        assert told(bench, pause_too) == (DRAINING, BY_BOTH, [SaveLocks(BY_BOTH)])
+        left = [SaveLocks(BY_ITH)]
         assert told(bench, LockReleased(OPERATOR)) == (DRAINING, BY_ITH, left)
-        assert told(bench, LastLockReleased(BACKEND)) == (DRAINING, NONE, [KeepLocks(NONE)])
+        assert told(bench, LastLockReleased(BACKEND)) == (DRAINING, NONE, [SaveLocks(NONE)])
 
 
 @pytest.mark.parametrize("state", [ACTIVE, PAUSED])
@@ -213,7 +213,7 @@ class OperationWalk(Walk):
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
         if step.data.held != self.data.held:
-            assert step.outputs[0] == KeepLocks(step.data)
+            assert step.outputs[0] == SaveLocks(step.data)
         for output in step.outputs:
             if isinstance(output, HoldWork):
                 self.held = True
@@ -239,15 +239,17 @@ def test_active_means_that_nobody_wants_a_pause() -> None:
 
 
 @UNHURRIED
-@given(st.frozensets(st.sampled_from(Lock)), st.sampled_from(Lock))
-def test_the_last_lock_is_known_by_what_is_left(held: frozenset[Lock], lock: Lock) -> None:
-    wishes: dict[str, Any] = {each.value: Wish("x") for each in held}
-    last = policy.release(Locks(**wishes), lock) == LastLockReleased(lock)
+@given(st.frozensets(st.sampled_from(PauseLock)), st.sampled_from(PauseLock))
+def test_the_last_lock_is_known_by_what_is_left(
+    held: frozenset[PauseLock], lock: PauseLock
+) -> None:
+    wishes: dict[str, Any] = {each.value: PauseReason("x") for each in held}
+    last = policy.release(PauseLocks(**wishes), lock) == LastLockReleased(lock)
     assert last == (not held or held == {lock})
 
 
-def operation(outputs: list[OperationOutput]) -> Run[OperationState, Locks, OperationOutput]:
-    return Run(OPERATION, Locks(drain_seconds=5), {}, outputs.append)
+def operation(outputs: list[OperationOutput]) -> Run[OperationState, PauseLocks, OperationOutput]:
+    return Run(OPERATION, PauseLocks(drain_seconds=5), {}, outputs.append)
 
 
 def test_drained_at_the_limit_with_a_second_signal() -> None:
@@ -284,9 +286,9 @@ def test_wherever_it_is_cancelled_it_stops_once_at_most() -> None:
 
     def check() -> None:
         whole = [
-            KeepLocks(Locks(Wish("paused by ITH"), drain_seconds=5)),
+            SaveLocks(PauseLocks(PauseReason("paused by ITH"), drain_seconds=5)),
             HoldWork("paused by ITH"),
-            KeepLocks(Locks(drain_seconds=5)),
+            SaveLocks(PauseLocks(drain_seconds=5)),
             ResumeWork(),
             HoldWork("SIGTERM"),
             StopWork("the drain limit is over"),
@@ -298,6 +300,6 @@ def test_wherever_it_is_cancelled_it_stops_once_at_most() -> None:
 
 
 def test_a_drain_has_a_limit() -> None:
-    assert OPERATION.seconds(DRAINING, Locks(drain_seconds=3)) == 3
+    assert OPERATION.seconds(DRAINING, PauseLocks(drain_seconds=3)) == 3
     step = OPERATION.step(DRAINING, NONE, DrainTimedOut())
     assert (step.after, step.row) == (STOPPED, "OPS-07")

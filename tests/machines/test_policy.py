@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from proxy.machines import delivery, dispatch, node, policy
-from proxy.machines.delivery import DELIVERY, ENDING, DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.delivery import (
+    DELIVERY,
+    ENDING,
+    DeliveryProgress,
+    DeliveryState,
+    Outcome,
+    Purpose,
+)
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.failure_table import Remedy
 from tests.machines.walk import UNHURRIED
@@ -20,7 +27,7 @@ chances = st.floats(0, 1, exclude_max=True)
 seconds = st.floats(0.001, 10_000)
 counts = st.integers(0, 1000)
 stops = st.sampled_from([None, *Purpose])
-progresses = st.builds(Progress, counts, counts, counts, attempts=counts, stop=stops)
+progresses = st.builds(DeliveryProgress, counts, counts, counts, attempts=counts, stop=stops)
 
 
 @UNHURRIED
@@ -56,7 +63,7 @@ def attempt(
     failed: int, allowed: int, remedy: Remedy = Remedy.RETRY_LATER
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
     return policy.after_attempt(
-        Progress(attempts=failed),
+        DeliveryProgress(attempts=failed),
         "reset",
         remedy,
         retry_count=allowed,
@@ -87,7 +94,7 @@ def fetch(
     failed: int, *, permanent: bool = False, retry_after: float = 0.0, refetches: int = 0
 ) -> dispatch.FetchFailed | dispatch.FetchExhausted | dispatch.RefetchExhausted:
     return policy.after_fetch(
-        dispatch.Work(attempts=failed, refetches=refetches),
+        dispatch.DispatchData(attempts=failed, refetches=refetches),
         "timeout",
         permanent=permanent,
         attempts=3,
@@ -125,7 +132,7 @@ def test_lost_content_is_fetched_again_so_often_and_no_oftener() -> None:
     lost = dispatch.ContentLost("damaged")
     for state in DispatchState:
         for refetches in range(4):
-            told = policy.content_lost(state, dispatch.Work(refetches=refetches), "damaged")
+            told = policy.content_lost(state, dispatch.DispatchData(refetches=refetches), "damaged")
             final = state is DispatchState.DELIVERING and refetches >= 2
             assert told == (None if final or state in dispatch.OVER else lost)
 
@@ -137,13 +144,15 @@ def test_ith_may_ask_for_a_longer_wait_up_to_the_cap(asked: float, wait: float) 
 
 @UNHURRIED
 @given(progresses)
-def test_all_stored_means_that_something_was_and_nothing_is_missing(progress: Progress) -> None:
+def test_all_stored_means_that_something_was_and_nothing_is_missing(
+    progress: DeliveryProgress,
+) -> None:
     settled = policy.settled(progress) == delivery.AllStored()
     assert settled == (0 < progress.files_total <= progress.files_stored)
 
 
 def test_what_was_refused_is_told_with_the_node_s_reason_and_no_other() -> None:
-    progress = Progress(5, 3, 2, error="paused by ITH", refusal="out of resources")
+    progress = DeliveryProgress(5, 3, 2, error="paused by ITH", refusal="out of resources")
     assert policy.settled(progress) == delivery.SomeRefused(
         "2 of 5 instances refused: out of resources"
     )
@@ -153,16 +162,16 @@ def test_what_was_refused_is_told_with_the_node_s_reason_and_no_other() -> None:
 
 
 def test_nothing_to_send_is_no_success() -> None:
-    assert policy.settled(Progress()) == delivery.SomeRefused(policy.DELETED)
+    assert policy.settled(DeliveryProgress()) == delivery.SomeRefused(policy.DELETED)
 
 
 def test_what_was_passed_over_is_told_apart_from_what_is_damaged() -> None:
-    assert policy.settled(Progress(7, 5), 1) == delivery.SomeRefused(
+    assert policy.settled(DeliveryProgress(7, 5), 1) == delivery.SomeRefused(
         "1 of 7 instances came damaged from ITH or were lost here; "
         "1 of 7 files are archives within the archive, which hold images or cannot be read; "
         "they were not unpacked"
     )
-    only = policy.settled(Progress(7, 6), 1)
+    only = policy.settled(DeliveryProgress(7, 6), 1)
     assert isinstance(only, delivery.SomeRefused)
     assert only.error.startswith("1 of 7 files are archives within the archive")
 
@@ -177,13 +186,13 @@ def test_what_was_passed_over_is_told_apart_from_what_is_damaged() -> None:
     ],
 )
 def test_a_stop_leads_to_what_it_is_for(stop: Purpose | None, event: object) -> None:
-    assert policy.stopped(Progress(stop=stop)) == event
+    assert policy.stopped(DeliveryProgress(stop=stop)) == event
 
 
 @UNHURRIED
 @given(st.sampled_from(DeliveryState), progresses)
 def test_a_resume_is_told_only_where_it_weakens_no_more_than_a_hold(
-    state: DeliveryState, progress: Progress
+    state: DeliveryState, progress: DeliveryProgress
 ) -> None:
     told = policy.resume(state, progress) is not None
     assert told == (state not in ENDING or progress.stop is Purpose.HOLD)
@@ -191,7 +200,7 @@ def test_a_resume_is_told_only_where_it_weakens_no_more_than_a_hold(
 
 @UNHURRIED
 @given(st.sampled_from(ENDING), progresses)
-def test_a_resume_never_weakens_a_cancel(state: DeliveryState, progress: Progress) -> None:
+def test_a_resume_never_weakens_a_cancel(state: DeliveryState, progress: DeliveryProgress) -> None:
     cancelled = replace(progress, stop=Purpose.CANCEL)
     assert policy.resume(state, cancelled) is None
     event = policy.resume(state, progress)
@@ -215,7 +224,7 @@ ENDINGS: list[policy.Ending] = [
 def test_the_last_word_is_the_node_s_then_the_stop_s_then_the_attempt_s(
     stop: Purpose | None, ending: policy.Ending
 ) -> None:
-    progress = Progress(stop=stop)
+    progress = DeliveryProgress(stop=stop)
     word = policy.last_word(progress, ending)
     node_spoke = isinstance(ending, delivery.AllStored | delivery.SomeRefused)
     attempt_failed = isinstance(
@@ -229,7 +238,7 @@ def test_the_last_word_is_the_node_s_then_the_stop_s_then_the_attempt_s(
 
 def ended(endings: Iterable[tuple[Outcome, str | None]], *, files_total: int = 4) -> policy.Endings:
     return {
-        f"node_{number}": (outcome, Progress(files_total, error=error))
+        f"node_{number}": (outcome, DeliveryProgress(files_total, error=error))
         for number, (outcome, error) in enumerate(endings)
     }
 
@@ -261,13 +270,13 @@ def test_a_dispatch_over_says_the_first_error_and_how_many_nodes_lack_instances(
     endings: list[tuple[Outcome, str]],
 ) -> None:
     event = policy.dispatch_over(ended(endings))
-    lacking = [ending for ending in endings if ending[0] is not DONE]
+    undeliverable = [ending for ending in endings if ending[0] is not DONE]
     failed = [error for outcome, error in endings if outcome is FAILED]
     if failed:
-        error = f"{len(lacking)} of {len(endings)} nodes lack instances: {failed[0]}"
+        error = f"{len(undeliverable)} of {len(endings)} nodes lack instances: {failed[0]}"
         assert event == dispatch.SomeFailed(error)
-    elif lacking:
-        assert event == dispatch.AllCancelled(lacking[0][1])
+    elif undeliverable:
+        assert event == dispatch.AllCancelled(undeliverable[0][1])
     else:
         assert event == dispatch.AllDelivered()
 
@@ -286,7 +295,7 @@ def test_where_there_was_nothing_to_send_no_node_is_to_blame() -> None:
 
 @given(st.permutations(["a", "b", "c"]))
 def test_the_verdict_is_the_same_whichever_node_ended_first(order: list[str]) -> None:
-    endings = {each: (FAILED, Progress(4, error=each)) for each in order}
+    endings = {each: (FAILED, DeliveryProgress(4, error=each)) for each in order}
     assert policy.verdict(endings) == (FAILED, "3 of 3 nodes lack instances: a")
 
 
@@ -338,7 +347,7 @@ def test_several_who_find_no_room_under_one_limit_are_one_complaint(
     given: int, now: int, is_news: bool
 ) -> None:
     health = node.Health(associations=now, ceiling=4)
-    expected = node.NodeCongested() if is_news else None
+    expected = node.CongestionReported() if is_news else None
     assert policy.congested(health, given=given) == expected
 
 
@@ -358,4 +367,4 @@ def test_room_is_proven_by_instances_without_complaint_where_there_may_be_more(
 ) -> None:
     health = node.Health(associations=given, ceiling=4, coped=before)
     told = policy.coped(health, stored, threshold=100)
-    assert told == (node.RoomProven() if proves else node.NodeCoped(stored))
+    assert told == (node.LimitIncreaseEarned() if proves else node.InstancesStored(stored))

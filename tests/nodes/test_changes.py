@@ -16,7 +16,7 @@ from proxy.nodes import (
     affected,
     apply_change,
 )
-from tests.nodes.site import FROM_EVENT
+from tests.nodes.make import FROM_EVENT
 
 replace = msgspec.structs.replace
 

@@ -17,7 +17,7 @@ from proxy.nodes import (
     merge_config,
     read_configuration,
 )
-from tests.nodes.site import CONFIGURATION, FROM_REST, configuration, without
+from tests.nodes.make import CONFIGURATION, FROM_REST, configuration, without
 
 READROOM = Node(node_id="n1", name="Reading room", ae_title="READROOM", host="192.0.2.20", port=104)
 SITE_A = Configuration(

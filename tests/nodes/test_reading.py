@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
 from proxy.nodes import NewScans, Node, NodeInvalid, Permission, read_node, read_nodes
-from tests.nodes.site import FROM_EVENT, FROM_REST
+from tests.nodes.make import FROM_EVENT, FROM_REST
 
 READROOM = Node(node_id="n1", name="Reading room", ae_title="READROOM", host="192.0.2.20", port=104)
 

@@ -14,11 +14,11 @@ import trio
 from trio.testing import MockClock
 
 from proxy.errors import InstanceUnusable, LedgerError, NotConverted
-from proxy.ledger import Holding, Ledger
+from proxy.ledger import CachedEntity, Ledger
 from proxy.model import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Instance
-from proxy.offload import Inline, Offload, Threads
 from proxy.pacs.local import CLEAN_UP_S, Checked, LocalPacs
 from proxy.pacs.objects import Objects
+from proxy.runtime.offload import Inline, Offload, Threads
 from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
 from tests.support.waiting import PATIENCE_S
 
@@ -71,7 +71,7 @@ def names(*groups: Iterable[Instance]) -> set[str]:
 
 async def test_an_entity_taken_in_is_held_and_its_files_are_objects(site: Site) -> None:
     await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
-    assert await site.ledger.holding(SESSION) == Holding('"v1"', 3)
+    assert await site.ledger.cached_entity(SESSION) == CachedEntity('"v1"', 3)
     assert site.files() == names(ONE)
     assert list(site.objects.staging(1).iterdir()) == []
     assert site.pacs.usage_gb == pytest.approx(21 / 1024**3)
@@ -81,7 +81,7 @@ async def test_a_new_version_takes_the_place_of_the_old(site: Site) -> None:
     await site.pacs.take_in(SESSION, site.stage(ONE), '"v1"')
     changed = [instance(0, content="b")]
     await site.pacs.take_in(SESSION, site.stage(changed, "b"), '"v2"')
-    assert await site.ledger.holding(SESSION) == Holding('"v2"', 1)
+    assert await site.ledger.cached_entity(SESSION) == CachedEntity('"v2"', 1)
     assert site.files() == names(changed)
 
 
@@ -127,7 +127,7 @@ async def test_what_was_deleted_since_the_order_is_not_taken_in(site: Site) -> N
     staged = site.stage([*ONE, *TWO])
     await site.pacs.delete_session(None, uid(2))
     await site.pacs.take_in(SESSION, staged, '"v1"', dispatch_id=dispatch)
-    assert await site.ledger.holding(SESSION) == Holding(None, 3)
+    assert await site.ledger.cached_entity(SESSION) == CachedEntity(None, 3)
     assert site.files() == names(ONE)
 
 
@@ -140,7 +140,7 @@ async def test_the_janitor_leaves_a_sound_store_alone(
     async with open_site(tmp_path) as site:
         assert site.pacs.usage_gb == 0
         assert await site.pacs.janitor() == Checked(removed=0, damaged=0, dropped=0)
-        assert await site.ledger.holding(SESSION) is not None
+        assert await site.ledger.cached_entity(SESSION) is not None
         assert site.pacs.usage_gb > 0
 
 
@@ -166,8 +166,8 @@ async def test_an_object_a_power_cut_has_hurt_is_fetched_again(
     async with open_site(tmp_path) as site:
         checked = await site.pacs.janitor()
         assert (checked.damaged, checked.dropped) == (1, 1)
-        assert await site.ledger.holding(SESSION) is None
-        assert await site.ledger.holding(OTHER_SESSION) is not None
+        assert await site.ledger.cached_entity(SESSION) is None
+        assert await site.ledger.cached_entity(OTHER_SESSION) is not None
         await site.pacs.take_in(SESSION, site.stage(ONE), None)
         assert victim.read_bytes() == body_of(1)
         assert site.files() == names(ONE, TWO)
@@ -182,13 +182,13 @@ async def test_old_objects_are_not_read_at_each_start(
     site.objects.path(ONE[1].sha256).write_bytes(bytes(ONE[1].size))
     async with open_site(tmp_path) as site:
         assert (await site.pacs.janitor()).damaged == 0
-        assert await site.ledger.holding(SESSION) is not None
+        assert await site.ledger.cached_entity(SESSION) is not None
 
 
 async def test_an_object_that_is_as_it_came_is_kept(site: Site) -> None:
     await site.pacs.take_in(SESSION, site.stage(ONE), None)
     assert await site.pacs.is_whole(ONE[1])
-    assert await site.ledger.holding(SESSION) is not None
+    assert await site.ledger.cached_entity(SESSION) is not None
     assert site.files() == names(ONE)
 
 
@@ -200,7 +200,7 @@ async def test_an_object_that_is_not_as_it_came_is_dropped(site: Site, harm: str
     do_harm(victim, harm)
     assert not await site.pacs.is_whole(ONE[1])
     assert not victim.exists()
-    assert await site.ledger.holding(SESSION) is None
+    assert await site.ledger.cached_entity(SESSION) is None
     await site.pacs.take_in(SESSION, site.stage(ONE), None)
     assert await site.pacs.is_whole(ONE[1])
     assert site.files() == names(ONE)
@@ -224,7 +224,7 @@ async def test_a_file_that_cannot_be_adopted_leaves_all_as_it_was(site: Site) ->
     staged[2][0].unlink()
     with pytest.raises(FileNotFoundError):
         await site.pacs.take_in(SESSION, staged, '"v2"')
-    assert await site.ledger.holding(SESSION) == Holding('"v1"', 1)
+    assert await site.ledger.cached_entity(SESSION) == CachedEntity('"v1"', 1)
     assert site.files() == names(ONE[:1])
 
 
@@ -246,8 +246,8 @@ async def test_cancelled_anywhere_it_is_held_whole_or_as_before_with_no_file_too
                 tracer.task = trio.lowlevel.current_task()
                 await site.pacs.take_in(SESSION, staged, '"v2"')
             trio.lowlevel.remove_instrument(tracer)
-            holding = await site.ledger.holding(SESSION)
-            assert holding in (Holding('"v1"', 3), Holding('"v2"', 5))
+            holding = await site.ledger.cached_entity(SESSION)
+            assert holding in (CachedEntity('"v1"', 3), CachedEntity('"v2"', 5))
             outcomes.add(holding.etag)
             expected = names(ONE) if holding.etag == '"v1"' else names(changed)
             assert site.files() == expected
@@ -285,7 +285,7 @@ async def test_a_cancelled_deletion_is_done_all_the_same(
                 tracer.task = trio.lowlevel.current_task()
                 await site.pacs.delete_session("sess-1", None)
             trio.lowlevel.remove_instrument(tracer)
-            is_held = await site.ledger.holding(SESSION) is not None
+            is_held = await site.ledger.cached_entity(SESSION) is not None
             assert site.files() == (names(ONE) if is_held else set())
             if not scope.cancelled_caught:
                 assert not is_held
@@ -321,7 +321,7 @@ async def test_a_deletion_waits_for_a_slow_disk_unless_it_is_cancelled(
         else:
             assert site.files() == set()
     async with open_site(tmp_path) as site:
-        assert await site.ledger.holding(SESSION) is None
+        assert await site.ledger.cached_entity(SESSION) is None
         await site.pacs.janitor()
         assert site.files() == set()
 

@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from proxy.fsm import Event, IllegalEvent, Machine
 from proxy.fsm.scxml import scxml
-from proxy.runner import Activity, Run
+from proxy.runtime.runner import Activity, Run
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")

@@ -1,7 +1,7 @@
 """A pytest plugin: every row and ignore of every machine is taken by a running machine in a test.
 
-It listens to the runs (``proxy.runner.OBSERVERS``) and notes which test took which row. Only the
-tests of the machines' own rooms count. When all of those ran, the session fails if a row was not
+It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row. Only
+the tests of the machines' own rooms count. When all of those ran, the session fails if a row was not
 taken, or if ``src/proxy/machines/trace.json``, from which the pages of ``statecharts/`` name
 tests, names one that no longer takes the row. ``--record-rows`` writes that file.
 
@@ -59,7 +59,7 @@ class Rows:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Observe the runs of one test, and restore the observers after it."""
-        from proxy.runner import OBSERVERS
+        from proxy.runtime.runner import OBSERVERS
 
         before = OBSERVERS[:]
         if self._counts(item):

@@ -26,7 +26,7 @@ from proxy.demo import frames
 from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import SampleInstance
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.events.codec import decode
@@ -35,11 +35,12 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
 from proxy.nodes import NewScans, Repush
-from proxy.offload import Inline, Threads
-from proxy.outbox import Outbox
 from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
-from proxy.reports import Detail, Reports
+from proxy.reporting.outbox import Outbox
+from proxy.reporting.reports import Detail, Reports
+from proxy.runtime.offload import Inline, Threads
+from proxy.runtime.wire import Network, TcpNetwork
 from proxy.settings import (
     DicomSettings,
     DispatchSettings,
@@ -48,10 +49,9 @@ from proxy.settings import (
     ServiceSettings,
     Settings,
 )
-from proxy.supervisor import Supervisor
-from proxy.vitals import Vitals
-from proxy.wire import Network, TcpNetwork
-from proxy.work import DeliveryAtWork, DispatchAtWork, Site
+from proxy.supervision.heartbeat import Heartbeat
+from proxy.supervision.supervisor import Supervisor
+from proxy.work.runs import DeliveryAtWork, DispatchAtWork, Site
 from tests.support.waiting import until
 
 FINAL = ("completed", "failed")
@@ -80,10 +80,10 @@ class House:
         self.supervisor = supervisor
         self.outbox = outbox
         self.backend = backend
-        self.vitals = Vitals(site, lambda: site.pacs.usage_gb)
-        self.heard: list[Json] = []
+        self.vitals = Heartbeat(site, lambda: site.pacs.usage_gb)
+        self.heard: list[JsonObject] = []
 
-    def tell(self, frame: Json | str) -> str:
+    def tell(self, frame: JsonObject | str) -> str:
         """Say a frame to the proxy as ITH would; returns its correlation id."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         self.supervisor.handle(decode(text))
@@ -113,7 +113,7 @@ class House:
         nodes = self.site.nodes
         await self.until(lambda: all(n.run.state is NodeState.ONLINE for n in nodes.values()))
 
-    async def over(self, correlation_id: str, node_id: str | None = None) -> Json:
+    async def over(self, correlation_id: str, node_id: str | None = None) -> JsonObject:
         """Wait for a final report, of a node or of the whole, and return its payload."""
         await self.until(lambda: self.final(correlation_id, node_id) is not None)
         payload = self.final(correlation_id, node_id)
@@ -127,7 +127,7 @@ class House:
 
     # Looking ------------------------------------------------------------------------------
 
-    def statuses(self, correlation_id: str) -> list[Json]:
+    def statuses(self, correlation_id: str) -> list[JsonObject]:
         """The payloads of what was told of a dispatch."""
         return [
             frame["payload"]
@@ -136,23 +136,23 @@ class House:
             and frame["correlation_id"] == correlation_id
         ]
 
-    def stream(self, correlation_id: str, node_id: str | None = None) -> list[Json]:
+    def stream(self, correlation_id: str, node_id: str | None = None) -> list[JsonObject]:
         """The payloads of one node's stream, or of the whole dispatch's."""
         return [p for p in self.statuses(correlation_id) if p.get("node_id") == node_id]
 
-    def final(self, correlation_id: str, node_id: str | None = None) -> Json | None:
+    def final(self, correlation_id: str, node_id: str | None = None) -> JsonObject | None:
         """The payload that says completed or failed, None while there is none."""
         payloads = self.stream(correlation_id, node_id)
         return next((p for p in payloads if p["status"] in FINAL), None)
 
-    def finals(self, correlation_id: str) -> list[Json]:
+    def finals(self, correlation_id: str) -> list[JsonObject]:
         """The payloads that say completed or failed, of every stream."""
         return [p for p in self.statuses(correlation_id) if p["status"] in FINAL]
 
     def turns_taken(self) -> int:
         """How many turns are in use, of downloads and associations."""
         nodes = self.site.nodes.values()
-        return self.site.downloads.taken + sum(node.slots.taken for node in nodes)
+        return self.site.downloads.in_use + sum(node.queue.in_use for node in nodes)
 
     def dispatch(self, correlation_id: str) -> DispatchAtWork:
         """A dispatch at work."""
@@ -262,19 +262,19 @@ async def some_nodes(*node_ids: str) -> AsyncIterator[list[DemoNode]]:
         ]
 
 
-def configure(backend: DemoBackend, nodes: Sequence[DemoNode | Json]) -> None:
+def configure(backend: DemoBackend, nodes: Sequence[DemoNode | JsonObject]) -> None:
     """Let ITH's configuration have these nodes."""
     backend.rest.configuration = frames.configuration(
         [described(node) if isinstance(node, DemoNode) else node for node in nodes]
     )
 
 
-def described(node: DemoNode, **more: object) -> Json:
+def described(node: DemoNode, **more: object) -> JsonObject:
     """A node as ITH's configuration has it."""
     return frames.rest_node(node.node_id, node.ae_title, node.host, node.port, **more)
 
 
-def in_event(node: DemoNode, **more: object) -> Json:
+def in_event(node: DemoNode, **more: object) -> JsonObject:
     """A node as ``proxy.nodes_changed`` has it."""
     return frames.event_node(node.node_id, node.ae_title, node.host, node.port, **more)
 

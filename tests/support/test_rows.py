@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy import runner
+from proxy.runtime import runner
 from tests.support.rows import problems
 
 pytest_plugins = ["pytester"]
@@ -24,7 +24,7 @@ pytest_plugins = ["tests.support.rows"]
 TESTS = """
 import pytest
 from proxy.fsm import ActivityFailed
-from proxy.runner import Run
+from proxy.runtime.runner import Run
 from tests.support.sample import *
 from hypothesis import given, strategies
 

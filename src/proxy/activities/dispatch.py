@@ -10,15 +10,14 @@ from proxy.activities.target import repush_for
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
-from proxy.ledger import Lacking
+from proxy.ledger import Undeliverable
 from proxy.logs import log
 from proxy.machines import dispatch, policy
-from proxy.machines.dispatch import DispatchOutput, DispatchState
-from proxy.machines.dispatch import Work as DispatchData
+from proxy.machines.dispatch import DispatchData, DispatchOutput, DispatchState
 from proxy.machines.operation import OperationState
 from proxy.pacs.header import read_instance
-from proxy.runner import Activity
-from proxy.work import DispatchAtWork, DispatchRun, Site
+from proxy.runtime.runner import Activity
+from proxy.work.runs import DispatchAtWork, DispatchRun, Site
 
 FETCH_ATTEMPTS = 5
 """Whole downloads that are tried; each of them resumes by itself first."""
@@ -55,23 +54,23 @@ class DispatchActivities:
     async def wait_for_turn(self, run: DispatchRun) -> None:
         """Wait for a free download, and until no other dispatch downloads the same entity."""
         at, order = self._at, self._at.order
-        at.give_back_turn()  # one that was granted in the instant of a hold
-        while at.turn is None:
+        at.release_grant()  # one that was granted in the instant of a hold
+        while at.grant is None:
             for other in self._others():
                 await other.run.until(*(set(DispatchState) - {DispatchState.FETCHING}))
-            at.turn = await self._site.downloads.take(
-                order.priority.rank, at.dispatch_id, party=frozenset(order.node_ids)
+            at.grant = await self._site.downloads.acquire(
+                order.priority.rank, at.dispatch_id, flow=frozenset(order.node_ids)
             )
             if any(other.run.state is DispatchState.FETCHING for other in self._others()):
-                at.give_back_turn()
+                at.release_grant()
         run.tell(dispatch.TurnGranted())
         if run.state is not DispatchState.FETCHING:
-            self._at.give_back_turn()
+            self._at.release_grant()
 
     async def fetch(self, run: DispatchRun) -> None:
         """Bring the entity into the local PACS, plan each delivery, and say how it went."""
         try:
-            is_held = await self._site.ledger.holding(self._at.order.entity) is not None
+            is_held = await self._site.ledger.cached_entity(self._at.order.entity) is not None
             if not (is_held and (self._at.planned or self._at.is_fresh)):
                 await self._hold(run)
             run.tell(dispatch.Fetched(await self._plan()))
@@ -89,7 +88,7 @@ class DispatchActivities:
                 )
             )
         finally:
-            self._at.give_back_turn()
+            self._at.release_grant()
 
     async def _hold(self, run: DispatchRun) -> None:
         """Download the entity, unless ITH says that what is held is what it has.
@@ -98,7 +97,7 @@ class DispatchActivities:
         """
         site, order = self._site, self._at.order
         served = [self._at, *(other for other in self._others() if other.dispatch_id)]
-        held = await site.ledger.holding(order.entity)
+        held = await site.ledger.cached_entity(order.entity)
         async with site.pacs.staging(self._at.dispatch_id) as staging:
             got = await site.backend.download(
                 order.entity,
@@ -121,22 +120,22 @@ class DispatchActivities:
                 read_instance,
             )
             passed_over = sum(unpacked.passed_over.values())
-            lacking = Lacking(unpacked.damaged + unpacked.conflicting, passed_over)
+            undeliverable = Undeliverable(unpacked.damaged + unpacked.conflicting, passed_over)
             log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
             for reason, count in sorted(unpacked.skipped.items()):
                 log("archive.skipped", reason=reason, entries=count)
             for reason, count in sorted(unpacked.passed_over.items()):
                 log("archive.passed_over", level="warning", reason=reason, entries=count)
-            if lacking.damaged:
-                log("archive.damaged", level="warning", entries=lacking.damaged)
+            if undeliverable.damaged:
+                log("archive.damaged", level="warning", entries=undeliverable.damaged)
             for each in served:
-                each.lacking = lacking
-                site.ledger.post_lacking(each.dispatch_id, lacking)
+                each.undeliverable = undeliverable
+                site.ledger.post_undeliverable(each.dispatch_id, undeliverable)
             await site.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
-                # What is lacking is to come again, not to be taken for all there is.
-                None if lacking.total else got.etag,
+                # What is undeliverable is to come again, not to be taken for all there is.
+                None if undeliverable.total else got.etag,
                 # What was deleted before the youngest order is wanted again by that one.
                 dispatch_id=max(each.dispatch_id for each in served),
             )
@@ -163,7 +162,7 @@ class DispatchActivities:
             # After a restart also what a node answered for and a deletion has taken since.
             planned = max(planned, counts.total)
         at.planned = planned
-        return total + at.lacking.total
+        return total + at.undeliverable.total
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

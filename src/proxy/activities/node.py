@@ -12,8 +12,8 @@ from proxy.machines import node, policy
 from proxy.machines.failures import is_answer
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.nodes import Node
-from proxy.runner import Activity
-from proxy.work import NodeAtWork, NodeRun, Site
+from proxy.runtime.runner import Activity
+from proxy.work.runs import NodeAtWork, NodeRun, Site
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
@@ -44,7 +44,7 @@ class NodeActivities:
         interval = self._site.settings.dicom.echo_interval_seconds
         while True:
             await trio.sleep(interval * (0.9 + 0.2 * self._site.chance()))
-            if not self._at.slots.taken:
+            if not self._at.queue.in_use:
                 await self._ask(run)
 
     async def _ask(self, run: NodeRun) -> bool:
@@ -56,7 +56,7 @@ class NodeActivities:
         asked = self._at.node
         with trio.CancelScope() as self._at.asking:
             error = await self._verify(asked)
-            if error is not None and self._at.slots.taken:
+            if error is not None and self._at.queue.in_use:
                 await trio.sleep(self._site.settings.dicom.echo_seconds)
                 return False
         if self._at.asking.cancelled_caught or asked.address != self._at.node.address:

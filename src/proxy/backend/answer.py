@@ -34,7 +34,7 @@ class UpgradeRejected(LinkLost):
         self.retry_after = retry_after
 
 
-class Answer(trio.abc.Stream):
+class UpgradeStream(trio.abc.Stream):
     """The connection to ITH; until ``is_open``, each of its ends raises :class:`LinkLost`."""
 
     def __init__(self, stream: Connection) -> None:

@@ -14,7 +14,7 @@ HEAD_BYTES = 512
 """As many first bytes as :func:`kind_of` wants, if there are as many; images of discs take more."""
 
 
-class Kind(Enum):
+class ContentKind(Enum):
     """What some bytes are; the value is the word an operator reads."""
 
     DICOM = "DICOM"
@@ -63,96 +63,99 @@ class Kind(Enum):
     SQUASHFS = "squashfs image"
 
 
-ARCHIVES = frozenset({Kind.ZIP, Kind.GZIP, Kind.TAR})
+ARCHIVES = frozenset({ContentKind.ZIP, ContentKind.GZIP, ContentKind.TAR})
 """What this program unpacks."""
 
 PLAIN = frozenset(
     {
-        Kind.DICOM,
-        Kind.EMPTY,
-        Kind.JSON,
-        Kind.XML,
-        Kind.TEXT,
-        Kind.IMAGE,
-        Kind.PDF,
-        Kind.APPLE_DOUBLE,
-        Kind.PROGRAM,
-        Kind.OTHER,
+        ContentKind.DICOM,
+        ContentKind.EMPTY,
+        ContentKind.JSON,
+        ContentKind.XML,
+        ContentKind.TEXT,
+        ContentKind.IMAGE,
+        ContentKind.PDF,
+        ContentKind.APPLE_DOUBLE,
+        ContentKind.PROGRAM,
+        ContentKind.OTHER,
     }
 )
-SEALED = frozenset(Kind) - PLAIN - ARCHIVES
+SEALED = frozenset(ContentKind) - PLAIN - ARCHIVES
 """What may hold files of any kind, and this program cannot unpack."""
 
-MESSAGES = frozenset({Kind.JSON, Kind.XML, Kind.TEXT})
+MESSAGES = frozenset({ContentKind.JSON, ContentKind.XML, ContentKind.TEXT})
 
-MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
-    (128, b"DICM", Kind.DICOM),
-    (257, b"ustar", Kind.TAR),
-    (0x8001, b"CD001", Kind.ISO),
-    (0x8001, b"BEA01", Kind.UDF),
-    (0, b"PK\x03\x04", Kind.ZIP),
-    (0, b"PK\x05\x06", Kind.ZIP),
-    (0, b"PK\x07\x08", Kind.ZIP),
-    (0, b"\x1f\x8b", Kind.GZIP),
-    (0, b"\xff\xd8\xff", Kind.IMAGE),
-    (0, b"\x89PNG", Kind.IMAGE),
-    (0, b"GIF8", Kind.IMAGE),
-    (0, b"II*\x00", Kind.IMAGE),
-    (0, b"MM\x00*", Kind.IMAGE),
-    (0, b"RIFF", Kind.IMAGE),
-    (0, b"%PDF", Kind.PDF),
-    (0, b"\x00\x05\x16\x07", Kind.APPLE_DOUBLE),
-    (0, b"MZ", Kind.PROGRAM),
-    (0, b"\x7fELF", Kind.PROGRAM),
-    (0, b"7z\xbc\xaf\x27\x1c", Kind.SEVEN_ZIP),
-    (0, b"Rar!\x1a\x07", Kind.RAR),
-    (0, b"RE~^", Kind.RAR),
-    (0, b"MSCF\0\0\0\0", Kind.CABINET),
-    (7, b"**ACE**", Kind.ACE),
-    (0, b"ALZ\x01", Kind.ALZ),
-    (0, b"EGGA", Kind.ALZ),
-    (0, b"StuffIt (c)", Kind.STUFFIT),
-    (0, b"SIT!", Kind.STUFFIT),
-    (0, b"!<arch>\n", Kind.AR),
-    (0, b"xar!", Kind.XAR),
-    (0, b"\xfd7zXZ\0", Kind.XZ),
-    (0, b"LZIP", Kind.LZIP),
-    (0, b"\x89LZO\0\r\n\x1a\n", Kind.LZOP),
-    (0, b"\x28\xb5\x2f\xfd", Kind.ZSTD),
-    (0, b"\x04\x22\x4d\x18", Kind.LZ4),
-    (0, b"\x02\x21\x4c\x18", Kind.LZ4),
-    (0, b"\xff\x06\0\0sNaPpY", Kind.SNAPPY),
-    (0, b"-----BEGIN PGP MESSAGE-----", Kind.ENCRYPTED),
-    (0, b"age-encryption.org/", Kind.ENCRYPTED),
-    (0, b"Salted__", Kind.ENCRYPTED),
-    (0, b"\0" + b"\xff" * 10 + b"\0", Kind.RAW_DISC),
-    (0, b"vhdxfile", Kind.VIRTUAL_DISK),
-    (0, b"conectix", Kind.VIRTUAL_DISK),
-    (0, b"KDMV", Kind.VIRTUAL_DISK),
-    (0, b"QFI\xfb", Kind.VIRTUAL_DISK),
-    (0, b"MSWIM\0\0\0", Kind.WIM),
-    (0, b"hsqs", Kind.SQUASHFS),
+MAGIC: tuple[tuple[int, bytes, ContentKind], ...] = (
+    (128, b"DICM", ContentKind.DICOM),
+    (257, b"ustar", ContentKind.TAR),
+    (0x8001, b"CD001", ContentKind.ISO),
+    (0x8001, b"BEA01", ContentKind.UDF),
+    (0, b"PK\x03\x04", ContentKind.ZIP),
+    (0, b"PK\x05\x06", ContentKind.ZIP),
+    (0, b"PK\x07\x08", ContentKind.ZIP),
+    (0, b"\x1f\x8b", ContentKind.GZIP),
+    (0, b"\xff\xd8\xff", ContentKind.IMAGE),
+    (0, b"\x89PNG", ContentKind.IMAGE),
+    (0, b"GIF8", ContentKind.IMAGE),
+    (0, b"II*\x00", ContentKind.IMAGE),
+    (0, b"MM\x00*", ContentKind.IMAGE),
+    (0, b"RIFF", ContentKind.IMAGE),
+    (0, b"%PDF", ContentKind.PDF),
+    (0, b"\x00\x05\x16\x07", ContentKind.APPLE_DOUBLE),
+    (0, b"MZ", ContentKind.PROGRAM),
+    (0, b"\x7fELF", ContentKind.PROGRAM),
+    (0, b"7z\xbc\xaf\x27\x1c", ContentKind.SEVEN_ZIP),
+    (0, b"Rar!\x1a\x07", ContentKind.RAR),
+    (0, b"RE~^", ContentKind.RAR),
+    (0, b"MSCF\0\0\0\0", ContentKind.CABINET),
+    (7, b"**ACE**", ContentKind.ACE),
+    (0, b"ALZ\x01", ContentKind.ALZ),
+    (0, b"EGGA", ContentKind.ALZ),
+    (0, b"StuffIt (c)", ContentKind.STUFFIT),
+    (0, b"SIT!", ContentKind.STUFFIT),
+    (0, b"!<arch>\n", ContentKind.AR),
+    (0, b"xar!", ContentKind.XAR),
+    (0, b"\xfd7zXZ\0", ContentKind.XZ),
+    (0, b"LZIP", ContentKind.LZIP),
+    (0, b"\x89LZO\0\r\n\x1a\n", ContentKind.LZOP),
+    (0, b"\x28\xb5\x2f\xfd", ContentKind.ZSTD),
+    (0, b"\x04\x22\x4d\x18", ContentKind.LZ4),
+    (0, b"\x02\x21\x4c\x18", ContentKind.LZ4),
+    (0, b"\xff\x06\0\0sNaPpY", ContentKind.SNAPPY),
+    (0, b"-----BEGIN PGP MESSAGE-----", ContentKind.ENCRYPTED),
+    (0, b"age-encryption.org/", ContentKind.ENCRYPTED),
+    (0, b"Salted__", ContentKind.ENCRYPTED),
+    (0, b"\0" + b"\xff" * 10 + b"\0", ContentKind.RAW_DISC),
+    (0, b"vhdxfile", ContentKind.VIRTUAL_DISK),
+    (0, b"conectix", ContentKind.VIRTUAL_DISK),
+    (0, b"KDMV", ContentKind.VIRTUAL_DISK),
+    (0, b"QFI\xfb", ContentKind.VIRTUAL_DISK),
+    (0, b"MSWIM\0\0\0", ContentKind.WIM),
+    (0, b"hsqs", ContentKind.SQUASHFS),
 )
 """Signatures by their offset; the first that matches decides."""
 
-PATTERNS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
-    (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), Kind.BZIP2),
-    (re.compile(rb"\x1f\x9d[\x09-\x10\x89-\x90]"), Kind.COMPRESS),
-    (re.compile(rb"[\x50-\x5f]\x2aM\x18"), Kind.ZSTD),  # a frame to skip, which lz4 has as well
-    (re.compile(rb"(?s:\].{4}(?:\xff{8}|.{5}\0{3})\0)"), Kind.LZMA),
-    (re.compile(rb"(?s:..-(?:lh[0-9dx]|lz[45s]|pm[0-2])-)"), Kind.LHA),
-    (re.compile(rb"(?s:\x60\xea.[\0-\x0a][\x1e-\x30].{5}\x02)"), Kind.ARJ),
-    (re.compile(rb"07070[127][0-9A-Fa-f]{8}"), Kind.CPIO),
+PATTERNS: tuple[tuple[re.Pattern[bytes], ContentKind], ...] = (
+    (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), ContentKind.BZIP2),
+    (re.compile(rb"\x1f\x9d[\x09-\x10\x89-\x90]"), ContentKind.COMPRESS),
+    (
+        re.compile(rb"[\x50-\x5f]\x2aM\x18"),
+        ContentKind.ZSTD,
+    ),  # a frame to skip, which lz4 has as well
+    (re.compile(rb"(?s:\].{4}(?:\xff{8}|.{5}\0{3})\0)"), ContentKind.LZMA),
+    (re.compile(rb"(?s:..-(?:lh[0-9dx]|lz[45s]|pm[0-2])-)"), ContentKind.LHA),
+    (re.compile(rb"(?s:\x60\xea.[\0-\x0a][\x1e-\x30].{5}\x02)"), ContentKind.ARJ),
+    (re.compile(rb"07070[127][0-9A-Fa-f]{8}"), ContentKind.CPIO),
 )
 """Signatures with bytes that vary."""
 
 TAR_CHECKSUM = slice(148, 156)
 
 
-def kind_of(head: bytes) -> Kind:
+def kind_of(head: bytes) -> ContentKind:
     """Return what begins with ``head``; ``OTHER`` may still be DICOM without its preamble."""
     if not head:
-        return Kind.EMPTY
+        return ContentKind.EMPTY
     for offset, magic, kind in MAGIC:
         if head.startswith(magic, offset):
             return kind
@@ -160,7 +163,7 @@ def kind_of(head: bytes) -> Kind:
         if pattern.match(head):
             return kind
     if is_tar_header(head[:HEAD_BYTES]):
-        return Kind.TAR
+        return ContentKind.TAR
     return _kind_of_text(head[:HEAD_BYTES])
 
 
@@ -175,10 +178,10 @@ def is_tar_header(block: bytes) -> bool:
     return True
 
 
-def _kind_of_text(head: bytes) -> Kind:
+def _kind_of_text(head: bytes) -> ContentKind:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in text):
-        return Kind.OTHER
+        return ContentKind.OTHER
     if text.startswith(b"<"):
-        return Kind.XML
-    return Kind.JSON if text.startswith((b"{", b"[")) else Kind.TEXT
+        return ContentKind.XML
+    return ContentKind.JSON if text.startswith((b"{", b"[")) else ContentKind.TEXT

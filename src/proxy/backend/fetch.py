@@ -23,12 +23,12 @@ from proxy.backend.content import HEAD_BYTES, MESSAGES, kind_of
 from proxy.backend.part import Part
 from proxy.backend.refusals import Interrupted, translated
 from proxy.errors import BackendError
-from proxy.offload import Offload
+from proxy.runtime.offload import Offload
 
-Answer: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
+Responder: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
 """Asks with these headers besides the usual ones; gives the answer, redirects followed."""
 
-Progress: TypeAlias = Callable[[int, int | None], None]
+OnReceived: TypeAlias = Callable[[int, int | None], None]
 """Is told the bytes there are and those there will be, None where ITH does not say."""
 
 FLUSH_BYTES = 1024 * 1024
@@ -62,13 +62,13 @@ class Fetch:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Responder,
         refuse: Callable[[httpx2.Response], BackendError],
         part: Part,
         limits: FetchLimits,
         *,
         offload: Offload,
-        on_progress: Progress,
+        on_progress: OnReceived,
     ) -> None:
         self.etag: str | None = None
         self._answer = answer

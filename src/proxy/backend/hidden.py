@@ -6,7 +6,7 @@ import io
 import struct
 from typing import BinaryIO
 
-from proxy.backend.content import ARCHIVES, HEAD_BYTES, SEALED, Kind, kind_of
+from proxy.backend.content import ARCHIVES, HEAD_BYTES, SEALED, ContentKind, kind_of
 
 ZIP_END = b"PK\x05\x06"
 ZIP64_LOCATOR = b"PK\x06\x07"
@@ -21,25 +21,25 @@ MOST_ENDS = 16
 TAIL = END_RECORD.size + 0xFFFF
 """Bytes that may lie between the start of the end record and the end of the file."""
 
-TRAILERS: tuple[tuple[int, bytes, Kind], ...] = (
-    (512, b"koly", Kind.APPLE_DISK),
-    (512, b"conectix", Kind.VIRTUAL_DISK),
-    (12, b"NER5", Kind.NERO),
-    (8, b"NERO", Kind.NERO),
+TRAILERS: tuple[tuple[int, bytes, ContentKind], ...] = (
+    (512, b"koly", ContentKind.APPLE_DISK),
+    (512, b"conectix", ContentKind.VIRTUAL_DISK),
+    (12, b"NER5", ContentKind.NERO),
+    (8, b"NERO", ContentKind.NERO),
 )
 """Signatures by how far before the end they are."""
 
 SECTIONS = 96
 """Most sections of a program that Windows loads."""
 
-CARRIED = (ARCHIVES | SEALED) - {Kind.CABINET}
+CARRIED = (ARCHIVES | SEALED) - {ContentKind.CABINET}
 """Kinds behind a program that may be a study; a cabinet is what an installer installs."""
 
 INSTALLER = b";!@Install@!UTF-8!"
 """What a self-extracting 7z archive may have before its signature: what to do with the files."""
 
 
-def hidden_in(file: BinaryIO) -> Kind | None:
+def hidden_in(file: BinaryIO) -> ContentKind | None:
     """Return the kind of archive that ``file`` holds although it does not begin as one, or None.
 
     A zip may have anything before it, a self-extracting one has a program.
@@ -49,7 +49,7 @@ def hidden_in(file: BinaryIO) -> Kind | None:
     file.seek(start)
     tail = file.read(TAIL)
     if _ends_in_zip(file, start, tail):
-        return Kind.ZIP
+        return ContentKind.ZIP
     for distance, magic, kind in TRAILERS:
         if len(tail) >= distance and tail.startswith(magic, len(tail) - distance):
             return kind
@@ -82,7 +82,7 @@ def _bytes_at(file: BinaryIO, position: int, expected: bytes) -> bool:
     return file.read(len(expected)) == expected
 
 
-def _behind_program(file: BinaryIO) -> Kind | None:
+def _behind_program(file: BinaryIO) -> ContentKind | None:
     """Return the archive behind the last section of a Windows program (PE format, 3.3 and 4)."""
     file.seek(0)
     head = file.read(64)
@@ -102,5 +102,5 @@ def _behind_program(file: BinaryIO) -> Kind | None:
     ]
     file.seek(max(ends, default=0))
     behind = file.read(HEAD_BYTES)
-    kind = Kind.SEVEN_ZIP if behind.startswith(INSTALLER) else kind_of(behind)
+    kind = ContentKind.SEVEN_ZIP if behind.startswith(INSTALLER) else kind_of(behind)
     return kind if kind in CARRIED else None

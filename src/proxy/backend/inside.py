@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from proxy.backend.content import ARCHIVES, PLAIN, SEALED, Kind, kind_of
+from proxy.backend.content import ARCHIVES, PLAIN, SEALED, ContentKind, kind_of
 from proxy.backend.entry import BLOCK, Entry, spooled
 from proxy.backend.faults import BeyondLimit, Unread
 from proxy.backend.hidden import hidden_in
@@ -23,7 +23,7 @@ from proxy.model import Instance
 ReadInstance: TypeAlias = Callable[[Path, str], Instance]
 """Reads one DICOM file, given its path and SHA-256; raises NotDicom or DicomUnreadable."""
 
-CANDIDATES = frozenset({Kind.DICOM, Kind.OTHER})
+CANDIDATES = frozenset({ContentKind.DICOM, ContentKind.OTHER})
 """What ``ReadInstance`` is asked about."""
 
 CANNOT_BE_UNPACKED = "cannot be unpacked"
@@ -46,7 +46,7 @@ class Inside:
         self._contents = contents
         self._read = read
 
-    def of_entry(self, entry: Entry, head: bytes, kind: Kind) -> str | None:
+    def of_entry(self, entry: Entry, head: bytes, kind: ContentKind) -> str | None:
         """Look into ``entry``, whose first block is ``head``.
 
         Raises :class:`proxy.errors.ArchiveError` where the archive that it is in is damaged.
@@ -63,13 +63,13 @@ class Inside:
 
     def of_file(self, file: BinaryIO) -> str | None:
         """Look into ``file``, which does not begin as an archive."""
-        return self._of(file, Kind.OTHER)
+        return self._of(file, ContentKind.OTHER)
 
-    def _of(self, file: BinaryIO, begins_as: Kind) -> str | None:
+    def _of(self, file: BinaryIO, begins_as: ContentKind) -> str | None:
         kind = begins_as if begins_as in ARCHIVES else hidden_in(file)
         if kind is None:
             return None
-        if kind is not begins_as and kind is not Kind.ZIP:
+        if kind is not begins_as and kind is not ContentKind.ZIP:
             return _reason(kind, CANNOT_BE_UNPACKED)
         self._contents.begin()
         try:
@@ -107,11 +107,11 @@ class Inside:
         return True
 
 
-def _is_settled(head: bytes, kind: Kind) -> bool:
+def _is_settled(head: bytes, kind: ContentKind) -> bool:
     """Whether the first block is all that is to be seen, and shows nothing."""
     is_whole = kind not in ARCHIVES | CANDIDATES and len(head) < BLOCK
     return is_whole and not hidden_in(io.BytesIO(head))
 
 
-def _reason(kind: Kind, why: str) -> str:
+def _reason(kind: ContentKind, why: str) -> str:
     return f"{kind.value} that {why}"

@@ -2,7 +2,7 @@
 
 One task reads and never waits for a dispatch: it hands each event to the supervisor, which is
 synchronous. One task writes; all others put frames into its channel, because a send that is
-cancelled half-way would tear the frame for everybody. The durable reports come from the outbox
+cancelled half-way would tear the frame for admit_all. The durable reports come from the outbox
 and are forgotten only when ITH has answered a ping that was sent after them.
 """
 
@@ -28,10 +28,10 @@ from proxy.events.incoming import (
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, PongEvent, ProxyHeartbeatEvent
 from proxy.logs import log
 from proxy.machines import connection, policy
+from proxy.machines.connection import ConnectionData as LinkData
 from proxy.machines.connection import ConnectionOutput, ConnectionState
-from proxy.machines.connection import Link as LinkData
-from proxy.outbox import Outbox, Parcel
-from proxy.runner import Run
+from proxy.reporting.outbox import Outbox, Parcel
+from proxy.runtime.runner import Run
 from proxy.settings import IthSettings, Secret
 
 ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
@@ -119,10 +119,10 @@ class Link:
 
     def _emit(self, output: ConnectionOutput) -> None:
         match output:
-            case connection.CameOnline():
+            case connection.AnnounceOnline():
                 log("link.online")
                 self._inbox.came_online()
-            case connection.WentOffline(error):
+            case connection.AnnounceOffline(error):
                 log("link.offline", problem=error)
 
     async def keep_link(self, run: ConnectionRun) -> None:

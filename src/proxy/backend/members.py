@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from proxy.backend.content import HEAD_BYTES, Kind, kind_of
+from proxy.backend.content import HEAD_BYTES, ContentKind, kind_of
 from proxy.backend.entry import BLOCK, Entry, spooled
 from proxy.backend.faults import damaged, translated
 from proxy.backend.gunzip import Gunzip
@@ -26,11 +26,13 @@ def members(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
     file.seek(0)
     kind = kind_of(file.read(HEAD_BYTES))
     file.seek(0)
-    if kind is Kind.TAR:
+    if kind is ContentKind.TAR:
         yield from untar(file, file.tell, meter)
-    elif kind is Kind.GZIP:
+    elif kind is ContentKind.GZIP:
         yield from _gunzipped(file, staging, meter)
-    elif kind is Kind.ZIP or (kind is not Kind.DICOM and hidden_in(file) is Kind.ZIP):
+    elif kind is ContentKind.ZIP or (
+        kind is not ContentKind.DICOM and hidden_in(file) is ContentKind.ZIP
+    ):
         yield from unzip(file, meter)
     else:
         size = file.seek(0, io.SEEK_END)
@@ -44,9 +46,9 @@ def _gunzipped(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
     with translated():
         kind = kind_of(stream.peek(HEAD_BYTES))
     whole = Entry(stream, None, file.tell)
-    if kind is Kind.TAR:
+    if kind is ContentKind.TAR:
         yield from untar(stream, file.tell, meter)
-    elif kind is Kind.ZIP:
+    elif kind is ContentKind.ZIP:
         with spooled(whole, whole.read(), staging, meter) as archive:
             yield from unzip(archive, meter)
     else:

@@ -23,13 +23,13 @@ import trio
 from proxy import __version__
 from proxy.backend.addresses import Addresses
 from proxy.backend.bodies import reading
-from proxy.backend.fetch import Fetch, FetchLimits, Progress
+from proxy.backend.fetch import Fetch, FetchLimits, OnReceived
 from proxy.backend.part import Part
 from proxy.backend.refusals import ASK_LATER, Interrupted, refusal, translated
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity
-from proxy.offload import Offload
+from proxy.runtime.offload import Offload
 
 MAX_REDIRECTS = 3
 CLOSE_SECONDS = 2
@@ -156,7 +156,7 @@ class Backend:
         workspace_id: str,
         into: Path,
         etag: str | None,
-        on_progress: Progress,
+        on_progress: OnReceived,
     ) -> Download | NotModified:
         """Bring the archive of ``entity`` to the file ``into``, whole or not at all.
 

@@ -19,7 +19,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from proxy.backend.answer import Answer, Connection, UpgradeRejected
+from proxy.backend.answer import Connection, UpgradeRejected, UpgradeStream
 from proxy.backend.trust import system_trust
 from proxy.errors import LinkEvicted, LinkLost, LinkRefused, ProxyError
 from proxy.settings import IthSettings, Secret
@@ -47,7 +47,7 @@ async def open_websocket(
     base = urlsplit(ith.url)
     path = base.path.rstrip("/") + ith.websocket_path
     async with _connection(base, context) as (stream, local), trio.open_nursery() as nursery:
-        answer = Answer(stream)
+        answer = UpgradeStream(stream)
         websocket = await wrap_client_stream(
             nursery,
             cast("trio.SocketStream", answer),  # any stream will do; the annotation asks too much

@@ -10,7 +10,7 @@ import click
 from proxy.cli.options import state_dir_option
 from proxy.cli.screen import clean, counted
 from proxy.control.client import ask
-from proxy.control.messages import REASON_LENGTH, Request, Status
+from proxy.control.messages import REASON_LENGTH, ControlRequest, Status
 from proxy.settings import state_directory
 
 
@@ -26,7 +26,7 @@ def pause(state_dir: Path | None, reason: str) -> None:
     if len(reason) > REASON_LENGTH:
         sentence = f"--reason has {len(reason)} characters; {REASON_LENGTH} are possible."
         raise click.UsageError(sentence)
-    status = _ask(state_dir, Request("pause", reason))
+    status = _ask(state_dir, ControlRequest("pause", reason))
     kept = counted(len(status.dispatches), "dispatch", "dispatches")
     click.echo(f"Paused; {kept} kept. To go on: ith-proxy resume")
 
@@ -38,7 +38,7 @@ def resume(state_dir: Path | None) -> None:
 
     If ITH has paused the proxy too, it stays paused until ITH sets it active.
     """
-    status = _ask(state_dir, Request("resume"))
+    status = _ask(state_dir, ControlRequest("resume"))
     if status.operation.locks:
         (ith,) = status.operation.locks
         click.echo(f"Your pause is over, but ITH's is not ({clean(ith.reason)}).")
@@ -47,6 +47,6 @@ def resume(state_dir: Path | None) -> None:
         click.echo(f"Resumed; {counted(len(status.dispatches), 'dispatch', 'dispatches')} at work.")
 
 
-def _ask(state_dir: Path | None, request: Request) -> Status:
+def _ask(state_dir: Path | None, request: ControlRequest) -> Status:
     directory, _ = state_directory(state_dir, os.environ)
     return ask(directory, request)

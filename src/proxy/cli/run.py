@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from proxy.cli.options import settings_options
-from proxy.signals import ProcessSignals
+from proxy.runtime.signals import ProcessSignals
 
 
 @click.command()

@@ -13,7 +13,7 @@ from proxy.cli.exits import Exit
 from proxy.cli.options import state_dir_option
 from proxy.cli.screen import screen
 from proxy.control.client import ask
-from proxy.control.messages import Request
+from proxy.control.messages import ControlRequest
 from proxy.settings import state_directory
 
 
@@ -27,7 +27,7 @@ def status(state_dir: Path | None, as_json: bool) -> int:
     pause, no link to ITH, a node that is offline. 3: no proxy is running.
     """
     directory, _ = state_directory(state_dir, os.environ)
-    now = ask(directory, Request("status"))
+    now = ask(directory, ControlRequest("status"))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(now), indent=2))
     else:

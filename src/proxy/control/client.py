@@ -12,7 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.control.messages import Answer, Refusal, Request, Status, a_socket, socket_path
+from proxy.control.messages import (
+    ControlAnswer,
+    ControlRequest,
+    Refusal,
+    Status,
+    a_socket,
+    socket_path,
+)
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 
 PATIENCE_SECONDS = 10.0
@@ -21,7 +28,7 @@ PATIENCE_SECONDS = 10.0
 ANSWER_BYTES = 64 * 1024**2
 
 
-def ask(state_dir: Path, request: Request) -> Status:
+def ask(state_dir: Path, request: ControlRequest) -> Status:
     """Return what the running proxy answers.
 
     Raises :class:`NotRunning`, :class:`ControlFailed` or :class:`StateDirectoryError`.
@@ -32,7 +39,7 @@ def ask(state_dir: Path, request: Request) -> Status:
     except OSError as error:
         raise _explained(error, state_dir) from None
     try:
-        understood: Answer = msgspec.json.decode(answer, type=Answer)
+        understood: ControlAnswer = msgspec.json.decode(answer, type=ControlAnswer)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         sentence = "The running proxy answered what this command does not understand."
         hint = "It is probably another version: restart the service after an upgrade."

@@ -27,7 +27,7 @@ REQUEST_BYTES = 4096
 REASON_LENGTH = 200
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the operator wants; only a pause has a reason."""
 
     command: Literal["status", "pause", "resume"]
@@ -143,7 +143,7 @@ class Refusal(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/re
     hint: str = ""
 
 
-Answer: TypeAlias = Status | Refusal
+ControlAnswer: TypeAlias = Status | Refusal
 
 
 def socket_path(state_dir: Path) -> Path:

@@ -18,16 +18,16 @@ import trio
 
 from proxy.control.messages import (
     REQUEST_BYTES,
-    Answer,
+    ControlAnswer,
+    ControlRequest,
     Refusal,
-    Request,
     Status,
     a_socket,
     socket_path,
 )
 from proxy.errors import StateDirectoryError
 from proxy.logs import log
-from proxy.supervisor import Supervisor
+from proxy.supervision.supervisor import Supervisor
 
 CLIENT_SECONDS = 5.0
 """For the whole of one exchange; a client that is slower is left."""
@@ -77,7 +77,7 @@ def _remove(path: Path) -> None:
         pass
 
 
-class Control:
+class ControlServer:
     """Answers the clients of a listener."""
 
     def __init__(
@@ -111,14 +111,14 @@ class Control:
         finally:
             self._clients -= 1
 
-    async def _answer(self, stream: trio.SocketStream) -> Answer:
+    async def _answer(self, stream: trio.SocketStream) -> ControlAnswer:
         if self._clients > CLIENTS:
             return Refusal("Too many commands ask at the same time.", "Try again in a moment.")
         line = await _line(stream)
         if line is None:
             return Refusal(f"The request has more than {REQUEST_BYTES} bytes.")
         try:
-            request = msgspec.json.decode(line, type=Request)
+            request = msgspec.json.decode(line, type=ControlRequest)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return Refusal(
                 "The running proxy does not understand this request.",
@@ -126,7 +126,7 @@ class Control:
             )
         return await self._do(request)
 
-    async def _do(self, request: Request) -> Answer:
+    async def _do(self, request: ControlRequest) -> ControlAnswer:
         match request.command:
             case "status":
                 return self._look()
@@ -143,7 +143,7 @@ class Control:
         return self._look()
 
 
-def _reason(request: Request) -> str:
+def _reason(request: ControlRequest) -> str:
     return " ".join(request.reason.split()) or "paused by the operator"
 
 

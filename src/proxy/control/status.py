@@ -24,14 +24,14 @@ from proxy.control.messages import (
     Status,
 )
 from proxy.machines.connection import ConnectionState
-from proxy.machines.delivery import DeliveryState, Progress
-from proxy.machines.operation import Lock
+from proxy.machines.delivery import DeliveryProgress, DeliveryState
+from proxy.machines.operation import PauseLock
 from proxy.nodes import Configuration
-from proxy.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
-from proxy.work import DispatchAtWork, NodeAtWork, OperationRun, Site
+from proxy.supervision.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
+from proxy.work.runs import DispatchAtWork, NodeAtWork, OperationRun, Site
 
 
-class Look:
+class StatusReader:
     """Looks at the whole proxy."""
 
     def __init__(
@@ -97,7 +97,7 @@ def _notes(configuration: Configuration | None) -> tuple[Note, ...]:
 def _operation(run: OperationRun) -> OperationStatus:
     locks = tuple(
         LockStatus(
-            "backend" if lock is Lock.BACKEND else "operator",
+            "backend" if lock is PauseLock.BACKEND else "operator",
             wish.reason,
             _utc(wish.since) if wish.since else None,
         )
@@ -132,13 +132,13 @@ def _dispatch(at: DispatchAtWork) -> DispatchStatus:
     )
 
 
-def _current(state: DeliveryState, progress: Progress) -> Progress:
+def _current(state: DeliveryState, progress: DeliveryProgress) -> DeliveryProgress:
     """Leave out the error of what is past: a hold that ended, an attempt before this one."""
     under_way = state in {DeliveryState.WAITING, DeliveryState.STORING}
     return replace(progress, error=None) if under_way else progress
 
 
-def _delivery(node_id: str, state: str, progress: Progress) -> DeliveryStatus:
+def _delivery(node_id: str, state: str, progress: DeliveryProgress) -> DeliveryStatus:
     return DeliveryStatus(
         node_id,
         state,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from proxy.demo.encoding import SampleInstance
 
-Entry = tuple[str, bytes]
+DemoEntry = tuple[str, bytes]
 
 
 def zip_session(
@@ -48,7 +48,7 @@ def tar_session(instances: Sequence[SampleInstance], *, extras: bool = False) ->
     return sink.getvalue()
 
 
-def entries(instances: Sequence[SampleInstance], *, extras: bool = False) -> Iterator[Entry]:
+def entries(instances: Sequence[SampleInstance], *, extras: bool = False) -> Iterator[DemoEntry]:
     """Return names and contents: tidy, or with ``extras`` as exported media look.
 
     With extras, every third instance has a name without suffix and the others sit in deep

@@ -18,8 +18,8 @@ import trio
 import trio_websocket
 
 from proxy.demo import frames, http
-from proxy.demo.backend_script import Greeting, Heard, PingDialect, Script
-from proxy.demo.frames import Json
+from proxy.demo.backend_script import BackendScript, Greeting, Heard, PingDialect
+from proxy.demo.frames import JsonObject
 from proxy.demo.rest import BASE, Rest
 
 SOCKET_PATH = f"{BASE}/ws"
@@ -36,13 +36,13 @@ class DemoBackend:
         key: str = "pk_demo/+=",
         workspace_id: str = frames.WORKSPACE_ID,
         proxy_id: str = frames.PROXY_ID,
-        script: Script | None = None,
+        script: BackendScript | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.key = key
         self.workspace_id = workspace_id
         self.proxy_id = proxy_id
-        self.script = script or Script()
+        self.script = script or BackendScript()
         self.rest = Rest(
             key, workspace_id, frames.configuration(workspace_id=workspace_id, proxy_id=proxy_id)
         )
@@ -50,7 +50,7 @@ class DemoBackend:
         self.heard: list[Heard] = []
         self.broken: list[str | bytes] = []
         """Messages that were no JSON object."""
-        self.statuses: dict[tuple[str, str | None], list[Json]] = defaultdict(list)
+        self.statuses: dict[tuple[str, str | None], list[JsonObject]] = defaultdict(list)
         """Payloads of ``dispatch.status`` by correlation id and node id (None: of the whole)."""
         self.connections = 0
         """How many WebSockets were accepted."""
@@ -102,7 +102,7 @@ class DemoBackend:
 
     # What a test or the demonstration does --------------------------------------------------
 
-    async def send_event(self, event: Json) -> None:
+    async def send_event(self, event: JsonObject) -> None:
         """Send one event to the connected proxy, in the script's envelope."""
         await self.send_raw(json.dumps(frames.nested(event) if self.script.nested else event))
 
@@ -129,7 +129,7 @@ class DemoBackend:
         """Return at the next thing that happens to this backend."""
         await self._changed.wait()
 
-    def frames_named(self, name: str) -> list[Json]:
+    def frames_named(self, name: str) -> list[JsonObject]:
         """Return the frames heard whose ``type`` or ``event_type`` is ``name``."""
         return [
             heard.frame
@@ -137,7 +137,7 @@ class DemoBackend:
             if name in (heard.frame.get("type"), heard.frame.get("event_type"))
         ]
 
-    def final_status(self, correlation_id: str, node_id: str | None = None) -> Json | None:
+    def final_status(self, correlation_id: str, node_id: str | None = None) -> JsonObject | None:
         """Return the payload that says completed or failed, None while there is none."""
         payloads = self.statuses.get((correlation_id, node_id), [])
         return next((payload for payload in payloads if payload.get("status") in FINAL), None)
@@ -179,13 +179,13 @@ class DemoBackend:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _answer(self, request: http.Request, reply: http.Reply) -> None:
+    async def _answer(self, request: http.HttpRequest, reply: http.Reply) -> None:
         try:
             await self.rest.answer(request, reply)
         finally:
             self._tell()
 
-    async def _serve_socket(self, request: http.Request, stream: trio.abc.Stream) -> None:
+    async def _serve_socket(self, request: http.HttpRequest, stream: trio.abc.Stream) -> None:
         if self.script.stall:
             await trio.sleep_forever()
         refusal = self.script.refuse or self._verdict(request)
@@ -211,7 +211,7 @@ class DemoBackend:
                 self._link = self._link_stream = None
             self._tell()
 
-    def _verdict(self, request: http.Request) -> int | None:
+    def _verdict(self, request: http.HttpRequest) -> int | None:
         """Return how to refuse a request for its key, None if the key is right."""
         keys = {request.query.get("proxy_key"), request.headers.get("x-proxy-key")} - {None}
         if keys == {self.key}:
@@ -275,7 +275,7 @@ class DemoBackend:
         if self.script.answer and (answer := self._answer_to(frame)):
             await link.send_message(json.dumps(answer))
 
-    def _answer_to(self, frame: Json) -> Json | None:
+    def _answer_to(self, frame: JsonObject) -> JsonObject | None:
         match frame.get("type"):
             case "config_update":
                 return frames.config_update_response(

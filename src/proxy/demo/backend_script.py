@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from proxy.demo.frames import Json
+from proxy.demo.frames import JsonObject
 
 
 class Greeting(Enum):
@@ -25,7 +25,7 @@ class PingDialect(Enum):
 
 
 @dataclass
-class Script:
+class BackendScript:
     """What the backend does; every field may be changed while it runs.
 
     ``refuse`` turns connections away: a number under 1000 as HTTP status of the upgrade, else
@@ -48,4 +48,4 @@ class Heard(NamedTuple):
     """A frame from the proxy, and when it came in seconds of trio's clock."""
 
     at: float
-    frame: Json
+    frame: JsonObject

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-Json: TypeAlias = dict[str, Any]
+JsonObject: TypeAlias = dict[str, Any]
 """A JSON object. Its values stay untyped: whoever reads a frame in a test knows what is there."""
 
 WORKSPACE_ID = "6d0f6d0e-0f1c-4d3b-9a55-7f4b6f0c1a01"
@@ -31,17 +31,17 @@ def new_correlation_id() -> str:
 # Control messages --------------------------------------------------------------------------
 
 
-def connected(*, workspace_id: str = WORKSPACE_ID, proxy_id: str = PROXY_ID) -> Json:
+def connected(*, workspace_id: str = WORKSPACE_ID, proxy_id: str = PROXY_ID) -> JsonObject:
     """Return the first message of a connection."""
     return {"type": "connected", "workspace_id": workspace_id, "proxy_id": proxy_id}
 
 
-def control_ping() -> Json:
+def control_ping() -> JsonObject:
     """Return the keep-alive of the deployed backend."""
     return {"type": "ping", "timestamp": now()}
 
 
-def config_update_response(*, fields: Sequence[str] = (), error: str = "") -> Json:
+def config_update_response(*, fields: Sequence[str] = (), error: str = "") -> JsonObject:
     """Return the answer to ``config_update``: success, or an error where one is given."""
     if error:
         return {"type": "config_update_response", "status": "error", "error": error}
@@ -52,7 +52,7 @@ def config_update_response(*, fields: Sequence[str] = (), error: str = "") -> Js
     }
 
 
-def health_update_response() -> Json:
+def health_update_response() -> JsonObject:
     """Return the answer to ``health_update``."""
     return {"type": "health_update_response", "status": "success"}
 
@@ -64,11 +64,11 @@ def event(
     event_type: str,
     entity_type: str | None,
     entity_id: str | None,
-    payload: Json,
+    payload: JsonObject,
     *,
     workspace_id: str = WORKSPACE_ID,
     correlation_id: str | None = None,
-) -> Json:
+) -> JsonObject:
     """Return any event, flat, with all seven base fields."""
     return {
         "event_type": event_type,
@@ -81,19 +81,19 @@ def event(
     }
 
 
-def nested(flat: Json) -> Json:
+def nested(flat: JsonObject) -> JsonObject:
     """Return the same event in the nested envelope (protocol.md 2.18)."""
     return {"workspace_id": flat["workspace_id"], "timestamp": now(), "payload": flat}
 
 
-def event_ping() -> Json:
+def event_ping() -> JsonObject:
     """Return the keep-alive in the form of an event."""
     return event("ping", None, None, {}, workspace_id="")
 
 
 def subject_dispatch(
     subject_id: str, nodes: Sequence[str], *, priority: str = "normal", **base: str
-) -> Json:
+) -> JsonObject:
     """Return ``subject.dispatch``; ``base`` is workspace_id or correlation_id."""
     payload = {"nodes": [*nodes], "subject_identifier": "P-0042", "priority": priority}
     return event("subject.dispatch", "subject", subject_id, payload, **base)
@@ -107,7 +107,7 @@ def session_dispatch(
     session_label: str = "visit-2",
     priority: str = "normal",
     **base: str,
-) -> Json:
+) -> JsonObject:
     """Return ``session.dispatch``."""
     payload = {
         "subject_id": subject_id,
@@ -128,7 +128,7 @@ def scan_dispatch(
     modality: str = "CT",
     priority: str = "normal",
     **base: str,
-) -> Json:
+) -> JsonObject:
     """Return ``scan.dispatch``."""
     payload = {
         "subject_id": subject_id,
@@ -143,7 +143,7 @@ def scan_dispatch(
 
 def new_scan_available(
     scan_id: str, *, subject_id: str = "subj-1", session_id: str = "sess-1", **base: str
-) -> Json:
+) -> JsonObject:
     """Return ``scan.new_scan_available``, which names no nodes."""
     payload = {
         "subject_id": subject_id,
@@ -158,7 +158,7 @@ def new_scan_available(
     return event("scan.new_scan_available", "scan", scan_id, payload, **base)
 
 
-def subject_deleted(subject_id: str, *, subject_identifier: str, **base: str) -> Json:
+def subject_deleted(subject_id: str, *, subject_identifier: str, **base: str) -> JsonObject:
     """Return ``subject.deleted``; the identifier is the key for looking it up."""
     payload = {"subject_identifier": subject_identifier}
     return event("subject.deleted", "subject", subject_id, payload, **base)
@@ -166,7 +166,7 @@ def subject_deleted(subject_id: str, *, subject_identifier: str, **base: str) ->
 
 def session_deleted(
     session_id: str, *, study_instance_uid: str, subject_id: str = "subj-1", **base: str
-) -> Json:
+) -> JsonObject:
     """Return ``session.deleted``; the study's UID is the key for looking it up."""
     payload = {
         "subject_id": subject_id,
@@ -184,7 +184,7 @@ def scan_deleted(
     subject_id: str = "subj-1",
     session_id: str = "sess-1",
     **base: str,
-) -> Json:
+) -> JsonObject:
     """Return ``scan.deleted``; the key is the study's UID with the SeriesNumber."""
     payload = {
         "subject_id": subject_id,
@@ -196,16 +196,16 @@ def scan_deleted(
 
 
 def nodes_changed(
-    nodes: Sequence[Json], action: str = "updated", *, proxy_id: str = PROXY_ID, **base: str
-) -> Json:
+    nodes: Sequence[JsonObject], action: str = "updated", *, proxy_id: str = PROXY_ID, **base: str
+) -> JsonObject:
     """Return ``proxy.nodes_changed``; the action is added, removed, updated or replaced."""
     payload = {"changed_action": action, "nodes": [*nodes]}
     return event("proxy.nodes_changed", "proxy", proxy_id, payload, **base)
 
 
 def config_changed(
-    new_config: Json, *, key: str = "new_config", proxy_id: str = PROXY_ID, **base: str
-) -> Json:
+    new_config: JsonObject, *, key: str = "new_config", proxy_id: str = PROXY_ID, **base: str
+) -> JsonObject:
     """Return ``proxy.config_changed``; ``key`` may be ``config``, the name some versions read."""
     payload = {"changed_fields": [*new_config], key: new_config}
     return event("proxy.config_changed", "proxy", proxy_id, payload, **base)
@@ -218,7 +218,7 @@ def status_changed(
     reason: str = "",
     proxy_id: str = PROXY_ID,
     **base: str,
-) -> Json:
+) -> JsonObject:
     """Return ``proxy.status_changed``."""
     payload = {
         "new_status": new_status or ("active" if is_active else "maintenance"),
@@ -231,7 +231,7 @@ def status_changed(
 # Nodes and configuration -------------------------------------------------------------------
 
 
-def event_node(node_id: str, ae_title: str, host: str, port: int, **more: object) -> Json:
+def event_node(node_id: str, ae_title: str, host: str, port: int, **more: object) -> JsonObject:
     """Return a node as events describe it."""
     return {
         "node_id": node_id,
@@ -244,7 +244,7 @@ def event_node(node_id: str, ae_title: str, host: str, port: int, **more: object
     }
 
 
-def rest_node(node_id: str, ae_title: str, host: str, port: int, **more: object) -> Json:
+def rest_node(node_id: str, ae_title: str, host: str, port: int, **more: object) -> JsonObject:
     """Return a node as the configuration describes it."""
     return {
         "id": node_id,
@@ -262,13 +262,13 @@ def rest_node(node_id: str, ae_title: str, host: str, port: int, **more: object)
 
 
 def configuration(
-    nodes: Sequence[Json] = (),
+    nodes: Sequence[JsonObject] = (),
     *,
     workspace_id: str = WORKSPACE_ID,
     proxy_id: str = PROXY_ID,
     is_active: bool = True,
     **config: object,
-) -> Json:
+) -> JsonObject:
     """Return the body of ``GET /proxy/configuration``; ``config`` overrides its inner object."""
     return {
         "id": proxy_id,

@@ -20,7 +20,7 @@ HEAD_LIMIT = 64 * 1024
 
 
 @dataclass
-class Request:
+class HttpRequest:
     """One HTTP request as it was recorded; header names are in lower case.
 
     ``status`` and ``sent`` (bytes of the body) tell how it was answered.
@@ -85,7 +85,7 @@ class Hangup(Exception):
     """The connection is to be closed at this point of the answer, what was sent arriving first."""
 
 
-Handler = Callable[[Request, Reply], Awaitable[None]]
+Handler = Callable[[HttpRequest, Reply], Awaitable[None]]
 
 
 async def serve(stream: trio.abc.Stream, handler: Handler) -> None:
@@ -101,9 +101,9 @@ async def serve(stream: trio.abc.Stream, handler: Handler) -> None:
         return
 
 
-async def _receive(stream: trio.abc.Stream, connection: h11.Connection) -> Request | None:
+async def _receive(stream: trio.abc.Stream, connection: h11.Connection) -> HttpRequest | None:
     """Return the next whole request, None when there is no more."""
-    request: Request | None = None
+    request: HttpRequest | None = None
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
@@ -118,9 +118,9 @@ async def _receive(stream: trio.abc.Stream, connection: h11.Connection) -> Reque
             return None
 
 
-def _request(event: h11.Request) -> Request:
+def _request(event: h11.Request) -> HttpRequest:
     target = urllib.parse.urlsplit(event.target.decode("ascii"))
-    return Request(
+    return HttpRequest(
         at=trio.current_time(),
         method=event.method.decode("ascii"),
         path=target.path,
@@ -129,7 +129,7 @@ def _request(event: h11.Request) -> Request:
     )
 
 
-async def peek(stream: trio.abc.Stream) -> tuple[Request | None, trio.abc.Stream]:
+async def peek(stream: trio.abc.Stream) -> tuple[HttpRequest | None, trio.abc.Stream]:
     """Return the first request's head, and a stream on which it can be read again."""
     seen = bytearray()
     while b"\r\n\r\n" not in seen and len(seen) < HEAD_LIMIT:

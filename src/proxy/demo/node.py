@@ -38,7 +38,7 @@ from proxy.demo.node_script import (
     SUCCESS,
     VERIFICATION,
     Arrival,
-    Script,
+    NodeScript,
     Tally,
 )
 
@@ -64,7 +64,7 @@ class DemoNode:
         ae_title: str = "NODE",
         *,
         node_id: str = "node_1",
-        script: Script | None = None,
+        script: NodeScript | None = None,
         sop_classes: Sequence[str] = EVERY_STORAGE_CLASS,
         transfer_syntaxes: Sequence[str] = EVERY_TRANSFER_SYNTAX,
         directory: Path | None = None,
@@ -78,7 +78,7 @@ class DemoNode:
         self.node_id = node_id
         self.host = "127.0.0.1"
         self.port = 0
-        self.script = script or Script()
+        self.script = script or NodeScript()
         self.tally = Tally()
         self.arrivals: list[Arrival] = []
         self.holds: dict[str, str] = {}

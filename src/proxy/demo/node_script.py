@@ -37,7 +37,7 @@ def accept(_: Arrival) -> int:
 
 
 @dataclass
-class Script:
+class NodeScript:
     """What a node does; every field may be changed while it runs.
 
     ``rejection`` is result, source and reason of the A-ASSOCIATE-RJ (PS3.8 Table 9-21), sent to

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import trio
 
 from proxy.demo import frames
-from proxy.demo.http import Hangup, Reply, Request
+from proxy.demo.http import Hangup, HttpRequest, Reply
 
 BLOCK = 64 * 1024
 BASE = "/api/v1/proxy"
@@ -81,11 +81,11 @@ SOUND = Fault()
 class Rest:
     """The HTTP half of the embedded backend."""
 
-    def __init__(self, key: str, workspace_id: str, configuration: frames.Json) -> None:
+    def __init__(self, key: str, workspace_id: str, configuration: frames.JsonObject) -> None:
         self.key = key
         self.workspace_id = workspace_id
         self.configuration = configuration
-        self.requests: list[Request] = []
+        self.requests: list[HttpRequest] = []
         self.archives: dict[tuple[str, str], Archive] = {}
         self.configuration_faults: deque[Fault] = deque()
         self.download_faults: deque[Fault] = deque()
@@ -103,11 +103,11 @@ class Rest:
         return archive
 
     @property
-    def downloads(self) -> list[Request]:
+    def downloads(self) -> list[HttpRequest]:
         """The requests for archives so far."""
         return [request for request in self.requests if request.path.endswith("/download")]
 
-    async def answer(self, request: Request, reply: Reply) -> None:
+    async def answer(self, request: HttpRequest, reply: Reply) -> None:
         """Answer one request."""
         self.requests.append(request)
         if request.headers.get("x-proxy-key") != self.key:
@@ -121,14 +121,14 @@ class Rest:
         else:
             await _refuse(request, reply, 404, "Not Found")
 
-    async def _answer_configuration(self, request: Request, reply: Reply) -> None:
+    async def _answer_configuration(self, request: HttpRequest, reply: Reply) -> None:
         fault = self.configuration_faults.popleft() if self.configuration_faults else SOUND
         body = json.dumps(self.configuration).encode()
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         await _answer(request, reply, Archive(body, "application/json", etag), fault)
 
     async def _answer_download(
-        self, request: Request, reply: Reply, where: tuple[str, ...]
+        self, request: HttpRequest, reply: Reply, where: tuple[str, ...]
     ) -> None:
         workspace, kind, entity_id = (urllib.parse.unquote(part) for part in where)
         fault = self.download_faults.popleft() if self.download_faults else SOUND
@@ -143,13 +143,13 @@ class Rest:
 
 
 async def _refuse(
-    request: Request, reply: Reply, status: int, detail: str, headers: Mapping[str, str] = {}
+    request: HttpRequest, reply: Reply, status: int, detail: str, headers: Mapping[str, str] = {}
 ) -> None:
     request.status = status
     await reply.json(status, {"detail": detail}, headers)
 
 
-async def _answer(request: Request, reply: Reply, archive: Archive, fault: Fault) -> None:
+async def _answer(request: HttpRequest, reply: Reply, archive: Archive, fault: Fault) -> None:
     """Answer with an archive as the request's conditions and the fault will have it."""
     await trio.sleep(fault.delay_s)
     if fault.status is not None:
@@ -169,7 +169,7 @@ async def _answer(request: Request, reply: Reply, archive: Archive, fault: Fault
 
 
 async def _send(
-    request: Request, reply: Reply, archive: Archive, fault: Fault, headers: dict[str, str]
+    request: HttpRequest, reply: Reply, archive: Archive, fault: Fault, headers: dict[str, str]
 ) -> None:
     """Send the archive, or the part of it that was asked for."""
     size = archive.size
@@ -215,7 +215,7 @@ def _blocks(file: BinaryIO, left: int, fault: Fault) -> Iterator[bytes]:
         done += len(block)
 
 
-def _span(request: Request, archive: Archive, size: int) -> tuple[int, int] | None:
+def _span(request: HttpRequest, archive: Archive, size: int) -> tuple[int, int] | None:
     """Return the bytes asked for as start and stop, None if there are none (RFC 9110, 14)."""
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     same = request.headers.get("if-range", archive.etag) == archive.etag

@@ -22,7 +22,7 @@ from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import SampleInstance
 from proxy.demo.node import DemoNode
-from proxy.demo.node_script import Script
+from proxy.demo.node_script import NodeScript
 from proxy.demo.sample import Study, ct_series
 from proxy.demo.show import Show
 from proxy.demo.verdict import Observed, Verdict, judge
@@ -74,8 +74,8 @@ async def demonstrate(plan: Plan, service: Service, show: Show) -> Verdict:
         nodes = [
             await stack.enter_async_context(node.running())
             for node in (
-                DemoNode("READROOM", node_id="reading-room", script=Script(delay_s=0.01)),
-                DemoNode("PLANNING", node_id="planning", script=Script(delay_s=0.02)),
+                DemoNode("READROOM", node_id="reading-room", script=NodeScript(delay_s=0.01)),
+                DemoNode("PLANNING", node_id="planning", script=NodeScript(delay_s=0.02)),
             )
         ]
         nodes[1].script.reject_next = 1

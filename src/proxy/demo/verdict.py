@@ -73,7 +73,7 @@ class Verdict:
     nodes: tuple[NodeVerdict, ...]
     problems: tuple[str, ...]
 
-    def to_dict(self) -> frames.Json:
+    def to_dict(self) -> frames.JsonObject:
         """Return the outcome for machines; ``status`` is the words in the order they came."""
         return {
             "schema": SCHEMA,

@@ -18,7 +18,7 @@ from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
 from proxy.machines.upper_layer import Clocks, DataRequested, Pdu, Send
-from proxy.wire import Buffer, Network, lost
+from proxy.runtime.wire import Buffer, Network, lost
 
 __all__ = ["Association", "Clocks", "Target", "associate"]
 

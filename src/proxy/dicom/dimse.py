@@ -30,7 +30,7 @@ _SUCCESSES_AND_WARNINGS = (0x0000, 0x0001, 0x0107, 0x0116)
 """Besides Bxxx, all warnings."""
 
 
-class Priority(IntEnum):
+class DimsePriority(IntEnum):
     """(0000,0700), PS3.7 section 9.3.1; most nodes do not look at it."""
 
     MEDIUM = 0
@@ -77,7 +77,7 @@ def encode_store_request(
     sop_class_uid: str,
     sop_instance_uid: str,
     message_id: int,
-    priority: Priority = Priority.MEDIUM,
+    priority: DimsePriority = DimsePriority.MEDIUM,
 ) -> bytes:
     """Encode C-STORE-RQ (PS3.7 Table 9.3-1)."""
     return _command(
@@ -96,7 +96,7 @@ def encode_find_request(sop_class_uid: str, message_id: int) -> bytes:
         encode_uid(0x0002, sop_class_uid)
         + _us(0x0100, 0x0020)
         + _us(0x0110, message_id)
-        + _us(0x0700, Priority.MEDIUM)
+        + _us(0x0700, DimsePriority.MEDIUM)
         + _us(0x0800, _SOME_DATA_SET)
     )
 

@@ -20,8 +20,8 @@ from proxy.fsm import Event
 from proxy.machines import upper_layer as ul
 from proxy.machines.association import ASSOCIATION, AssociationState
 from proxy.machines.upper_layer import Clocks
-from proxy.runner import Run
-from proxy.wire import Buffer, Network, Wire, lost
+from proxy.runtime.runner import Run
+from proxy.runtime.wire import Buffer, Network, Wire, lost
 
 _FIXED_PDUS = {ul.Pdu.RELEASE_RQ: pdu.RELEASE_RQ, ul.Pdu.RELEASE_RP: pdu.RELEASE_RP}
 
@@ -206,7 +206,7 @@ class Provider(ABC):
         self._error = self._error or error
         self._run.tell(ul.TransportClosed())
 
-    def _perform(self, output: ul.Output) -> None:
+    def _perform(self, output: ul.AssociationOutput) -> None:
         """Do what the machine asks for."""
         match output:
             case ul.Connect() | ul.Send(ul.Pdu.DATA):

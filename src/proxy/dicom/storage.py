@@ -18,7 +18,7 @@ import msgspec
 from proxy.dicom import dimse
 from proxy.dicom.association import Association, Clocks, Target, associate
 from proxy.dicom.contexts import ECHO
-from proxy.dicom.dimse import Priority, Response
+from proxy.dicom.dimse import DimsePriority, Response
 from proxy.dicom.pdu import fragments
 from proxy.errors import AssociationLost, InstanceUnusable, NodeError
 from proxy.machines.failures import (
@@ -31,7 +31,7 @@ from proxy.machines.failures import (
     unusable,
 )
 from proxy.model import DEFLATED, Instance
-from proxy.wire import Network
+from proxy.runtime.wire import Network
 
 
 class StoreResult(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ async def store(
     instance: Instance,
     path: Path,
     *,
-    priority: Priority = Priority.MEDIUM,
+    priority: DimsePriority = DimsePriority.MEDIUM,
 ) -> StoreResult:
     """Send one instance and wait for what the node says.
 
@@ -135,7 +135,11 @@ async def verify(
 
 
 async def _send(
-    association: Association, context_id: int, instance: Instance, file: int, priority: Priority
+    association: Association,
+    context_id: int,
+    instance: Instance,
+    file: int,
+    priority: DimsePriority,
 ) -> Response:
     """Send the command and the data set, and return the response that belongs to them."""
     blocks = _blocks(association, instance, file)

@@ -7,7 +7,7 @@ from proxy.errors import AssociationLost, AssociationRejected, NodeError
 from proxy.fsm import Event
 from proxy.machines import upper_layer as ul
 from proxy.machines.failures import classify_abort, classify_rejection
-from proxy.wire import lost, unreachable
+from proxy.runtime.wire import lost, unreachable
 
 _PLAIN: dict[type[pdu.Received], type[Event]] = {
     pdu.Accept: ul.AssociateAccepted,
@@ -42,7 +42,7 @@ def error_of(primitive: ul.Primitive, cause: Event) -> NodeError:
             return AssociationLost(
                 "abort", failure.sentence, source=source, reason=reason, hint=failure.hint
             )
-        case _, ul.ConnectTimedOut():
+        case _, ul.TransportTimedOut():
             return unreachable("timeout")
         case _:
             return lost("timeout" if isinstance(cause, ul.AnswerTimedOut) else "protocol")

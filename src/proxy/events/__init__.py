@@ -5,7 +5,7 @@ and back. Nothing here sends, stores, logs or decides: the link carries messages
 supervisor gives them their meaning.
 """
 
-from proxy.events.base import ControlMessage, DispatchEvent, Message, Priority, WebSocketEvent
+from proxy.events.base import ControlMessage, DispatchEvent, Message, PriorityWord, WebSocketEvent
 from proxy.events.codec import decode, encode
 from proxy.events.incoming import Incoming
 from proxy.events.outgoing import Outgoing
@@ -16,7 +16,7 @@ __all__ = [
     "Incoming",
     "Message",
     "Outgoing",
-    "Priority",
+    "PriorityWord",
     "WebSocketEvent",
     "decode",
     "encode",

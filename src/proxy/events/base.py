@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 Id: TypeAlias = Annotated[str, Meta(min_length=1)]
 """An id of ITH: opaque, never empty."""
 
-Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+PriorityWord: TypeAlias = Literal["low", "normal", "high", "urgent"]
 
 
 def utc_now() -> str:
@@ -120,7 +120,7 @@ class DispatchPayload(IncomingPayload, frozen=True, kw_only=True):
     """What all dispatches hold: the ids of the nodes, ours or not, and how urgent it is."""
 
     nodes: tuple[Id, ...]
-    priority: Priority = "normal"
+    priority: PriorityWord = "normal"
 
 
 class DispatchEvent(IncomingEvent, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ from __future__ import annotations
 import msgspec
 
 from proxy.events import tolerance
-from proxy.events.incoming import Event, Incoming
+from proxy.events.incoming import AnyEvent, Incoming
 from proxy.events.outgoing import Outgoing
 
-_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 
 def decode(frame: str | bytes) -> Incoming:

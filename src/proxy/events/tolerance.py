@@ -19,13 +19,20 @@ from typing import TypeVar, cast, get_args
 import msgspec
 
 from proxy.events.base import IncomingPayload, ProxyEvent, new_correlation_id
-from proxy.events.incoming import BrokenFrame, Control, Event, Incoming, PingEvent, UnknownEvent
+from proxy.events.incoming import (
+    AnyControl,
+    AnyEvent,
+    BrokenFrame,
+    Incoming,
+    PingEvent,
+    UnknownEvent,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_EVENTS: dict[object, type[Event]] = {c.__struct_config__.tag: c for c in get_args(Event)}
-_CONTROLS: dict[object, type[Control | PingEvent]] = {
-    c.__struct_config__.tag: c for c in (*get_args(Control), PingEvent)
+_EVENTS: dict[object, type[AnyEvent]] = {c.__struct_config__.tag: c for c in get_args(AnyEvent)}
+_CONTROLS: dict[object, type[AnyControl | PingEvent]] = {
+    c.__struct_config__.tag: c for c in (*get_args(AnyControl), PingEvent)
 }
 _ENVELOPE = ("workspace_id", "timestamp", "correlation_id", "entity_type", "entity_id")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

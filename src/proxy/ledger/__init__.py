@@ -3,31 +3,31 @@
 from proxy.ledger.ledger import Ledger
 from proxy.ledger.records import (
     Accepted,
+    CachedEntity,
     Counts,
     Deleted,
     Delivery,
-    Holding,
     InstanceState,
-    Lacking,
-    Outcome,
+    OutcomeWord,
     Over,
     Report,
+    Undeliverable,
     Unfinished,
 )
-from proxy.ledger.writer import Answer
+from proxy.ledger.writer import PendingResult
 
 __all__ = [
     "Accepted",
-    "Answer",
+    "CachedEntity",
     "Counts",
     "Deleted",
     "Delivery",
-    "Holding",
     "InstanceState",
-    "Lacking",
     "Ledger",
-    "Outcome",
+    "OutcomeWord",
     "Over",
+    "PendingResult",
     "Report",
+    "Undeliverable",
     "Unfinished",
 ]

@@ -8,7 +8,15 @@ from typing import Any
 
 import apsw
 
-from proxy.ledger.records import Accepted, Counts, Delivery, Lacking, Outcome, Over, Unfinished
+from proxy.ledger.records import (
+    Accepted,
+    Counts,
+    Delivery,
+    OutcomeWord,
+    Over,
+    Undeliverable,
+    Unfinished,
+)
 from proxy.ledger.sending import TALLY, drop_tombstones, fold_dispatch
 from proxy.model import Entity, EntityType, Order, Priority
 
@@ -109,8 +117,8 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
         mine = tuple(deliveries[dispatch_id])
         order = _order(row, mine)
         before = _over(connection, order)
-        lacking = Lacking(damaged, passed_over)
-        found.append(Unfinished(dispatch_id, order, mine, bool(buried), lacking, before))
+        undeliverable = Undeliverable(damaged, passed_over)
+        found.append(Unfinished(dispatch_id, order, mine, bool(buried), undeliverable, before))
     return found
 
 
@@ -154,7 +162,11 @@ def attempt(  # noqa: PLR0917 - posted by position
 
 
 def delivery_over(
-    connection: apsw.Connection, dispatch_id: int, node_id: str, outcome: Outcome, error: str | None
+    connection: apsw.Connection,
+    dispatch_id: int,
+    node_id: str,
+    outcome: OutcomeWord,
+    error: str | None,
 ) -> None:
     """Note how a delivery ended; the first outcome stays."""
     connection.execute(
@@ -165,7 +177,11 @@ def delivery_over(
 
 
 def dispatch_over(
-    connection: apsw.Connection, dispatch_id: int, outcome: Outcome, error: str | None, now: float
+    connection: apsw.Connection,
+    dispatch_id: int,
+    outcome: OutcomeWord,
+    error: str | None,
+    now: float,
 ) -> None:
     """Note how a dispatch ended, fold its rows into its counts, drop tombstones without use."""
     connection.execute(
@@ -176,7 +192,7 @@ def dispatch_over(
     drop_tombstones(connection)
 
 
-def lacking(connection: apsw.Connection, dispatch_id: int, what: Lacking) -> None:
+def undeliverable(connection: apsw.Connection, dispatch_id: int, what: Undeliverable) -> None:
     """Note what of a dispatch's archive no node can be given."""
     connection.execute(
         "UPDATE dispatch SET damaged = ?, passed_over = ? WHERE id = ?", (*what, dispatch_id)

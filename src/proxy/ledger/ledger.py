@@ -20,23 +20,23 @@ from pathlib import Path
 
 import trio
 
-from proxy.ledger import confirmed, dispatches, holdings, papers, sending
+from proxy.ledger import cached, confirmed, dispatches, documents, sending
 from proxy.ledger.database import close_database, last_written_at, open_database
 from proxy.ledger.records import (
     Accepted,
+    CachedEntity,
     Counts,
     Deleted,
-    Holding,
     InstanceState,
-    Lacking,
-    Outcome,
+    OutcomeWord,
     Report,
+    Undeliverable,
     Unfinished,
 )
 from proxy.ledger.sql import text
-from proxy.ledger.writer import LAST_COMMIT_S, Answer, Writer
+from proxy.ledger.writer import LAST_COMMIT_S, PendingResult, Writer
 from proxy.model import Entity, EntityType, Instance, Order
-from proxy.offload import Offload
+from proxy.runtime.offload import Offload
 
 
 class Ledger:
@@ -81,7 +81,7 @@ class Ledger:
                         wall_clock,
                         was_unclean=was_unclean,
                         last_written=last_written,
-                        next_report_id=await writer.call(papers.next_report_id),
+                        next_report_id=await writer.call(documents.next_report_id),
                     )
                 finally:
                     writer.close()
@@ -97,29 +97,29 @@ class Ledger:
 
     def post_document(self, name: str, body: bytes) -> None:
         """Keep ``body`` under ``name``, in place of what was there."""
-        self._writer.post(papers.put_document, name, body)
+        self._writer.post(documents.put_document, name, body)
 
     async def document(self, name: str) -> bytes | None:
         """Return what is kept under ``name``."""
-        return await self._writer.call(papers.document, name)
+        return await self._writer.call(documents.document, name)
 
     # Events that cannot be acted upon yet.
 
-    def post_undecided(self, event: str) -> None:
+    def post_early_event(self, event: str) -> None:
         """Keep one more event."""
-        self._writer.post(papers.put_undecided, event)
+        self._writer.post(documents.put_early_event, event)
 
-    async def undecided(self) -> list[str]:
+    async def early_events(self) -> list[str]:
         """Return the events that are kept, oldest first."""
-        return await self._writer.call(papers.undecided)
+        return await self._writer.call(documents.early_events)
 
-    def post_decided(self) -> None:
+    def post_early_events_taken(self) -> None:
         """Drop the events: what they lead to is posted in the same stretch."""
-        self._writer.post(papers.forget_undecided)
+        self._writer.post(documents.forget_early_events)
 
     # Dispatches and deliveries.
 
-    def accept(self, order: Order) -> Answer[Accepted]:
+    def accept(self, order: Order) -> PendingResult[Accepted]:
         """Keep an order, in its place among all that is posted; it is durable at the answer.
 
         The same correlation id and entity is the same dispatch, over or not. A repeated order
@@ -155,18 +155,18 @@ class Ledger:
         )
 
     def post_delivery_over(
-        self, dispatch_id: int, node_id: str, outcome: Outcome, error: str | None
+        self, dispatch_id: int, node_id: str, outcome: OutcomeWord, error: str | None
     ) -> None:
         """Note how a delivery ended; the first outcome stays."""
         self._writer.post(dispatches.delivery_over, dispatch_id, node_id, outcome, text(error))
 
-    def post_dispatch_over(self, dispatch_id: int, outcome: Outcome, error: str | None) -> None:
+    def post_dispatch_over(self, dispatch_id: int, outcome: OutcomeWord, error: str | None) -> None:
         """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
         self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
 
-    def post_lacking(self, dispatch_id: int, what: Lacking) -> None:
+    def post_undeliverable(self, dispatch_id: int, what: Undeliverable) -> None:
         """Note what of a dispatch's archive no node can be given."""
-        self._writer.post(dispatches.lacking, dispatch_id, what)
+        self._writer.post(dispatches.undeliverable, dispatch_id, what)
 
     async def last_dispatch_id(self) -> int:
         """Return the id of the newest dispatch there ever was, 0 before the first."""
@@ -281,19 +281,19 @@ class Ledger:
         (sha256) that no row refers to any more.
         """
         return await self._writer.call(
-            holdings.keep, entity, instances, etag, dispatch_id, self._now()
+            cached.keep, entity, instances, etag, dispatch_id, self._now()
         )
 
-    async def holding(self, entity: Entity) -> Holding | None:
+    async def cached_entity(self, entity: Entity) -> CachedEntity | None:
         """Return what is held of an entity; None if it is not whole in the local PACS."""
-        return await self._writer.call(holdings.holding, entity)
+        return await self._writer.call(cached.cached_entity, entity)
 
     def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
-    ) -> Answer[Deleted]:
+    ) -> PendingResult[Deleted]:
         """Delete a session: what is held under its id, and every instance of the study."""
         return self._writer.begin(
-            holdings.delete,
+            cached.delete,
             EntityType.SESSION,
             session_id,
             study_instance_uid,
@@ -308,14 +308,14 @@ class Ledger:
         series_number: int | None,
         *,
         scan_id: str | None = None,
-    ) -> Answer[Deleted]:
+    ) -> PendingResult[Deleted]:
         """Delete a scan: every series of that number in the study, and what is held by its id.
 
         ITH names no series UID, and a number may occur twice in a study: both go, since what
         was deleted must not stay, and what was not can be fetched again.
         """
         return self._writer.begin(
-            holdings.delete,
+            cached.delete,
             EntityType.SCAN,
             scan_id,
             study_instance_uid,
@@ -326,10 +326,10 @@ class Ledger:
 
     def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
-    ) -> Answer[Deleted]:
+    ) -> PendingResult[Deleted]:
         """Delete a subject: what is held under its id, and every instance of that PatientID."""
         return self._writer.begin(
-            holdings.delete,
+            cached.delete,
             EntityType.SUBJECT,
             subject_id,
             None,
@@ -348,23 +348,23 @@ class Ledger:
         patient_id: str | None = None,
     ) -> None:
         """Delete an entity whose objects are removed by the janitor of the next start."""
-        self._writer.post(holdings.delete, type, id, study_instance_uid, series_number, patient_id)
+        self._writer.post(cached.delete, type, id, study_instance_uid, series_number, patient_id)
 
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances nothing needs; return the objects without a row then."""
-        return await self._writer.begin(holdings.release_unused, scrub=True)
+        return await self._writer.begin(cached.release_unused, scrub=True)
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return how many entities are held no more."""
-        return await self._writer.call(holdings.lose, hashes)
+        return await self._writer.call(cached.lose, hashes)
 
     async def referenced(self, hashes: Collection[str]) -> frozenset[str]:
         """Return those of the objects (sha256) that some row refers to."""
-        return await self._writer.call(holdings.referenced, hashes)
+        return await self._writer.call(cached.referenced, hashes)
 
     async def all_objects(self, kept_after: float | None = None) -> dict[str, int]:
         """Return the size of every object by sha256, or of those kept after a time (UTC)."""
-        return await self._writer.call(holdings.all_objects, kept_after)
+        return await self._writer.call(cached.all_objects, kept_after)
 
     # Reports to ITH, for the outbox.
 
@@ -372,13 +372,13 @@ class Ledger:
         """Keep a frame until it is proven delivered; return its id. Ids grow with each call."""
         report_id = self._next_report_id
         self._next_report_id += 1
-        self._writer.post(papers.put_report, report_id, key, frame)
+        self._writer.post(documents.put_report, report_id, key, frame)
         return report_id
 
     async def reports(self) -> list[Report]:
         """Return the frames that are kept, oldest first."""
-        return await self._writer.call(papers.reports)
+        return await self._writer.call(documents.reports)
 
     def post_forget(self, report_ids: Iterable[int]) -> None:
         """Drop frames that were proven delivered."""
-        self._writer.post(papers.forget_reports, tuple(report_ids))
+        self._writer.post(documents.forget_reports, tuple(report_ids))

@@ -9,7 +9,7 @@ import msgspec
 
 from proxy.model import Order
 
-Outcome: TypeAlias = Literal["completed", "failed", "cancelled"]
+OutcomeWord: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
 class InstanceState(Enum):
@@ -41,7 +41,7 @@ class Counts(msgspec.Struct, frozen=True):
     unknown: int = 0
 
 
-class Lacking(NamedTuple):
+class Undeliverable(NamedTuple):
     """What ITH sent and no node can be given, in files: it is part of what was to be sent.
 
     ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
@@ -61,7 +61,7 @@ class Over(msgspec.Struct, frozen=True):
     """How a delivery ended whose dispatch is over; what no node could be given is in the total."""
 
     node_id: str
-    outcome: Outcome
+    outcome: OutcomeWord
     error: str | None
     counts: Counts
 
@@ -88,7 +88,7 @@ class Delivery(msgspec.Struct, frozen=True):
     attempts: int
     next_attempt_at: float | None
     error: str | None
-    outcome: Outcome | None
+    outcome: OutcomeWord | None
     counts: Counts
     away: bool = False
 
@@ -109,11 +109,11 @@ class Unfinished(msgspec.Struct, frozen=True):
     order: Order
     deliveries: tuple[Delivery, ...]
     is_deleted: bool
-    lacking: Lacking = Lacking()
+    undeliverable: Undeliverable = Undeliverable()
     over: tuple[Over, ...] = ()
 
 
-class Holding(msgspec.Struct, frozen=True):
+class CachedEntity(msgspec.Struct, frozen=True):
     """An entity that is whole in the local PACS.
 
     ``etag`` names the archive it came from; None where there was none, and where what is held

@@ -20,7 +20,7 @@ import trio
 
 from proxy.errors import LedgerError
 from proxy.ledger.database import empty_log, grave, transaction, translated
-from proxy.offload import Offload
+from proxy.runtime.offload import Offload
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -52,7 +52,7 @@ class _Posted:
             self.done.set()
 
 
-class Answer(Generic[T]):
+class PendingResult(Generic[T]):
     """What an operation returns: to be awaited, or not, at any time and by whom it concerns."""
 
     def __init__(self, posted: _Posted, done: trio.Event) -> None:
@@ -126,7 +126,7 @@ class Writer:
 
     def begin(
         self, function: Callable[[apsw.Connection, *Args], T], *args: *Args, scrub: bool = False
-    ) -> Answer[T]:
+    ) -> PendingResult[T]:
         """As :meth:`call`, but ``function`` has its place among all that is posted already now.
 
         With ``scrub``, no copy of what was deleted is left in the file's log at the answer.
@@ -136,7 +136,7 @@ class Writer:
         posted = _Posted(function, args, done)
         self._append(posted)
         self._hurry.set()
-        return Answer(posted, done)
+        return PendingResult(posted, done)
 
     async def settled(self) -> None:
         """Wait until everything posted so far is durable."""

@@ -5,21 +5,21 @@ unless it is ours, and lines of libraries without theirs: patient data travels i
 The standard library's logging carries the lines, so there is one sink; nothing else is needed.
 """
 
-from proxy.logs.fields import DROPPED, FIELDS, Kind, NotAllowed, Value, hashed
+from proxy.logs.fields import DROPPED, FIELDS, FieldKind, FieldValue, NotAllowed, hashed
 from proxy.logs.lines import Level, bound, describe, log
-from proxy.logs.sink import Format, Json, Text, configure
+from proxy.logs.sink import Format, JsonFormatter, Text, configure
 from proxy.logs.standard_error import standard_error
 
 __all__ = [
     "DROPPED",
     "FIELDS",
+    "FieldKind",
+    "FieldValue",
     "Format",
-    "Json",
-    "Kind",
+    "JsonFormatter",
     "Level",
     "NotAllowed",
     "Text",
-    "Value",
     "bound",
     "configure",
     "describe",

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeAlias
 
-Value: TypeAlias = "str | int | float | bool | Enum | None"
+FieldValue: TypeAlias = "str | int | float | bool | Enum | None"
 Line: TypeAlias = "dict[str, str | int | float | bool | list[str]]"
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """What a field holds."""
 
     WORD = "An id, name or code that ITH, the site's configuration or this program made."
@@ -23,11 +23,11 @@ class Kind(Enum):
     UID = "A DICOM UID: written as a keyed hash."
 
 
-def _fields(**groups: str) -> dict[str, Kind]:
-    return {name: Kind[group] for group, names in groups.items() for name in names.split()}
+def _fields(**groups: str) -> dict[str, FieldKind]:
+    return {name: FieldKind[group] for group, names in groups.items() for name in names.split()}
 
 
-FIELDS: Final[Mapping[str, Kind]] = _fields(
+FIELDS: Final[Mapping[str, FieldKind]] = _fields(
     WORD="""
         correlation_id workspace_id proxy_id entity_type entity_id dispatch delivery node_id
         machine run row state before after fact activity operation reason code status phase
@@ -72,26 +72,26 @@ def hashed(uid: str) -> str:
     return hashlib.blake2s(uid.encode(), key=_hash_key, digest_size=8).hexdigest()
 
 
-def put(line: Line, name: str, value: Value) -> None:
+def put(line: Line, name: str, value: FieldValue) -> None:
     """Put one field into a line if the rules allow it."""
     if name not in FIELDS:
         refuse(name, "is not a field of the log")
         return
     kind = FIELDS[name]
     match kind, value:
-        case Kind.FLAG, bool():
+        case FieldKind.FLAG, bool():
             line[name] = value
         case _, bool():
             refuse(name, f"is a bool; {kind.value}")
-        case Kind.WORD, Enum():
+        case FieldKind.WORD, Enum():
             line[name] = value.name
-        case Kind.WORD, str():
+        case FieldKind.WORD, str():
             line[name] = value if len(value) <= LONGEST else f"{value[:LONGEST]}…"
-        case Kind.UID, str():
+        case FieldKind.UID, str():
             line[name] = hashed(value)
-        case Kind.COUNT, int():
+        case FieldKind.COUNT, int():
             line[name] = value
-        case Kind.MEASURE, float() | int():
+        case FieldKind.MEASURE, float() | int():
             line[name] = round(value, 3)
         case _:
             refuse(name, f"is a {type(value).__name__}; {kind.value}")

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 from proxy.errors import ProxyError
-from proxy.logs.fields import Line, Value, put, refuse
+from proxy.logs.fields import FieldValue, Line, put, refuse
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -20,11 +20,16 @@ EVENT = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 FRAMES = 12
 
 LOGGER = logging.getLogger("proxy.logs")
-_context: ContextVar[dict[str, Value]] = ContextVar("log_fields")
+_context: ContextVar[dict[str, FieldValue]] = ContextVar("log_fields")
 
 
 def log(
-    event: str, /, *, level: Level = "info", error: BaseException | None = None, **fields: Value
+    event: str,
+    /,
+    *,
+    level: Level = "info",
+    error: BaseException | None = None,
+    **fields: FieldValue,
 ) -> None:
     """Write one line about ``event`` (``noun.happened``); None stands for a field not there."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -42,7 +47,7 @@ def log(
 
 
 @contextmanager
-def bound(**fields: Value) -> Iterator[None]:
+def bound(**fields: FieldValue) -> Iterator[None]:
     """Add fields to every line written inside, in child tasks too."""
     token = _context.set(_context.get({}) | fields)
     try:

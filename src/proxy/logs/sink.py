@@ -34,7 +34,7 @@ def configure(
     terminal = handler.stream.isatty()
     as_text = format == "text" or (format == "auto" and terminal)
     colour = terminal and not os.environ.get("NO_COLOR")
-    handler.setFormatter(Text(key, colour=colour) if as_text else Json(key))
+    handler.setFormatter(Text(key, colour=colour) if as_text else JsonFormatter(key))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
@@ -53,7 +53,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         DROPPED["line"] += 1
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One JSON object for each line."""
 
     def __init__(self, key: str = "") -> None:
@@ -85,7 +85,7 @@ class Json(logging.Formatter):
         return value
 
 
-class Text(Json):
+class Text(JsonFormatter):
     """One line for people: time, level and event in columns, then the fields."""
 
     COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31"}

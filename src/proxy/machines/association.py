@@ -26,16 +26,15 @@ from proxy.machines.upper_layer import (
     AssociateRejected,
     AssociateRequestCame,
     AssociateRequested,
+    AssociationOutput,
     Clocks,
     Close,
     Connect,
     ConnectionOpened,
-    ConnectTimedOut,
     DataCame,
     DataRequested,
     Indicate,
     InvalidPduCame,
-    Output,
     Pdu,
     Primitive,
     ReleaseAnswered,
@@ -45,9 +44,10 @@ from proxy.machines.upper_layer import (
     ReleaseTimedOut,
     Send,
     TransportClosed,
+    TransportTimedOut,
 )
 
-Result: TypeAlias = "tuple[Clocks, tuple[Output, ...]]"
+_Result: TypeAlias = "tuple[Clocks, tuple[AssociationOutput, ...]]"
 
 
 class AssociationState(Enum):
@@ -65,92 +65,92 @@ class AssociationState(Enum):
     Sta1Again = "Idle again, transport connection closed. An association is used once."
 
 
-def ae_1(clocks: Clocks, _: AssociateRequested) -> Result:
+def ae_1(clocks: Clocks, _: AssociateRequested) -> _Result:
     """Ask for the transport connection."""
     return clocks, (Connect(),)
 
 
-def ae_2(clocks: Clocks, _: ConnectionOpened) -> Result:
+def ae_2(clocks: Clocks, _: ConnectionOpened) -> _Result:
     """Send A-ASSOCIATE-RQ."""
     return clocks, (Send(Pdu.ASSOCIATE_RQ),)
 
 
-def ae_3(clocks: Clocks, event: AssociateAccepted) -> Result:
+def ae_3(clocks: Clocks, event: AssociateAccepted) -> _Result:
     """Confirm the association."""
     return clocks, (Indicate(Primitive.ACCEPTED, event),)
 
 
-def ae_4(clocks: Clocks, event: AssociateRejected) -> Result:
+def ae_4(clocks: Clocks, event: AssociateRejected) -> _Result:
     """Confirm the rejection; close."""
     return clocks, (Indicate(Primitive.REJECTED, event), Close())
 
 
-def send_data(clocks: Clocks, _: DataRequested) -> Result:
+def send_data(clocks: Clocks, _: DataRequested) -> _Result:
     """DT-1 and AR-7: send the message."""
     return clocks, (Send(Pdu.DATA),)
 
 
-def indicate_data(clocks: Clocks, event: DataCame) -> Result:
+def indicate_data(clocks: Clocks, event: DataCame) -> _Result:
     """DT-2 and AR-6: hand on what came."""
     return clocks, (Indicate(Primitive.DATA, event),)
 
 
-def ar_1(clocks: Clocks, _: ReleaseRequested) -> Result:
+def ar_1(clocks: Clocks, _: ReleaseRequested) -> _Result:
     """Send A-RELEASE-RQ."""
     return clocks, (Send(Pdu.RELEASE_RQ),)
 
 
-def indicate_release(clocks: Clocks, event: ReleaseRequestCame) -> Result:
+def indicate_release(clocks: Clocks, event: ReleaseRequestCame) -> _Result:
     """AR-2 and AR-8: the node asks for release."""
     return clocks, (Indicate(Primitive.RELEASE, event),)
 
 
-def ar_3(clocks: Clocks, event: ReleaseReplyCame) -> Result:
+def ar_3(clocks: Clocks, event: ReleaseReplyCame) -> _Result:
     """Confirm the release; close."""
     return clocks, (Indicate(Primitive.RELEASED, event), Close())
 
 
-def answer_release(clocks: Clocks, _: ReleaseAnswered) -> Result:
+def answer_release(clocks: Clocks, _: ReleaseAnswered) -> _Result:
     """AR-4 and AR-9: send A-RELEASE-RP."""
     return clocks, (Send(Pdu.RELEASE_RP),)
 
 
-def aa_1(clocks: Clocks, _: Event) -> Result:
+def aa_1(clocks: Clocks, _: Event) -> _Result:
     """Send A-ABORT, source service user."""
     return clocks, (Abort(USER_ABORT),)
 
 
-def aa_1_timed_out(clocks: Clocks, event: AnswerTimedOut) -> Result:
+def aa_1_timed_out(clocks: Clocks, event: AnswerTimedOut) -> _Result:
     """Send A-ABORT, source service user; the service user is told why."""
     return clocks, (Abort(USER_ABORT), Indicate(Primitive.ABORTED, event))
 
 
-def aa_2(clocks: Clocks, _: Event) -> Result:
+def aa_2(clocks: Clocks, _: Event) -> _Result:
     """Close."""
     return clocks, (Close(),)
 
 
-def aa_2_timed_out(clocks: Clocks, event: ConnectTimedOut) -> Result:
+def aa_2_timed_out(clocks: Clocks, event: TransportTimedOut) -> _Result:
     """Close; the service user is told why."""
     return clocks, (Indicate(Primitive.ABORTED, event), Close())
 
 
-def aa_3(clocks: Clocks, event: AbortCame) -> Result:
+def aa_3(clocks: Clocks, event: AbortCame) -> _Result:
     """Indicate the node's abort; close."""
     return clocks, (Indicate(Primitive.ABORTED, event), Close())
 
 
-def aa_4(clocks: Clocks, event: TransportClosed) -> Result:
+def aa_4(clocks: Clocks, event: TransportClosed) -> _Result:
     """Indicate the loss of the connection; our end is closed as well."""
     return clocks, (Indicate(Primitive.ABORTED, event), Close())
 
 
-def aa_7(clocks: Clocks, event: AssociateRequestCame | InvalidPduCame) -> Result:
+def aa_7(clocks: Clocks, event: AssociateRequestCame | InvalidPduCame) -> _Result:
     """Send A-ABORT, source service provider."""
     return clocks, (Abort(PROVIDER_ABORT, _fault(event)),)
 
 
-def aa_8(clocks: Clocks, event: Event) -> Result:
+def aa_8(clocks: Clocks, event: Event) -> _Result:
     """Send A-ABORT, source service provider; indicate it."""
     return clocks, (Abort(PROVIDER_ABORT, _fault(event)), Indicate(Primitive.ABORTED, event))
 
@@ -175,7 +175,7 @@ _TALKING = (Sta5, Sta6, Sta7, Sta8, Sta9, Sta11)
 
 def _unexpected(
     id: str, sources: tuple[AssociationState, ...], on: type[Event]
-) -> Row[AssociationState, Clocks, Output]:
+) -> Row[AssociationState, Clocks, AssociationOutput]:
     return row(id, sources, on, Sta13, aa_8, doc="AA-8: send A-ABORT; indicate A-P-ABORT.")
 
 
@@ -183,14 +183,14 @@ def _too_late(id: str, on: type[Event]) -> Ignore[AssociationState]:
     return ignore(id, Sta13, on, doc="AA-6: ignore the PDU.")
 
 
-ASSOCIATION: Machine[AssociationState, Clocks, Output] = Machine(
+ASSOCIATION: Machine[AssociationState, Clocks, AssociationOutput] = Machine(
     name="association",
     purpose="One DICOM association that we request: PS3.8 Table 9-10, the requestor's rows.",
     initial=Sta1,
     final=frozenset({Sta1Again}),
     stays=(
         stay(Sta1, unlimited="The service user asks as soon as the machine exists."),
-        stay(Sta4, limit=limit(lambda c: c.connect, ConnectTimedOut, "Clocks.connect, 10 s")),
+        stay(Sta4, limit=limit(lambda c: c.connect, TransportTimedOut, "Clocks.connect, 10 s")),
         stay(Sta5, limit=limit(lambda c: c.answer, AnswerTimedOut, "Clocks.answer, 30 s")),
         stay(
             Sta6,
@@ -279,7 +279,7 @@ ASSOCIATION: Machine[AssociationState, Clocks, Output] = Machine(
         row(
             "ASC-31",
             Sta4,
-            ConnectTimedOut,
+            TransportTimedOut,
             Sta1Again,
             aa_2_timed_out,
             doc="AA-2, as if Evt15 had come: close.",

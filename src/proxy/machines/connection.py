@@ -108,7 +108,7 @@ class CloseTimedOut(Event, frozen=True):
     source: ClassVar[Source] = Source.TIMER
 
 
-class Link(msgspec.Struct, frozen=True):
+class ConnectionData(msgspec.Struct, frozen=True):
     """What the connection remembers; ``attempts`` failed since it was last stable, rest seconds."""
 
     attempts: int = 0
@@ -124,45 +124,45 @@ class Link(msgspec.Struct, frozen=True):
     close_seconds: float = 2.0
 
 
-class CameOnline(msgspec.Struct, frozen=True):
+class AnnounceOnline(msgspec.Struct, frozen=True):
     """Output: fetch the configuration and send what was kept for ITH."""
 
 
-class WentOffline(msgspec.Struct, frozen=True):
+class AnnounceOffline(msgspec.Struct, frozen=True):
     """Output: keep reports until the link is back."""
 
     error: str
 
 
-ConnectionOutput: TypeAlias = CameOnline | WentOffline
-Result: TypeAlias = tuple[Link, tuple[ConnectionOutput, ...]]
+ConnectionOutput: TypeAlias = AnnounceOnline | AnnounceOffline
+_Result: TypeAlias = tuple[ConnectionData, tuple[ConnectionOutput, ...]]
 
 replace = msgspec.structs.replace
 
 
-def come_online(link: Link, event: HandshakeDone) -> Result:
+def come_online(link: ConnectionData, event: HandshakeDone) -> _Result:
     """Begin to work with ITH."""
-    return replace(link, error=None), (CameOnline(),)
+    return replace(link, error=None), (AnnounceOnline(),)
 
 
-def call_stable(link: Link, event: StayedUp) -> Result:
+def call_stable(link: ConnectionData, event: StayedUp) -> _Result:
     """Begin the next back-off anew: this link has proven itself."""
     return replace(link, attempts=0), ()
 
 
-def keep_error(link: Link, event: LinkDropped) -> Result:
+def keep_error(link: ConnectionData, event: LinkDropped) -> _Result:
     """Count the attempt, keep its error and the time to wait."""
     attempts = link.attempts + 1
     return replace(link, attempts=attempts, error=event.error, retry_in=event.retry_in), ()
 
 
-def go_offline(link: Link, event: LinkDropped) -> Result:
+def go_offline(link: ConnectionData, event: LinkDropped) -> _Result:
     """As keep_error, and say that the link is gone."""
     link, _ = keep_error(link, event)
-    return link, (WentOffline(event.error),)
+    return link, (AnnounceOffline(event.error),)
 
 
-def time_out(link: Link, event: ConnectTimedOut | HandshakeTimedOut) -> Result:
+def time_out(link: ConnectionData, event: ConnectTimedOut | HandshakeTimedOut) -> _Result:
     """Count the attempt and say what ITH did not do."""
     if isinstance(event, ConnectTimedOut):
         error = "ITH did not answer in time"
@@ -171,13 +171,13 @@ def time_out(link: Link, event: ConnectTimedOut | HandshakeTimedOut) -> Result:
     return _wait_longer(link, error), ()
 
 
-def fail_inside(link: Link, event: ActivityFailed) -> Result:
+def fail_inside(link: ConnectionData, event: ActivityFailed) -> _Result:
     """Count the attempt, say that the proxy itself failed and that the link is gone."""
     error = f"internal error: {event.error}"
-    return _wait_longer(link, error), (WentOffline(error),)
+    return _wait_longer(link, error), (AnnounceOffline(error),)
 
 
-def _wait_longer(link: Link, error: str) -> Link:
+def _wait_longer(link: ConnectionData, error: str) -> ConnectionData:
     """Count an attempt of which nobody said how long to wait: twice as long as the last time."""
     attempts = link.attempts + 1
     wait = min(
@@ -186,9 +186,9 @@ def _wait_longer(link: Link, error: str) -> Link:
     return replace(link, attempts=attempts, error=error, retry_in=wait)
 
 
-def keep_refusal(link: Link, event: KeyRefused | KeyTaken) -> Result:
+def keep_refusal(link: ConnectionData, event: KeyRefused | KeyTaken) -> _Result:
     """Keep what ITH said and say that the link is gone."""
-    return replace(link, error=event.error), (WentOffline(event.error),)
+    return replace(link, error=event.error), (AnnounceOffline(event.error),)
 
 
 (
@@ -206,7 +206,7 @@ WAITS = (BACKING_OFF, REFUSED, EVICTED)
 WIRED = (CONNECTING, HANDSHAKING, ONLINE)
 ENDING = (CLOSING, CLOSED)
 
-CONNECTION: Machine[ConnectionState, Link, ConnectionOutput] = Machine(
+CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine(
     name="connection",
     purpose=__doc__,
     initial=OFFLINE,

@@ -194,7 +194,7 @@ class GiveUpRequested(Event, frozen=True):
     error: str
 
 
-class Progress(msgspec.Struct, frozen=True):
+class DeliveryProgress(msgspec.Struct, frozen=True):
     """What a delivery remembers beside its state; durations in seconds.
 
     ``attempts`` counts the failed attempts since an instance was last stored or found, or
@@ -216,32 +216,32 @@ class Progress(msgspec.Struct, frozen=True):
     refusal: str | None = None
 
 
-class Advanced(msgspec.Struct, frozen=True):
+class ReportProgress(msgspec.Struct, frozen=True):
     """Output: tell ITH how far the delivery is."""
 
-    progress: Progress
+    progress: DeliveryProgress
 
 
-class AttemptKept(msgspec.Struct, frozen=True):
+class SaveAttempt(msgspec.Struct, frozen=True):
     """Output: write the failed attempts, if any, and the next one's time to the ledger."""
 
-    progress: Progress
+    progress: DeliveryProgress
 
 
-class DeliveryOver(msgspec.Struct, frozen=True):
+class CloseDelivery(msgspec.Struct, frozen=True):
     """Output: write the outcome to the ledger and report it to ITH."""
 
     outcome: Outcome
-    progress: Progress
+    progress: DeliveryProgress
 
 
-DeliveryOutput: TypeAlias = Advanced | AttemptKept | DeliveryOver
-Result: TypeAlias = tuple[Progress, tuple[DeliveryOutput, ...]]
+DeliveryOutput: TypeAlias = ReportProgress | SaveAttempt | CloseDelivery
+_Result: TypeAlias = tuple[DeliveryProgress, tuple[DeliveryOutput, ...]]
 
 replace = msgspec.structs.replace
 
 
-def count_content(progress: Progress, event: ContentReady) -> Result:
+def count_content(progress: DeliveryProgress, event: ContentReady) -> _Result:
     """Take over what the ledger counts."""
     return replace(
         progress,
@@ -251,7 +251,7 @@ def count_content(progress: Progress, event: ContentReady) -> Result:
     ), ()
 
 
-def report_followed(progress: Progress, event: Followed) -> Result:
+def report_followed(progress: DeliveryProgress, event: Followed) -> _Result:
     """Take over what the ledger counts, and say how far it is."""
     progress = replace(
         progress,
@@ -259,10 +259,10 @@ def report_followed(progress: Progress, event: Followed) -> Result:
         files_stored=event.files_stored,
         files_refused=event.files_refused,
     )
-    return progress, (Advanced(progress),)
+    return progress, (ReportProgress(progress),)
 
 
-def take_up_attempts(progress: Progress, event: BackOffKept) -> Result:
+def take_up_attempts(progress: DeliveryProgress, event: BackOffKept) -> _Result:
     """Go on counting, and wait for the rest of the time."""
     return replace(
         progress,
@@ -273,25 +273,25 @@ def take_up_attempts(progress: Progress, event: BackOffKept) -> Result:
     ), ()
 
 
-def report_advance(progress: Progress, event: TurnGranted) -> Result:
+def report_advance(progress: DeliveryProgress, event: TurnGranted) -> _Result:
     """Say that sending begins."""
-    return progress, (Advanced(progress),)
+    return progress, (ReportProgress(progress),)
 
 
-def count_stored(progress: Progress, event: InstanceStored | InstanceFound) -> Result:
+def count_stored(progress: DeliveryProgress, event: InstanceStored | InstanceFound) -> _Result:
     """Count the instance, forget earlier failures, say how far it is."""
     stored = progress.files_stored + 1
     progress = replace(progress, files_stored=stored, attempts=0)
-    return progress, (Advanced(progress),)
+    return progress, (ReportProgress(progress),)
 
 
-def count_refused(progress: Progress, event: InstanceRefused) -> Result:
+def count_refused(progress: DeliveryProgress, event: InstanceRefused) -> _Result:
     """Count the refusal and keep its reason."""
     refused = progress.files_refused + 1
     return replace(progress, files_refused=refused, refusal=event.error), ()
 
 
-def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
+def keep_attempt(progress: DeliveryProgress, event: AttemptFailed) -> _Result:
     """Count the attempt, keep its error and the time to wait."""
     attempts = progress.attempts + 1
     progress = replace(
@@ -301,76 +301,76 @@ def keep_attempt(progress: Progress, event: AttemptFailed) -> Result:
         retry_in=event.retry_in,
         away=event.away,
     )
-    return progress, (AttemptKept(progress),)
+    return progress, (SaveAttempt(progress),)
 
 
-def forget_attempts(progress: Progress, event: NodeMoved) -> Result:
+def forget_attempts(progress: DeliveryProgress, event: NodeMoved) -> _Result:
     """Begin to count anew."""
     progress = replace(progress, attempts=0)
-    return progress, (AttemptKept(progress),)
+    return progress, (SaveAttempt(progress),)
 
 
-def want_restart(progress: Progress, event: RestartRequested) -> Result:
+def want_restart(progress: DeliveryProgress, event: RestartRequested) -> _Result:
     """Remember to go on afterwards, unless the stop is already for more than that."""
     return _stronger(progress, Purpose.RESTART, event.reason), ()
 
 
-def want_hold(progress: Progress, event: HoldRequested) -> Result:
+def want_hold(progress: DeliveryProgress, event: HoldRequested) -> _Result:
     """Remember to hold afterwards, unless the stop is already for more than that."""
     return _stronger(progress, Purpose.HOLD, event.reason), ()
 
 
-def want_cancel(progress: Progress, event: CancelRequested) -> Result:
+def want_cancel(progress: DeliveryProgress, event: CancelRequested) -> _Result:
     """Remember to end afterwards."""
     return _stronger(progress, Purpose.CANCEL, event.reason), ()
 
 
-def _stronger(progress: Progress, purpose: Purpose, reason: str) -> Progress:
+def _stronger(progress: DeliveryProgress, purpose: Purpose, reason: str) -> DeliveryProgress:
     if progress.stop and progress.stop.strength >= purpose.strength:
         return progress
     return replace(progress, stop=purpose, error=reason)
 
 
-def want_to_go_on(progress: Progress, event: ResumeRequested) -> Result:
+def want_to_go_on(progress: DeliveryProgress, event: ResumeRequested) -> _Result:
     """Go on afterwards: over a fresh association, because a restart may be due beneath the hold."""
     return replace(progress, stop=Purpose.RESTART), ()
 
 
-def forget_stop(progress: Progress, event: StoppedToGoOn | StoppedToHold) -> Result:
+def forget_stop(progress: DeliveryProgress, event: StoppedToGoOn | StoppedToHold) -> _Result:
     """The stop is done."""
     return replace(progress, stop=None), ()
 
 
-def report_completed(progress: Progress, event: AllStored) -> Result:
+def report_completed(progress: DeliveryProgress, event: AllStored) -> _Result:
     """Say that the node has everything."""
     progress = replace(progress, error=None, stop=None)
-    return progress, (DeliveryOver(Outcome.COMPLETED, progress),)
+    return progress, (CloseDelivery(Outcome.COMPLETED, progress),)
 
 
 def report_failed(
-    progress: Progress, event: SomeRefused | AttemptsExhausted | GiveUpRequested
-) -> Result:
+    progress: DeliveryProgress, event: SomeRefused | AttemptsExhausted | GiveUpRequested
+) -> _Result:
     """Say that the delivery failed, and why."""
     progress = replace(progress, error=event.error, stop=None)
-    return progress, (DeliveryOver(Outcome.FAILED, progress),)
+    return progress, (CloseDelivery(Outcome.FAILED, progress),)
 
 
-def report_fault(progress: Progress, event: ActivityFailed) -> Result:
+def report_fault(progress: DeliveryProgress, event: ActivityFailed) -> _Result:
     """Say that the proxy itself failed."""
     progress = replace(progress, error=f"internal error: {event.error}", stop=None)
-    return progress, (DeliveryOver(Outcome.FAILED, progress),)
+    return progress, (CloseDelivery(Outcome.FAILED, progress),)
 
 
-def report_cancelled(progress: Progress, event: CancelRequested) -> Result:
+def report_cancelled(progress: DeliveryProgress, event: CancelRequested) -> _Result:
     """Say that the delivery ended on request, and on which."""
     progress = replace(progress, error=event.reason, stop=None)
-    return progress, (DeliveryOver(Outcome.CANCELLED, progress),)
+    return progress, (CloseDelivery(Outcome.CANCELLED, progress),)
 
 
-def report_stopped(progress: Progress, event: StoppedToCancel) -> Result:
+def report_stopped(progress: DeliveryProgress, event: StoppedToCancel) -> _Result:
     """Say that the delivery ended on request; the stop kept the reason."""
     progress = replace(progress, stop=None)
-    return progress, (DeliveryOver(Outcome.CANCELLED, progress),)
+    return progress, (CloseDelivery(Outcome.CANCELLED, progress),)
 
 
 (WAITING, STORING, BACKING_OFF, HELD, STOPPING, ABORTING, COMPLETED, FAILED, CANCELLED) = (
@@ -381,7 +381,7 @@ WIRED = (STORING, STOPPING, ABORTING)
 ENDING = (STOPPING, ABORTING)
 OVER = (COMPLETED, FAILED, CANCELLED)
 
-DELIVERY: Machine[DeliveryState, Progress, DeliveryOutput] = Machine(
+DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
     name="delivery",
     purpose=__doc__,
     initial=WAITING,

@@ -121,7 +121,7 @@ class AllCancelled(Event, frozen=True):
     error: str
 
 
-class Work(msgspec.Struct, frozen=True):
+class DispatchData(msgspec.Struct, frozen=True):
     """What a dispatch remembers beside its state; ``retry_in`` in seconds.
 
     ``refetches`` counts how often the content was fetched again because something of it was lost.
@@ -135,7 +135,7 @@ class Work(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class Downloading(msgspec.Struct, frozen=True):
+class ReportDownload(msgspec.Struct, frozen=True):
     """Output: tell ITH, for each node, how far the download is."""
 
     percent: int
@@ -161,15 +161,15 @@ class Withdraw(msgspec.Struct, frozen=True):
     """Output: end this run and its deliveries; if the first is over, say again how it ended."""
 
 
-class DispatchOver(msgspec.Struct, frozen=True):
+class CloseDispatch(msgspec.Struct, frozen=True):
     """Output: write the outcome to the ledger and close the dispatch towards ITH."""
 
     outcome: Outcome
-    work: Work
+    work: DispatchData
 
 
-DispatchOutput: TypeAlias = Downloading | HandOver | TakeBack | GiveUp | Withdraw | DispatchOver
-Result: TypeAlias = tuple[Work, tuple[DispatchOutput, ...]]
+DispatchOutput: TypeAlias = ReportDownload | HandOver | TakeBack | GiveUp | Withdraw | CloseDispatch
+_Result: TypeAlias = tuple[DispatchData, tuple[DispatchOutput, ...]]
 
 replace = msgspec.structs.replace
 
@@ -177,74 +177,74 @@ REFETCHES = 2
 """So often the content of one dispatch is fetched again, where this host loses something of it."""
 
 
-def withdraw(work: Work, event: AlreadyKnown) -> Result:
+def withdraw(work: DispatchData, event: AlreadyKnown) -> _Result:
     """End: the first one reports, or has reported and is only repeated."""
     return work, (Withdraw(),)
 
 
-def report_start(work: Work, event: TurnGranted) -> Result:
+def report_start(work: DispatchData, event: TurnGranted) -> _Result:
     """Say that the download begins."""
     work = replace(work, percent=0)
-    return work, (Downloading(0),)
+    return work, (ReportDownload(0),)
 
 
-def report_advance(work: Work, event: FetchAdvanced) -> Result:
+def report_advance(work: DispatchData, event: FetchAdvanced) -> _Result:
     """Say how far the download is."""
     work = replace(work, percent=event.percent)
-    return work, (Downloading(event.percent),)
+    return work, (ReportDownload(event.percent),)
 
 
-def hand_over(work: Work, event: Fetched) -> Result:
+def hand_over(work: DispatchData, event: Fetched) -> _Result:
     """Let the deliveries begin."""
     work = replace(work, files_total=event.files_total, percent=100, error=None)
-    return work, (Downloading(100), HandOver(event.files_total))
+    return work, (ReportDownload(100), HandOver(event.files_total))
 
 
-def take_back(work: Work, event: ContentLost) -> Result:
+def take_back(work: DispatchData, event: ContentLost) -> _Result:
     """Let the deliveries wait for the content, and count that it is fetched again."""
     work = replace(work, attempts=0, refetches=work.refetches + 1, error=event.error)
     return work, (TakeBack(),)
 
 
-def hand_over_the_rest(work: Work, event: RefetchExhausted) -> Result:
+def hand_over_the_rest(work: DispatchData, event: RefetchExhausted) -> _Result:
     """Let the deliveries go on without what was lost; it is not fetched once more."""
     work = replace(work, refetches=REFETCHES, error=event.error)
     return work, (HandOver(work.files_total),)
 
 
-def keep_error(work: Work, event: FetchFailed) -> Result:
+def keep_error(work: DispatchData, event: FetchFailed) -> _Result:
     """Count the attempt, keep its error and the time to wait."""
     attempts = work.attempts + 1
     return replace(work, attempts=attempts, error=event.error, retry_in=event.retry_in), ()
 
 
-def give_up(work: Work, event: FetchExhausted) -> Result:
+def give_up(work: DispatchData, event: FetchExhausted) -> _Result:
     """End every delivery, then close."""
     work = replace(work, error=event.error)
-    return work, (GiveUp(event.error), DispatchOver(Outcome.FAILED, work))
+    return work, (GiveUp(event.error), CloseDispatch(Outcome.FAILED, work))
 
 
-def give_up_on_fault(work: Work, event: ActivityFailed) -> Result:
+def give_up_on_fault(work: DispatchData, event: ActivityFailed) -> _Result:
     """End every delivery and say that the proxy itself failed."""
     work = replace(work, error=f"internal error: {event.error}")
-    return work, (GiveUp(work.error or ""), DispatchOver(Outcome.FAILED, work))
+    return work, (GiveUp(work.error or ""), CloseDispatch(Outcome.FAILED, work))
 
 
-def close_completed(work: Work, event: AllDelivered) -> Result:
+def close_completed(work: DispatchData, event: AllDelivered) -> _Result:
     """Say that every node of ours has everything."""
-    return work, (DispatchOver(Outcome.COMPLETED, work),)
+    return work, (CloseDispatch(Outcome.COMPLETED, work),)
 
 
-def close_failed(work: Work, event: SomeFailed) -> Result:
+def close_failed(work: DispatchData, event: SomeFailed) -> _Result:
     """Say that not every node has everything, and why."""
     work = replace(work, error=event.error)
-    return work, (DispatchOver(Outcome.FAILED, work),)
+    return work, (CloseDispatch(Outcome.FAILED, work),)
 
 
-def close_cancelled(work: Work, event: AllCancelled) -> Result:
+def close_cancelled(work: DispatchData, event: AllCancelled) -> _Result:
     """Say that the dispatch ended on request, and on which."""
     work = replace(work, error=event.error)
-    return work, (DispatchOver(Outcome.CANCELLED, work),)
+    return work, (CloseDispatch(Outcome.CANCELLED, work),)
 
 
 (
@@ -263,7 +263,7 @@ OPEN = (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, DELIVERING, HELD)
 OVER = (COMPLETED, FAILED, CANCELLED, DUPLICATE)
 CLOSED = (COMPLETED, FAILED, CANCELLED)
 
-DISPATCH: Machine[DispatchState, Work, DispatchOutput] = Machine(
+DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
     name="dispatch",
     purpose=__doc__,
     initial=ACCEPTED,

@@ -58,20 +58,20 @@ class TrialBegun(Event, frozen=True):
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
-class NodeCongested(Event, frozen=True):
+class CongestionReported(Event, frozen=True):
     """The node had no room for what we asked: too many associations, or out of resources."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
-class NodeCoped(Event, frozen=True):
+class InstancesStored(Event, frozen=True):
     """An association ended without complaint; the node stored so many instances over it."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     stored: int
 
 
-class RoomProven(Event, frozen=True):
+class LimitIncreaseEarned(Event, frozen=True):
     """The node stored enough instances since its last complaint to be tried with more."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
@@ -124,24 +124,24 @@ class Health(msgspec.Struct, frozen=True):
     coped: int = 0
 
 
-class GateOpened(msgspec.Struct, frozen=True):
+class OpenGate(msgspec.Struct, frozen=True):
     """Output: deliveries that wait for the node may try at once."""
 
 
-class GateClosed(msgspec.Struct, frozen=True):
+class CloseGate(msgspec.Struct, frozen=True):
     """Output: deliveries to the node are not tried now."""
 
     error: str
 
 
-class AssociationsLimited(msgspec.Struct, frozen=True):
+class LimitAssociations(msgspec.Struct, frozen=True):
     """Output: give the node so many associations at a time from now on."""
 
     associations: int
 
 
-NodeOutput: TypeAlias = GateOpened | GateClosed | AssociationsLimited
-Result: TypeAlias = tuple[Health, tuple[NodeOutput, ...]]
+NodeOutput: TypeAlias = OpenGate | CloseGate | LimitAssociations
+_Result: TypeAlias = tuple[Health, tuple[NodeOutput, ...]]
 
 replace = msgspec.structs.replace
 
@@ -150,22 +150,22 @@ def _well(health: Health) -> Health:
     return replace(health, failures=0, probe_in=0.0, is_tried=False, error=None)
 
 
-def forget_failures(health: Health, event: NodeAnswered | NodeEchoed | DisableRequested) -> Result:
+def forget_failures(health: Health, event: NodeAnswered | NodeEchoed | DisableRequested) -> _Result:
     """Nothing is wrong with it."""
     return _well(health), ()
 
 
-def open_gate(health: Health, event: NodeAnswered | NodeEchoed) -> Result:
+def open_gate(health: Health, event: NodeAnswered | NodeEchoed) -> _Result:
     """Nothing is wrong with it, or no longer: waiting work may go."""
-    return _well(health), (GateOpened(),)
+    return _well(health), (OpenGate(),)
 
 
-def count_failure(health: Health, event: NodeFailed) -> Result:
+def count_failure(health: Health, event: NodeFailed) -> _Result:
     """Count it and keep its error."""
     return replace(health, failures=health.failures + 1, error=event.error), ()
 
 
-def keep_error(health: Health, event: NodeFailed | BreakerTripped) -> Result:
+def keep_error(health: Health, event: NodeFailed | BreakerTripped) -> _Result:
     """Keep its error, uncounted: only a probe that fails makes the next one wait longer."""
     return replace(health, error=event.error), ()
 
@@ -180,17 +180,17 @@ def _tripped(health: Health, event: BreakerTripped) -> Health:
     )
 
 
-def close_gate(health: Health, event: BreakerTripped) -> Result:
+def close_gate(health: Health, event: BreakerTripped) -> _Result:
     """Count it and keep work away."""
-    return _tripped(health, event), (GateClosed(event.error),)
+    return _tripped(health, event), (CloseGate(event.error),)
 
 
-def give_up_again(health: Health, event: BreakerTripped) -> Result:
+def give_up_again(health: Health, event: BreakerTripped) -> _Result:
     """Count it and wait longer before the next probe."""
     return _tripped(health, event), ()
 
 
-def note_trial(health: Health, event: TrialBegun) -> Result:
+def note_trial(health: Health, event: TrialBegun) -> _Result:
     """No other delivery tries it before the next probe."""
     return replace(health, is_tried=True), ()
 
@@ -200,49 +200,49 @@ def _distrusted(health: Health, event: ActivityFailed) -> Health:
     return replace(health, failures=0, error=error, probe_in=60.0, is_tried=False)
 
 
-def distrust(health: Health, event: ActivityFailed) -> Result:
+def distrust(health: Health, event: ActivityFailed) -> _Result:
     """Keep work away for a minute, then ask again."""
     health = _distrusted(health, event)
-    return health, (GateClosed(health.error or ""),)
+    return health, (CloseGate(health.error or ""),)
 
 
-def distrust_again(health: Health, event: ActivityFailed) -> Result:
+def distrust_again(health: Health, event: ActivityFailed) -> _Result:
     """Ask again in a minute; work is kept away already."""
     return _distrusted(health, event), ()
 
 
-def start_over(health: Health, event: ChangeRequested) -> Result:
+def start_over(health: Health, event: ChangeRequested) -> _Result:
     """What was known was of the old address."""
     health = Health(associations=health.ceiling, ceiling=health.ceiling)
-    return health, (GateOpened(), AssociationsLimited(health.associations))
+    return health, (OpenGate(), LimitAssociations(health.associations))
 
 
-def start_over_unused(health: Health, event: ChangeRequested) -> Result:
+def start_over_unused(health: Health, event: ChangeRequested) -> _Result:
     """What was known was of the old address; nobody is waiting for it."""
     health = Health(associations=health.ceiling, ceiling=health.ceiling)
-    return health, (AssociationsLimited(health.associations),)
+    return health, (LimitAssociations(health.associations),)
 
 
-def admit(health: Health, event: EnableRequested) -> Result:
+def admit(health: Health, event: EnableRequested) -> _Result:
     """Work may be tried again."""
-    return health, (GateOpened(),)
+    return health, (OpenGate(),)
 
 
-def halve_associations(health: Health, event: NodeCongested) -> Result:
+def halve_associations(health: Health, event: CongestionReported) -> _Result:
     """Give it half as many associations, but one."""
     health = replace(health, associations=max(health.associations // 2, 1), coped=0)
-    return health, (AssociationsLimited(health.associations),)
+    return health, (LimitAssociations(health.associations),)
 
 
-def count_coped(health: Health, event: NodeCoped) -> Result:
+def count_coped(health: Health, event: InstancesStored) -> _Result:
     """Count what it stored without complaint."""
     return replace(health, coped=health.coped + event.stored), ()
 
 
-def add_association(health: Health, event: RoomProven) -> Result:
+def add_association(health: Health, event: LimitIncreaseEarned) -> _Result:
     """Give it one association more, up to what the settings allow."""
     health = replace(health, associations=min(health.associations + 1, health.ceiling), coped=0)
-    return health, (AssociationsLimited(health.associations),)
+    return health, (LimitAssociations(health.associations),)
 
 
 UNKNOWN, ONLINE, SUSPECT, OFFLINE, PROBING, DISABLED, REMOVED = NodeState
@@ -348,16 +348,23 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         row(
             "NOD-15",
             (*ENABLED, DISABLED),
-            NodeCongested,
+            CongestionReported,
             None,
             halve_associations,
             doc="It has less room than we took.",
         ),
-        row("NOD-16", (*ENABLED, DISABLED), NodeCoped, None, count_coped, doc="It has the room."),
+        row(
+            "NOD-16",
+            (*ENABLED, DISABLED),
+            InstancesStored,
+            None,
+            count_coped,
+            doc="It has the room.",
+        ),
         row(
             "NOD-17",
             (*ENABLED, DISABLED),
-            RoomProven,
+            LimitIncreaseEarned,
             None,
             add_association,
             doc="It may have room for more.",
@@ -381,9 +388,9 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ignore("NOD-84", REMOVED, DisableRequested, doc="Gone."),
         ignore("NOD-85", REMOVED, EnableRequested, doc="Gone; if it comes back it is a new run."),
         ignore("NOD-86", REMOVED, RemoveRequested, doc="Gone."),
-        ignore("NOD-87", REMOVED, NodeCongested, doc="Gone."),
-        ignore("NOD-88", REMOVED, NodeCoped, doc="Gone."),
-        ignore("NOD-89", REMOVED, RoomProven, doc="Gone."),
+        ignore("NOD-87", REMOVED, CongestionReported, doc="Gone."),
+        ignore("NOD-88", REMOVED, InstancesStored, doc="Gone."),
+        ignore("NOD-89", REMOVED, LimitIncreaseEarned, doc="Gone."),
     ),
     notes=(
         "In the ledger: the node's configuration, never its health. After a restart a node is "

@@ -20,7 +20,7 @@ class OperationState(Enum):
     STOPPED = "No work is left running."
 
 
-class Lock(Enum):
+class PauseLock(Enum):
     """Who wants the pause; the proxy is active only when nobody does."""
 
     BACKEND = "backend"
@@ -31,7 +31,7 @@ class PauseRequested(Event, frozen=True):
     """ITH set the proxy inactive, or the operator paused it; ``since`` in UTC seconds."""
 
     source: ClassVar[Source] = Source.BACKEND
-    lock: Lock
+    lock: PauseLock
     reason: str
     since: float = 0.0
 
@@ -40,14 +40,14 @@ class LockReleased(Event, frozen=True):
     """One who paused wants to go on, but the other still holds the pause."""
 
     source: ClassVar[Source] = Source.BACKEND
-    lock: Lock
+    lock: PauseLock
 
 
 class LastLockReleased(Event, frozen=True):
     """Nobody wants the pause any longer."""
 
     source: ClassVar[Source] = Source.BACKEND
-    lock: Lock
+    lock: PauseLock
 
 
 class DrainRequested(Event, frozen=True):
@@ -76,27 +76,27 @@ class DrainTimedOut(Event, frozen=True):
     source: ClassVar[Source] = Source.TIMER
 
 
-class Wish(msgspec.Struct, frozen=True):
+class PauseReason(msgspec.Struct, frozen=True):
     """Why one of the two wants the pause, and since when (UTC seconds, 0 for unknown)."""
 
     reason: str
     since: float = 0.0
 
 
-class Locks(msgspec.Struct, frozen=True):
+class PauseLocks(msgspec.Struct, frozen=True):
     """What the operation machine remembers: who wants the pause, each with his own reason.
 
     ``drain_seconds`` is the limit of a drain.
     """
 
-    backend: Wish | None = None
-    operator: Wish | None = None
+    backend: PauseReason | None = None
+    operator: PauseReason | None = None
     drain_seconds: float = 20.0
 
     @property
-    def held(self) -> Mapping[Lock, Wish]:
+    def held(self) -> Mapping[PauseLock, PauseReason]:
         """The locks that are held."""
-        both = {Lock.BACKEND: self.backend, Lock.OPERATOR: self.operator}
+        both = {PauseLock.BACKEND: self.backend, PauseLock.OPERATOR: self.operator}
         return {lock: wish for lock, wish in both.items() if wish is not None}
 
     @property
@@ -115,10 +115,10 @@ class ResumeWork(msgspec.Struct, frozen=True):
     """Output: let held work go on."""
 
 
-class KeepLocks(msgspec.Struct, frozen=True):
+class SaveLocks(msgspec.Struct, frozen=True):
     """Output: write the locks to the ledger."""
 
-    locks: Locks
+    locks: PauseLocks
 
 
 class StopWork(msgspec.Struct, frozen=True):
@@ -127,64 +127,64 @@ class StopWork(msgspec.Struct, frozen=True):
     reason: str
 
 
-OperationOutput: TypeAlias = HoldWork | ResumeWork | KeepLocks | StopWork
-Result: TypeAlias = tuple[Locks, tuple[OperationOutput, ...]]
+OperationOutput: TypeAlias = HoldWork | ResumeWork | SaveLocks | StopWork
+_Result: TypeAlias = tuple[PauseLocks, tuple[OperationOutput, ...]]
 
 
-def _take(locks: Locks, event: PauseRequested) -> Locks:
+def _take(locks: PauseLocks, event: PauseRequested) -> PauseLocks:
     """Take a lock; one that is held stays held since then, for the newer reason."""
     held = locks.held.get(event.lock)
-    wish = Wish(event.reason, held.since if held else event.since)
+    wish = PauseReason(event.reason, held.since if held else event.since)
     return msgspec.structs.replace(locks, **{event.lock.value: wish})
 
 
-def _give(locks: Locks, lock: Lock) -> Locks:
+def _give(locks: PauseLocks, lock: PauseLock) -> PauseLocks:
     return msgspec.structs.replace(locks, **{lock.value: None})
 
 
-def pause(locks: Locks, event: PauseRequested) -> Result:
+def pause(locks: PauseLocks, event: PauseRequested) -> _Result:
     """Keep the lock and hold all work."""
     locks = _take(locks, event)
-    return locks, (KeepLocks(locks), HoldWork(event.reason))
+    return locks, (SaveLocks(locks), HoldWork(event.reason))
 
 
-def keep_lock(locks: Locks, event: PauseRequested) -> Result:
+def keep_lock(locks: PauseLocks, event: PauseRequested) -> _Result:
     """Keep the lock; the work is held already."""
     locks = _take(locks, event)
-    return locks, (KeepLocks(locks),)
+    return locks, (SaveLocks(locks),)
 
 
-def release_lock(locks: Locks, event: LockReleased | LastLockReleased) -> Result:
+def release_lock(locks: PauseLocks, event: LockReleased | LastLockReleased) -> _Result:
     """Keep that this lock is gone."""
     locks = _give(locks, event.lock)
-    return locks, (KeepLocks(locks),)
+    return locks, (SaveLocks(locks),)
 
 
-def resume(locks: Locks, event: LastLockReleased) -> Result:
+def resume(locks: PauseLocks, event: LastLockReleased) -> _Result:
     """Keep that no lock is left and let the work go on."""
     locks = _give(locks, event.lock)
-    return locks, (KeepLocks(locks), ResumeWork())
+    return locks, (SaveLocks(locks), ResumeWork())
 
 
-def drain(locks: Locks, event: DrainRequested) -> Result:
+def drain(locks: PauseLocks, event: DrainRequested) -> _Result:
     """Hold all work; the locks stay as they are."""
     return locks, (HoldWork(event.reason),)
 
 
-def stop(locks: Locks, event: StopRequested | Drained) -> Result:
+def stop(locks: PauseLocks, event: StopRequested | Drained) -> _Result:
     """Cancel what still runs."""
     reason = event.reason if isinstance(event, StopRequested) else "drained"
     return locks, (StopWork(reason),)
 
 
-def stop_late(locks: Locks, event: DrainTimedOut) -> Result:
+def stop_late(locks: PauseLocks, event: DrainTimedOut) -> _Result:
     """Cancel what did not end in time."""
     return locks, (StopWork("the drain limit is over"),)
 
 
 ACTIVE, PAUSED, DRAINING, STOPPED = OperationState
 
-OPERATION: Machine[OperationState, Locks, OperationOutput] = Machine(
+OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
     name="operation",
     purpose=__doc__,
     initial=ACTIVE,

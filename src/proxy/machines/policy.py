@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from proxy.machines import delivery, dispatch, node, operation
-from proxy.machines.delivery import DeliveryState, Outcome, Progress, Purpose
+from proxy.machines.delivery import DeliveryProgress, DeliveryState, Outcome, Purpose
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.failure_table import Remedy
 from proxy.machines.node import NodeState
@@ -28,7 +28,7 @@ Ending: TypeAlias = (
 )
 """How an attempt to store can end."""
 
-Endings: TypeAlias = Mapping[str, tuple[Outcome, Progress]]
+Endings: TypeAlias = Mapping[str, tuple[Outcome, DeliveryProgress]]
 """How deliveries ended, by node id."""
 
 
@@ -47,7 +47,7 @@ def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
 
 
 def after_attempt(
-    progress: Progress,
+    progress: DeliveryProgress,
     error: str,
     remedy: Remedy,
     *,
@@ -70,7 +70,7 @@ def after_attempt(
 
 
 def after_fetch(
-    work: dispatch.Work,
+    work: dispatch.DispatchData,
     error: str,
     *,
     permanent: bool,
@@ -93,14 +93,16 @@ def after_fetch(
 
 
 def content_lost(
-    state: DispatchState, work: dispatch.Work, error: str
+    state: DispatchState, work: dispatch.DispatchData, error: str
 ) -> dispatch.ContentLost | None:
     """What to tell a dispatch of whose content something is lost; None if that is final."""
     is_final = state is DispatchState.DELIVERING and work.refetches >= dispatch.REFETCHES
     return None if is_final or state in dispatch.OVER else dispatch.ContentLost(error)
 
 
-def settled(progress: Progress, passed_over: int = 0) -> delivery.AllStored | delivery.SomeRefused:
+def settled(
+    progress: DeliveryProgress, passed_over: int = 0
+) -> delivery.AllStored | delivery.SomeRefused:
     """How a delivery ends that has nothing left to send; nothing at all is no success.
 
     Of what was to be sent, ``passed_over`` are archives within the archive.
@@ -126,7 +128,7 @@ def settled(progress: Progress, passed_over: int = 0) -> delivery.AllStored | de
 
 
 def stopped(
-    progress: Progress,
+    progress: DeliveryProgress,
 ) -> delivery.StoppedToGoOn | delivery.StoppedToHold | delivery.StoppedToCancel:
     """What follows once the association of a stopped delivery is gone."""
     if progress.stop is Purpose.CANCEL:
@@ -136,7 +138,7 @@ def stopped(
     return delivery.StoppedToGoOn()
 
 
-def last_word(progress: Progress, ending: Ending) -> Ending:
+def last_word(progress: DeliveryProgress, ending: Ending) -> Ending:
     """What to tell when the association is gone: a stop that came meanwhile is in ``progress``.
 
     Only what the node said of every instance is stronger than a stop.
@@ -153,7 +155,7 @@ def last_word(progress: Progress, ending: Ending) -> Ending:
     return ending if isinstance(ending, own) and progress.stop is None else stopped(progress)
 
 
-def resume(state: DeliveryState, progress: Progress) -> delivery.ResumeRequested | None:
+def resume(state: DeliveryState, progress: DeliveryProgress) -> delivery.ResumeRequested | None:
     """The resume to tell a delivery; None where it must not be told: its stop is no hold."""
     stopping = state in {DeliveryState.STOPPING, DeliveryState.ABORTING}
     if stopping and progress.stop is not Purpose.HOLD:
@@ -223,23 +225,25 @@ def may_try(state: NodeState, health: node.Health) -> bool:
     return state in node.OPEN or (given_up and not health.is_tried)
 
 
-def congested(health: node.Health, *, given: int) -> node.NodeCongested | None:
+def congested(health: node.Health, *, given: int) -> node.CongestionReported | None:
     """What it means that a node had no room for one of the ``given`` that it was given then.
 
     None where it is given fewer by now: the same congestion, of which another one told before.
     """
-    return node.NodeCongested() if given <= health.associations else None
+    return node.CongestionReported() if given <= health.associations else None
 
 
-def coped(health: node.Health, stored: int, *, threshold: int) -> node.NodeCoped | node.RoomProven:
+def coped(
+    health: node.Health, stored: int, *, threshold: int
+) -> node.InstancesStored | node.LimitIncreaseEarned:
     """What it means that a node stored so many instances over one association, uncomplaining."""
     if health.associations < health.ceiling and health.coped + stored >= threshold:
-        return node.RoomProven()
-    return node.NodeCoped(stored)
+        return node.LimitIncreaseEarned()
+    return node.InstancesStored(stored)
 
 
 def release(
-    locks: operation.Locks, lock: operation.Lock
+    locks: operation.PauseLocks, lock: operation.PauseLock
 ) -> operation.LockReleased | operation.LastLockReleased:
     """What it means that ``lock`` is given back."""
     if locks.held.keys() - {lock}:

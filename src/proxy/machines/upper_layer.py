@@ -140,7 +140,7 @@ class InvalidPduCame(Event, frozen=True):
     reason: int = UNRECOGNIZED_PDU
 
 
-class ConnectTimedOut(Event, frozen=True):
+class TransportTimedOut(Event, frozen=True):
     """Not in the standard: the transport connection did not open in time."""
 
     source: ClassVar[Source] = Source.TIMER
@@ -206,4 +206,4 @@ class Close(msgspec.Struct, frozen=True):
     """The transport connection is to be closed."""
 
 
-Output: TypeAlias = "Connect | Send | Abort | Indicate | Close"
+AssociationOutput: TypeAlias = "Connect | Send | Abort | Indicate | Close"

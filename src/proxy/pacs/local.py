@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 import trio
 
-from proxy.ledger import Answer, Deleted, Ledger
+from proxy.ledger import Deleted, Ledger, PendingResult
 from proxy.model import Entity, Instance
-from proxy.offload import Offload
 from proxy.pacs.convert import convert
 from proxy.pacs.objects import Objects
+from proxy.runtime.offload import Offload
 
 CHUNK = 256
 """How many files one blocking call moves or hashes before a cancellation is heard."""
@@ -185,7 +185,7 @@ class LocalPacs:
             await self._remove([instance.sha256])
             return False
 
-    async def _finish(self, answer: Answer[Deleted]) -> Deleted:
+    async def _finish(self, answer: PendingResult[Deleted]) -> Deleted:
         """Carry a deletion out. Only a cancellation is held to a limit: a slow disk is no fault."""
         try:
             return await self._remove_deleted(answer)
@@ -194,7 +194,7 @@ class LocalPacs:
                 await self._remove_deleted(answer)
             raise
 
-    async def _remove_deleted(self, answer: Answer[Deleted]) -> Deleted:
+    async def _remove_deleted(self, answer: PendingResult[Deleted]) -> Deleted:
         """Remove the files of a deletion, but for those that were taken in again meanwhile."""
         deleted = await answer
         async with self._lock:

@@ -45,7 +45,7 @@ def _remark(key: Key) -> str:
     return f"# {remark}" if remark else ""
 
 
-class Row(NamedTuple):
+class SettingInForce(NamedTuple):
     """A setting in force: its line of TOML, and where its value comes from."""
 
     section: str
@@ -53,12 +53,12 @@ class Row(NamedTuple):
     origin: str
 
 
-def in_force(settings: Settings) -> Iterator[Row]:
+def in_force(settings: Settings) -> Iterator[SettingInForce]:
     """Yield the settings in force, in the order of the reference."""
     for key in KEYS.values():
         value = getattr(getattr(settings, key.section), key.name)
         origin = settings.origins.get(key.path, "default")
-        yield Row(key.section, f"{key.name} = {written(value)}", origin)
+        yield SettingInForce(key.section, f"{key.name} = {written(value)}", origin)
 
 
 def _keys(section: str) -> Iterator[Key]:

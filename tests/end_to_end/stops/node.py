@@ -102,7 +102,7 @@ class StallingNode:
             await self._nursery.start(self._be_deaf)
 
     async def _be_deaf(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Have the queue full for as long as one waits; answer everybody afterwards."""
+        """Have the queue full for as long as one waits; answer admit_all afterwards."""
         with trio.socket.socket() as filler:
             await filler.connect((self.host, self.port))
             task_status.started()

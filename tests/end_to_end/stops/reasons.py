@@ -105,7 +105,7 @@ async def _deactivate(scene: Scene) -> float:
 
 async def _reconfigure(scene: Scene) -> float:
     """Have the proxy speak to its nodes under another name."""
-    renamed: frames.Json = {"calling_ae_title": "RENAMED"}
+    renamed: frames.JsonObject = {"calling_ae_title": "RENAMED"}
     scene.site.backend.rest.configuration["config"] |= renamed
     return await _say(scene, frames.config_changed(renamed))
 
@@ -122,7 +122,7 @@ async def _drain_twice(scene: Scene) -> float:
     return await _drain(scene)
 
 
-async def _say(scene: Scene, event: frames.Json) -> float:
+async def _say(scene: Scene, event: frames.JsonObject) -> float:
     began = trio.current_time()
     await scene.site.backend.send_event(event)
     return began

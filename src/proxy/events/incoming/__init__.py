@@ -19,7 +19,7 @@ from proxy.events.incoming.subject_deleted import SubjectDeletedEvent
 from proxy.events.incoming.subject_dispatch import SubjectDispatchEvent
 from proxy.events.incoming.unknown import UnknownEvent
 
-Event: TypeAlias = (
+AnyEvent: TypeAlias = (
     PingEvent
     | SubjectDispatchEvent
     | SessionDispatchEvent
@@ -34,18 +34,18 @@ Event: TypeAlias = (
 )
 """What ITH tells with an ``event_type``."""
 
-Control: TypeAlias = Connected | ConfigUpdateResponse | HealthUpdateResponse
+AnyControl: TypeAlias = Connected | ConfigUpdateResponse | HealthUpdateResponse
 """What ITH tells about the link itself, with a ``type``."""
 
-Incoming: TypeAlias = Event | Control | UnknownEvent | BrokenFrame
+Incoming: TypeAlias = AnyEvent | AnyControl | UnknownEvent | BrokenFrame
 """Everything a received frame can be: a ``match`` over it can be closed with ``assert_never``."""
 
 __all__ = [
+    "AnyControl",
+    "AnyEvent",
     "BrokenFrame",
     "ConfigUpdateResponse",
     "Connected",
-    "Control",
-    "Event",
     "HealthUpdateResponse",
     "Incoming",
     "NewScanAvailableEvent",

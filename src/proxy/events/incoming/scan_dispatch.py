@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from proxy.events.base import DispatchEvent, DispatchPayload, Id, Priority
+from proxy.events.base import DispatchEvent, DispatchPayload, Id, PriorityWord
 
 
 class ScanDispatchPayload(DispatchPayload, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class ScanDispatchEvent(DispatchEvent, frozen=True, kw_only=True, tag="scan.disp
         nodes: Sequence[str],
         scan_number: int | None = None,
         modality: str | None = None,
-        priority: Priority = "normal",
+        priority: PriorityWord = "normal",
         timestamp: str | None = None,
         correlation_id: str | None = None,
     ) -> Self:

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from proxy.events.base import Id, IncomingEvent, IncomingPayload, Priority
+from proxy.events.base import Id, IncomingEvent, IncomingPayload, PriorityWord
 
 
 class NewScanAvailablePayload(IncomingPayload, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class NewScanAvailablePayload(IncomingPayload, frozen=True, kw_only=True):
     scan_modality: str | None = None
     source: str = "unknown"
     action: str = "pull_and_dispatch"
-    priority: Priority = "normal"
+    priority: PriorityWord = "normal"
     metadata: dict[str, object] = msgspec.field(default_factory=dict)
 
 
@@ -43,7 +43,7 @@ class NewScanAvailableEvent(
         scan_modality: str | None = None,
         source: str = "unknown",
         action: str = "pull_and_dispatch",
-        priority: Priority = "normal",
+        priority: PriorityWord = "normal",
         metadata: Mapping[str, object] | None = None,
         timestamp: str | None = None,
         correlation_id: str | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from proxy.events.base import DispatchEvent, DispatchPayload, Id, Priority
+from proxy.events.base import DispatchEvent, DispatchPayload, Id, PriorityWord
 
 
 class SessionDispatchPayload(DispatchPayload, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class SessionDispatchEvent(DispatchEvent, frozen=True, kw_only=True, tag="sessio
         subject_id: str,
         nodes: Sequence[str],
         session_label: str | None = None,
-        priority: Priority = "normal",
+        priority: PriorityWord = "normal",
         timestamp: str | None = None,
         correlation_id: str | None = None,
     ) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from proxy.events.base import DispatchEvent, DispatchPayload, Priority
+from proxy.events.base import DispatchEvent, DispatchPayload, PriorityWord
 
 
 class SubjectDispatchPayload(DispatchPayload, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class SubjectDispatchEvent(DispatchEvent, frozen=True, kw_only=True, tag="subjec
         subject_id: str,
         nodes: Sequence[str],
         subject_identifier: str | None = None,
-        priority: Priority = "normal",
+        priority: PriorityWord = "normal",
         timestamp: str | None = None,
         correlation_id: str | None = None,
     ) -> Self:

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from proxy.events.outgoing.config_update import ConfigUpdate
-from proxy.events.outgoing.dispatch_status import DispatchStatus, DispatchStatusEvent
+from proxy.events.outgoing.dispatch_status import DispatchStatusEvent, StatusWord
 from proxy.events.outgoing.health_update import HealthStatus, HealthUpdate, NodeHealth
 from proxy.events.outgoing.pong import PongEvent
 from proxy.events.outgoing.proxy_heartbeat import ProxyHeartbeatEvent, ProxyStatus
@@ -15,7 +15,6 @@ Outgoing: TypeAlias = (
 
 __all__ = [
     "ConfigUpdate",
-    "DispatchStatus",
     "DispatchStatusEvent",
     "HealthStatus",
     "HealthUpdate",
@@ -24,4 +23,5 @@ __all__ = [
     "PongEvent",
     "ProxyHeartbeatEvent",
     "ProxyStatus",
+    "StatusWord",
 ]

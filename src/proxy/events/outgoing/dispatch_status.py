@@ -8,7 +8,7 @@ import msgspec
 
 from proxy.events.base import WebSocketEvent
 
-DispatchStatus: TypeAlias = Literal["downloading", "processing", "completed", "failed"]
+StatusWord: TypeAlias = Literal["downloading", "processing", "completed", "failed"]
 """The four words the deployed backend knows."""
 
 
@@ -16,7 +16,7 @@ class DispatchStatusPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     """``progress`` is in percent; ``node_id`` is absent where the whole dispatch is meant."""
 
     node_id: str | None = None
-    status: DispatchStatus
+    status: StatusWord
     progress: int
     files_sent: int
     files_total: int
@@ -35,7 +35,7 @@ class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispat
         workspace_id: str,
         entity_type: str,
         entity_id: str,
-        status: DispatchStatus,
+        status: StatusWord,
         node_id: str | None = None,
         progress: int = 0,
         files_sent: int = 0,
@@ -48,8 +48,8 @@ class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispat
 
         Raises ``ValueError`` for a word, a number or an error text that ITH would not understand.
         """
-        if status not in get_args(DispatchStatus):
-            words = ", ".join(get_args(DispatchStatus))
+        if status not in get_args(StatusWord):
+            words = ", ".join(get_args(StatusWord))
             raise ValueError(f"status must be one of {words}, not {status!r}")
         if not 0 <= progress <= 100:
             raise ValueError(f"progress must be 0 to 100 percent, not {progress}")

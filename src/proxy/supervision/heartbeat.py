@@ -1,0 +1,70 @@
+"""The proxy's signs of life: where it is, how its nodes are, how it is itself.
+
+Read from what is at work at the moment of asking; the link asks and sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy import __version__
+from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
+from proxy.machines.node import NodeState
+from proxy.machines.operation import OperationState
+from proxy.work.runs import Site
+
+
+class Heartbeat:
+    """Makes the messages that say how the proxy is; ``disk_usage`` is asked for GiB in use."""
+
+    def __init__(self, site: Site, disk_usage: Callable[[], float]) -> None:
+        self._site = site
+        self._disk_usage = disk_usage
+
+    def greeting(self, local_address: str) -> ConfigUpdate | None:
+        """Where this proxy is; None before ITH's configuration is known.
+
+        ITH takes over what it is told, so what the site's settings do not say is told as ITH has
+        it; but for the address, which is the one used towards ITH.
+        """
+        configuration = self._site.configuration
+        if configuration is None:
+            return None
+        local, known = self._site.settings.local, configuration.config
+        return ConfigUpdate.create(
+            ip_address=local.ip_address or local_address,
+            port=local.port or known.port,
+            ae_title=local.ae_title or known.ae_title,
+            api_url=local.api_url or known.api_url,
+            proxy_version=__version__,
+        )
+
+    def health(self, *, online: bool) -> HealthUpdate:
+        """Which active nodes answered when they were last asked."""
+        return HealthUpdate.create(
+            proxy_status="online" if online else "offline",
+            proxy_version=__version__,
+            nodes={
+                each.node_id: each.run.state is NodeState.ONLINE
+                for each in self._site.nodes.values()
+                if each.run.state is not NodeState.DISABLED
+            },
+        )
+
+    def heartbeat(self) -> ProxyHeartbeatEvent | None:
+        """The six numbers and words; None while ITH has not said which workspace is ours."""
+        site = self._site
+        if not site.identity.workspace_id:
+            return None
+        nodes = site.nodes.values()
+        is_active = site.operation.state is OperationState.ACTIVE
+        return ProxyHeartbeatEvent.create(
+            workspace_id=site.identity.workspace_id,
+            proxy_id=site.identity.proxy_id,
+            status="active" if is_active else "inactive",
+            nodes_online=sum(each.run.state is NodeState.ONLINE for each in nodes),
+            nodes_total=len(nodes),
+            active_dispatches=sum(not at.run.over for at in site.dispatches),
+            disk_usage_gb=self._disk_usage(),
+            version=__version__,
+        )

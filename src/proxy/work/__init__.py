@@ -1,0 +1,1 @@
+"""What is at work, and the fair queues in which it waits."""

@@ -1,0 +1,216 @@
+"""Decide which job is served next, and which one yields between two services; never waits.
+
+A service is one instance sent, or one download. A job waits, is served until it leaves, and may
+be told between two services to yield. ``proxy.work.fair_queue`` asks for the associations of each
+node and for the downloads. Each of these has a scheduler of its own, so that no node ever waits
+for another one's jobs. The order of service in one scheduler:
+
+* The most urgent job is first. It waits for no more than the service under way.
+* Jobs of one priority are served in rounds, one turn for each flow in a round. A turn lasts
+  ``quantum`` services if an equal job waits. At a node a dispatch is a flow. For downloads the
+  dispatches to the same set of nodes are one flow: many orders for one node keep an order for
+  another node waiting for one round.
+* Jobs age: after ``aging`` services in a row that were not for the oldest job, the next one is,
+  whatever its priority. So no job waits for ever. An urgent job lets at most one less urgent
+  service pass, the one under way when it came included, if the job that yields leaves at once.
+* ``reserved`` places beyond the limit are for urgent jobs alone: for services too long to wait for.
+* A job that is not admitted at the moment is passed over, and makes no other job yield.
+* Where the limit falls below what is in use, the least urgent jobs leave between two services.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import TypeAlias, cast
+
+URGENT = 0
+"""The rank that aging does not overtake twice."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """Something to be served; ``used`` counts the services of the present turn.
+
+    ``round`` is the one it is to be served in: the one after that in which it came, or in which its
+    flow was served last. ``overtaken`` says of an urgent job that a less urgent service passed.
+    """
+
+    rank: int
+    order: int
+    arrival: int
+    flow: Hashable
+    round: int
+    used: int = 0
+    overtaken: bool = False
+    yields: bool = False
+
+
+Admits: TypeAlias = Callable[[Job], bool]
+
+
+def admit_all(_: Sequence[Job]) -> Admits:
+    """Admit whoever comes, whoever is served."""
+    return lambda _: True
+
+
+def backlog_limit(
+    most: int, backlog: Callable[[str], Counter[int]]
+) -> Callable[[Sequence[Job]], Admits]:
+    """Let a dispatch be downloaded if one of its nodes has not too many as urgent backlog.
+
+    ``backlog`` says what a node has, by rank. No priority waits for another here: who is first is a
+    matter of turns. A node that is down, or slow, holds up only the dispatches that are for no
+    other node.
+    """
+
+    def admission(downloading: Sequence[Job]) -> Admits:
+        coming = Counter((node_id, each.rank) for each in downloading for node_id in _nodes(each))
+
+        def has_room(node_id: str, rank: int) -> bool:
+            return backlog(node_id)[rank] + coming[node_id, rank] < most
+
+        @cache  # in a flood of orders very many wait, of few flows
+        def admits(node_ids: frozenset[str], rank: int) -> bool:
+            return any(has_room(node_id, rank) for node_id in node_ids)
+
+        return lambda job: admits(_nodes(job), job.rank)
+
+    return admission
+
+
+def _nodes(job: Job) -> frozenset[str]:
+    """The flow that a download is for."""
+    return cast("frozenset[str]", job.flow)
+
+
+class Scheduler:
+    """The jobs on one pool of ``limit`` places; a place serves one job at a time.
+
+    ``admission`` is told who is served, before a place is given, and says of each job whether it
+    may have one.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        quantum: int,
+        aging: int,
+        reserved: int = 0,
+        admission: Callable[[Sequence[Job]], Admits] = admit_all,
+    ) -> None:
+        self.limit = limit
+        self.waiting: list[Job] = []
+        self.served: list[Job] = []
+        self._quantum = quantum
+        self._aging = aging
+        self._reserved = reserved
+        self._admission = admission
+        self._arrivals = count()
+        self._round = 0
+        self._past_oldest = 0
+
+    def job(self, rank: int, order: int = 0, flow: Hashable = None) -> Job:
+        """Put a job in the line. ``rank`` 0 is the most urgent one.
+
+        ``order`` puts jobs of one rank and round in a row whose arrival is a matter of chance.
+        """
+        job = Job(rank, order, next(self._arrivals), flow, self._round + 1)
+        job.overtaken = any(each.rank > URGENT for each in self.served)
+        self.waiting.append(job)
+        return job
+
+    def promote(self, flow: Hashable, rank: int) -> None:
+        """Hold the jobs of a flow for as urgent as ``rank``, if they were less so."""
+        for job in (*self.waiting, *self.served):
+            if job.flow == flow:
+                job.rank = min(job.rank, rank)
+
+    def leave(self, job: Job) -> None:
+        """Take a job out of the line, or its place from it; further calls do nothing."""
+        for jobs in (self.waiting, self.served):
+            if job in jobs:
+                jobs.remove(job)
+
+    def serve(self) -> list[Job]:
+        """Give the free places to the jobs that are next; return these."""
+        begun: list[Job] = []
+        while any(map(self._is_free_for, self.waiting)):
+            admitted = self._admitted()
+            job = next(filter(self._is_free_for, self._line(admitted)), None)
+            if job is None:
+                break
+            if job is self._oldest(admitted):
+                self._past_oldest = -1
+            self.waiting.remove(job)
+            self.served.append(job)
+            self._close_round(job)
+            self._count(job)
+            begun.append(job)
+        return begun
+
+    def _admitted(self) -> list[Job]:
+        return list(filter(self._admission(self.served), self.waiting))
+
+    def _is_free_for(self, job: Job) -> bool:
+        return len(self.served) < self.limit + (self._reserved if job.rank == URGENT else 0)
+
+    def may_continue(self, job: Job) -> bool:
+        """Whether who is served may begin another service; if not, it is to leave.
+
+        Each one that leaves makes room for one who waits: two do not leave for the same.
+        """
+        if job not in self.served:
+            return False
+        staying = [each for each in self.served if each is job or not each.yields]
+        room = self.limit - len(staying)
+        line = self._line(self._admitted())
+        if room < 0:
+            leaves = job is max(staying, key=lambda each: (each.rank, each.arrival))
+        else:
+            leaves = room < len(line) and self._gives_way(job, line[room], is_first=not room)
+        if leaves:
+            job.yields = True
+            return False
+        self._count(job)
+        return True
+
+    def _gives_way(self, job: Job, other: Job, *, is_first: bool) -> bool:
+        if other.rank == job.rank:
+            return job.used >= self._quantum
+        return other.rank < job.rank or (is_first and self._favours_oldest())
+
+    def _line(self, waiting: list[Job]) -> list[Job]:
+        """Those who wait, in the order of service."""
+        line = sorted(waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival))
+        if line and self._favours_oldest():
+            oldest = self._oldest(line)
+            line.remove(oldest)
+            line.insert(0, oldest)
+        return line
+
+    def _oldest(self, waiting: list[Job]) -> Job:
+        return min(waiting, key=lambda each: each.arrival)
+
+    def _favours_oldest(self) -> bool:
+        spent = any(each.rank == URGENT and each.overtaken for each in self.waiting)
+        return self._past_oldest >= self._aging and not spent
+
+    def _close_round(self, job: Job) -> None:
+        """The flow of a job has had its turn in this round."""
+        self._round = max(self._round, job.round)
+        for each in self.waiting:
+            if (each.rank, each.flow) == (job.rank, job.flow):
+                each.round = max(each.round, job.round + 1)
+
+    def _count(self, job: Job) -> None:
+        """One more service begins."""
+        job.used += 1
+        self._past_oldest = self._past_oldest + 1 if self.waiting else 0
+        if job.rank > URGENT:
+            for each in self.waiting:
+                each.overtaken = True

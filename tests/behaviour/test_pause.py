@@ -1,0 +1,253 @@
+"""Pause: two locks, each with its reason, that outlive a restart; on real parts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import trio
+
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.machines.dispatch import DispatchState
+from proxy.machines.operation import OperationState, PauseLock, PauseLocks, PauseReason
+from proxy.supervision.pause_locks import LOCKS_DOCUMENT, locks_document, read_locks
+from tests.support.site import House, a_house, configure, described, in_event, offer
+
+ACTIVE, PAUSED = OperationState.ACTIVE, OperationState.PAUSED
+BACKEND, OPERATOR = PauseLock
+
+
+def ith_says(house: House, *, active: bool) -> None:
+    house.backend.rest.configuration["is_active"] = active
+    house.tell(frames.status_changed(is_active=active))
+
+
+def take(house: House, lock: PauseLock) -> None:
+    if lock is OPERATOR:
+        assert house.supervisor.pause("new switch")
+    else:
+        ith_says(house, active=False)
+
+
+def give(house: House, lock: PauseLock) -> None:
+    if lock is OPERATOR:
+        assert house.supervisor.resume()
+    else:
+        ith_says(house, active=True)
+
+
+def held(house: House) -> dict[PauseLock, str]:
+    return {lock: wish.reason for lock, wish in house.site.operation.data.held.items()}
+
+
+REASONS = {OPERATOR: "new switch", BACKEND: "paused by ITH (maintenance)"}
+
+
+@pytest.mark.parametrize("taken", [*itertools.permutations(PauseLock)])
+@pytest.mark.parametrize("given", [*itertools.permutations(PauseLock)])
+async def test_both_locks_are_kept_with_their_reasons_over_restarts(
+    directory: Path,
+    backend: DemoBackend,
+    taken: tuple[PauseLock, ...],
+    given: tuple[PauseLock, ...],
+) -> None:
+    configure(backend, [])
+    since = {}
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        for lock in taken:
+            take(house, lock)
+        since = {lock: wish.since for lock, wish in house.site.operation.data.held.items()}
+        await house.site.ledger.settled()
+    first, second = given
+    async with a_house(directory, backend) as house:
+        assert held(house) == REASONS
+        await house.configured()
+        house.supervisor.came_online()
+        await trio.sleep(0.1)  # what ITH has is fetched, and changes nothing
+        assert held(house) == REASONS
+        assert {k: w.since for k, w in house.site.operation.data.held.items()} == since
+        give(house, first)
+        assert (house.site.operation.state, held(house)) == (PAUSED, {second: REASONS[second]})
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        assert (house.site.operation.state, held(house)) == (PAUSED, {second: REASONS[second]})
+        await house.configured()
+        give(house, second)
+        assert house.site.operation.state is ACTIVE
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        assert (house.site.operation.state, held(house)) == (ACTIVE, {})
+
+
+@pytest.mark.parametrize("ended", ["in order", "killed"])
+async def test_a_pause_holds_at_the_next_start_before_anything_is_sent(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode], ended: str
+) -> None:
+    configure(backend, nodes)
+    offer(backend, slices=8)
+    nodes[0].script.delay_s = 0.1
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(nodes[0].holds) >= 2)
+        house.supervisor.pause("new switch")
+        await house.site.ledger.settled()
+        if ended == "in order":
+            house.supervisor.drain("the test stops it")
+            await house.until(lambda: house.site.operation.over)
+    at_rest = len(nodes[0].arrivals)
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        await house.online()
+        await trio.sleep(0.3)
+        assert len(nodes[0].arrivals) == at_rest < 8
+        house.supervisor.resume()
+        assert (await house.over(order))["status"] == "completed"
+    # A C-STORE that was cut with the program is unknown, and sent again.
+    assert len(nodes[0].holds) == 8
+    assert len(nodes[0].arrivals) <= 8 + (ended == "killed")
+
+
+async def test_a_resume_goes_on_where_the_pause_began(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    offer(backend, slices=12)
+    nodes[0].script.delay_s = 0.03
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        for done in (2, 5, 8):
+            await house.until(lambda done=done: len(nodes[0].holds) >= done)  # type: ignore[misc]
+            house.supervisor.pause("again")
+            await trio.sleep(0.1)
+            assert (house.turns_taken(), house.final(order)) == (0, None)
+            house.supervisor.resume()
+        assert (await house.over(order))["status"] == "completed"
+        await house.idle()
+    assert (len(nodes[0].arrivals), len(nodes[0].holds)) == (12, 12)
+    assert len(backend.rest.downloads) == 1
+
+
+async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    wanted = ["normal", "low", "urgent", "normal", "high", "urgent", "low"]
+    for number in range(len(wanted)):
+        offer(backend, f"sess-{number}", slices=1, seed=number + 1)
+    for number in (2, 5):  # long enough for both urgent ones to be asked for side by side
+        backend.rest.archives["session", f"sess-{number}"].bytes_per_s = 1000
+    async with a_house(directory, backend, downloads=1) as house:
+        await house.configured()
+        house.supervisor.pause("new switch")
+        for number, priority in enumerate(wanted):
+            order = house.tell(frames.session_dispatch(f"sess-{number}", ["a"], priority=priority))
+            await house.until(lambda o=order: house.dispatch_state(o) is DispatchState.HELD)  # type: ignore[misc]
+        assert backend.rest.downloads == []
+    async with a_house(directory, backend, downloads=1) as house:  # and over a restart
+        await house.configured()
+        await house.until(lambda: len(house.site.dispatches) == len(wanted))
+        await trio.sleep(0.1)
+        assert backend.rest.downloads == []
+        house.supervisor.resume()
+        await house.until(lambda: not house.site.dispatches)
+    asked = [re.findall(r"sess-\d", str(asked))[0] for asked in backend.rest.downloads]
+    assert {*asked[:2]} == {"sess-2", "sess-5"}  # side by side: there is a download more for them
+    assert asked[2:] == [f"sess-{number}" for number in (4, 0, 3, 1, 6)]
+
+
+async def test_deletions_and_configuration_work_while_paused(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    configure(backend, nodes)
+    instances = offer(backend, "sess-1", slices=6)
+    offer(backend, "sess-2", slices=2, seed=2)
+    nodes[0].script.delay_s = 0.1
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        gone = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        await house.until(lambda: len(nodes[0].holds) >= 1)
+        house.supervisor.pause("new switch")
+        beat = house.vitals.heartbeat()
+        assert beat is not None
+        assert (beat.payload.status, beat.payload.active_dispatches) == ("inactive", 1)
+        stays = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
+        uid = instances[0].study_instance_uid
+        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        assert (await house.over(gone))["error"].startswith("session deleted in ITH; a node keeps")
+        await house.until(lambda: house.site.pacs.usage_gb == 0)
+        configure(backend, [described(nodes[0])])
+        house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
+        assert house.site.nodes.keys() == {"a"}
+        assert (await house.over(stays, "b"))["error"] == "node removed from configuration"
+        at_rest = len(nodes[0].arrivals)
+        await trio.sleep(0.2)
+        assert (len(nodes[0].arrivals), len(backend.rest.downloads)) == (at_rest, 1)
+        house.supervisor.resume()
+        assert (await house.over(stays, "a"))["status"] == "completed"
+        await house.idle()
+
+
+async def test_locks_of_an_earlier_version_are_taken_up(
+    directory: Path, backend: DemoBackend
+) -> None:
+    configure(backend, [])
+    former = {"held": ["backend", "operator"], "reason": "maintenance", "drain_seconds": 20.0}
+    async with a_house(directory, backend) as house:
+        house.site.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())
+        await house.site.ledger.settled()
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        assert house.site.operation.state is PAUSED
+        assert held(house) == dict.fromkeys(PauseLock, "maintenance")
+
+
+def test_an_earlier_version_can_read_our_locks() -> None:
+    document = json.loads(
+        locks_document(PauseLocks(PauseReason("by ITH", 5.0), PauseReason("new switch", 6.0)))
+    )
+    assert sorted(document["held"]) == ["backend", "operator"]
+    assert document["reason"] == "by ITH; new switch"
+
+
+@pytest.mark.parametrize(
+    "locks",
+    [
+        PauseLocks(),
+        PauseLocks(PauseReason("x", 1.0)),
+        PauseLocks(operator=PauseReason("y")),
+        PauseLocks(PauseReason("x"), PauseReason("y")),
+    ],
+)
+def test_the_locks_survive_being_written_down(locks: PauseLocks) -> None:
+    assert read_locks(locks_document(locks)) == locks.held
+
+
+@pytest.mark.parametrize(
+    "document", [b"{", b"[]", b"\xff", b'{"held":["nobody"]}', b'{"held":5}', b"[" * 100_000]
+)
+def test_locks_that_cannot_be_read_are_told(
+    document: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_locks(document) is None
+    assert "operation.locks_unreadable" in str([vars(record) for record in caplog.records])
+
+
+async def test_a_pause_after_the_end_is_not_pretended(
+    directory: Path, backend: DemoBackend
+) -> None:
+    configure(backend, [])
+    async with a_house(directory, backend) as house:
+        await house.configured()
+        house.supervisor.drain("the test stops it")
+        await house.until(lambda: house.site.operation.over)
+        assert not house.supervisor.pause("too late")
+        assert not house.supervisor.resume()

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from proxy.ledger import Ledger
+from proxy.reporting.outbox import Outbox, Parcel
+from proxy.runtime.offload import Inline
+from tests.ledger.make import SlowOffload, fast_directory
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[Ledger]:
+    async with Ledger.open(tmp_path / "ledger.db", Inline()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def outbox(ledger: Ledger) -> Outbox:
+    made = Outbox(ledger)
+    await made.load()
+    return made
+
+
+async def send_all(outbox: Outbox, within: float = 0.0) -> list[str]:
+    """Take and send until nothing more comes within so many seconds."""
+    frames = []
+    while True:
+        with trio.move_on_after(within + 0.001):
+            parcel = await outbox.take()
+            outbox.sent(parcel)
+            frames.append(parcel.frame)
+            continue
+        return frames
+
+
+async def test_what_is_put_is_taken(outbox: Outbox, autojump_clock: MockClock) -> None:
+    outbox.put("k", "10%", progress=10, final=False)
+    assert await send_all(outbox) == ["10%"]
+    outbox.put("k", "done", progress=100, final=True)
+    assert await send_all(outbox) == ["done"]
+
+
+async def test_take_waits_for_something_to_be_put(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    taken = []
+
+    async def take() -> None:
+        taken.append((await outbox.take()).frame)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.sleep(100)
+        assert taken == []
+        outbox.put("k", "done", progress=0, final=True)
+    assert taken == ["done"]
+
+
+async def test_progress_is_the_latest_and_at_most_one_per_second_and_key(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    sent: list[tuple[float, str]] = []
+    began = trio.current_time()
+
+    async def link() -> None:
+        while True:
+            parcel = await outbox.take()
+            outbox.sent(parcel)
+            sent.append((round(trio.current_time() - began, 2), parcel.frame))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link)
+        for n in range(30):
+            outbox.put("a", f"a{n}", progress=n, final=False)
+            if n < 5:
+                outbox.put("b", f"b{n}", progress=n, final=False)
+            await trio.sleep(0.1)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel("seen enough")
+    times_of_a = [time for time, frame in sent if frame.startswith("a")]
+    assert all(b - a >= 1.0 for a, b in pairwise(times_of_a))
+    assert len(times_of_a) == 4
+    assert [frame for _, frame in sent if frame.startswith("a")][-1] == "a29"
+    assert [frame for _, frame in sent if frame.startswith("b")] == ["b0", "b4"]
+
+
+async def test_a_final_report_goes_at_once_and_drops_waiting_progress(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.put("k", "10%", progress=10, final=False)
+    assert await send_all(outbox) == ["10%"]
+    began = trio.current_time()
+    outbox.put("k", "20%", progress=20, final=False)
+    outbox.put("k", "done", progress=100, final=True)
+    outbox.put("k", "late", progress=100, final=False)
+    parcel = await outbox.take()
+    outbox.sent(parcel)
+    assert (parcel.frame, trio.current_time()) == ("done", began)
+    assert await send_all(outbox, within=10) == []
+
+
+async def test_final_reports_go_in_order_and_before_progress(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.put("p", "progress", progress=1, final=False)
+    for n in range(5):
+        outbox.put(f"k{n}", f"final {n}", progress=100, final=True)
+    assert await send_all(outbox) == [*(f"final {n}" for n in range(5)), "progress"]
+
+
+async def test_progress_never_falls(outbox: Outbox, autojump_clock: MockClock) -> None:
+    outbox.put("k", "50", progress=50, final=False)
+    outbox.put("k", "40", progress=40, final=False)
+    assert await send_all(outbox) == ["50"]
+    outbox.put("k", "49", progress=49, final=False)
+    assert await send_all(outbox, within=10) == []
+    outbox.put("k", "50 again", progress=50, final=False)
+    assert await send_all(outbox, within=10) == ["50 again"]
+
+
+async def test_nothing_leaves_before_the_ledger_has_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    slow = SlowOffload()
+    async with Ledger.open(tmp_path / "l.db", slow) as ledger:
+        outbox = Outbox(ledger)
+        slow.seconds = 3.0
+        began = trio.current_time()
+        ledger.post_document("stored", b"40")
+        outbox.put("k", "40 stored", progress=40, final=False)
+        parcels: list[Parcel] = []
+
+        async def take() -> None:
+            parcels.append(await outbox.take())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await trio.sleep(1.0)
+            # This claim is not durable when the former one is: it must not take its place.
+            ledger.post_document("stored", b"41")
+            outbox.put("k", "41 stored", progress=41, final=False)
+            await trio.sleep(1.0)
+            assert parcels == []
+        assert [p.frame for p in parcels] == ["40 stored"]
+        assert trio.current_time() - began >= 3.0
+        outbox.sent(parcels[0])
+        assert await send_all(outbox, within=10) == ["41 stored"]
+
+
+async def test_progress_overtaken_by_the_final_report_is_not_sent_after_all(
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    taken: list[str] = []
+
+    async def take() -> None:
+        taken.append((await outbox.take()).frame)
+
+    ledger.post_document("stored", b"40")
+    outbox.put("k", "40", progress=40, final=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.lowlevel.checkpoint()
+        outbox.put("k", "done", progress=100, final=True)
+    assert taken == ["done"]
+    assert outbox._progress == {}
+
+
+async def test_a_cancelled_take_has_taken_nothing(
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    outbox.put("k", "done", progress=100, final=True)
+    with trio.CancelScope() as scope:
+        scope.cancel("link lost")
+        await outbox.take()
+    assert await send_all(outbox) == ["done"]
+
+
+async def test_a_report_is_forgotten_only_when_a_later_round_trip_proves_it(
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    for n in range(3):
+        outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+    outbox.sent(await outbox.take())
+    outbox.sent(await outbox.take())
+    mark = outbox.mark()
+    outbox.sent(await outbox.take())
+    assert len(await ledger.reports()) == 3
+    outbox.confirm(mark)
+    assert [r.frame for r in await ledger.reports()] == ["f2"]
+    assert outbox.queued == 1
+    outbox.confirm(mark)
+    outbox.confirm(outbox.mark())
+    assert await ledger.reports() == []
+    outbox.rewind()
+    assert await send_all(outbox) == []
+
+
+async def test_a_new_link_takes_again_what_is_unproven_in_its_order(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    for n in range(4):
+        outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+    outbox.sent(await outbox.take())
+    proven = outbox.mark()
+    outbox.sent(await outbox.take())
+    stale = outbox.mark()
+    await outbox.take()  # and the link is lost while it is being sent
+    outbox.confirm(proven)
+    outbox.rewind()
+    outbox.confirm(stale)  # a pong of the old link proves nothing on the new one
+    assert await send_all(outbox) == ["f1", "f2", "f3"]
+    outbox.rewind()
+    assert await send_all(outbox) == ["f1", "f2", "f3"]
+
+
+async def test_a_new_link_is_told_the_latest_progress_again(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    for key in "abc":
+        outbox.put(key, f"{key}10", progress=10, final=False)
+    assert await send_all(outbox) == ["a10", "b10", "c10"]
+    outbox.put("a", "a20", progress=20, final=False)
+    outbox.put("b", "b done", progress=100, final=True)
+    outbox.rewind()
+    assert sorted(await send_all(outbox, within=10)) == ["a20", "b done", "c10"]
+
+
+async def test_parcels_are_sent_as_they_were_taken(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.put("a", "a", progress=100, final=True)
+    outbox.put("b", "b", progress=100, final=True)
+    await outbox.take()
+    second = await outbox.take()
+    with pytest.raises(ValueError, match="order"):
+        outbox.sent(second)
+
+
+async def test_a_key_may_be_closed_twice_and_is_open_again_when_both_are_proven(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.put("k", "done", progress=100, final=True)
+    outbox.put("k", "done again", progress=100, final=True)
+    outbox.sent(await outbox.take())
+    outbox.confirm(outbox.mark())
+    outbox.put("k", "late", progress=5, final=False)
+    assert await send_all(outbox, within=10) == ["done again"]
+    outbox.confirm(outbox.mark())
+    outbox.put("k", "anew", progress=5, final=False)
+    assert await send_all(outbox) == ["anew"]
+
+
+async def test_final_reports_survive_a_restart_and_keep_their_keys_closed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "ledger.db"
+    async with Ledger.open(path, Inline()) as ledger:
+        outbox = Outbox(ledger)
+        await outbox.load()
+        for n in range(3):
+            outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+        outbox.sent(await outbox.take())
+    async with Ledger.open(path, Inline()) as ledger:
+        outbox = Outbox(ledger)
+        await outbox.load()
+        outbox.put("k1", "late", progress=100, final=False)
+        outbox.put("k3", "f3", progress=100, final=True)
+        assert await send_all(outbox, within=10) == ["f0", "f1", "f2", "f3"]
+        outbox.confirm(outbox.mark())
+    async with Ledger.open(path, Inline()) as ledger:
+        assert await ledger.reports() == []
+
+
+async def test_flushed_waits_until_the_last_final_report_is_sent(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    await outbox.flushed()
+    outbox.put("a", "a", progress=100, final=True)
+    outbox.put("b", "b", progress=100, final=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.flushed)
+        outbox.sent(await outbox.take())
+        last = await outbox.take()
+        await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        outbox.sent(last)
+
+
+moves = st.one_of(
+    st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(0, 99)),
+    st.tuples(st.just("final"), st.sampled_from("abc"), st.just(100)),
+    st.tuples(st.sampled_from(["take", "ping", "pong", "cut", "wait"]), st.just(""), st.just(0)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(moves, max_size=40))
+def test_whatever_happens_ith_hears_each_end_and_nothing_falls(
+    script: list[tuple[str, str, int]],
+) -> None:
+    async def main(path: Path) -> None:
+        heard: list[list[tuple[str, int]]] = [[]]
+        finals: list[str] = []
+        marks: list[int] = []
+        async with Ledger.open(path, Inline()) as ledger:
+            outbox = Outbox(ledger)
+            await outbox.load()
+
+            async def link() -> None:
+                with trio.move_on_after(0.001):
+                    parcel = await outbox.take()
+                    outbox.sent(parcel)
+                    key, value = parcel.frame.split()
+                    heard[-1].append((key, int(value)))
+
+            for move, key, value in script:
+                match move:
+                    case "put" if key not in finals:
+                        outbox.put(key, f"{key} {value}", progress=value, final=False)
+                    case "final" if key not in finals:
+                        outbox.put(key, f"{key} {value}", progress=value, final=True)
+                        finals.append(key)
+                    case "take":
+                        await link()
+                    case "ping":
+                        marks.append(outbox.mark())
+                    case "pong" if marks:
+                        outbox.confirm(marks.pop(0))
+                    case "cut":
+                        marks.clear()
+                        outbox.rewind()
+                        heard.append([])
+                    case "wait":
+                        await trio.sleep(0.7)
+                    case _:
+                        pass
+            heard.append([])
+            outbox.rewind()
+            for _ in range(20):
+                await link()
+            for on_one_link in heard:
+                for key in "abc":
+                    values = [v for k, v in on_one_link if k == key]
+                    assert values == sorted(values)
+                    assert values.count(100) <= 1
+            everything = [pair for on_one_link in heard for pair in on_one_link]
+            assert {k for k, v in everything if v == 100} == set(finals)
+            outbox.confirm(outbox.mark())
+            assert outbox.queued == 0
+            assert await ledger.reports() == []
+
+    with fast_directory() as directory:
+        trio.run(main, directory / "l.db", clock=MockClock(autojump_threshold=0))

@@ -1,0 +1,172 @@
+"""Many dispatches, and everything that can happen to them at any moment."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from proxy.demo import frames
+from proxy.demo.backend import DemoBackend
+from proxy.demo.node import DemoNode
+from proxy.machines.operation import OperationState
+from proxy.model import Entity, EntityType, Order, Priority
+from proxy.nodes import Node
+from proxy.supervision.nodes import QUANTUM_INSTANCES
+from proxy.work.fair_queue import FairQueue
+from proxy.work.runs import DeliveryAtWork, DispatchAtWork, NodeAtWork, OrderGroup
+from tests.ledger.make import fast_directory
+from tests.support.site import House, a_house, described, offer, some_nodes, uids
+
+SESSION = Entity(EntityType.SESSION, "sess-1", "subj-1")
+SESSIONS = [f"sess-{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (Order(SESSION, ("a", "b"), "corr_1", "ws-1"), True),
+        (Order(SESSION, ("a", "b", "c"), "corr_1", "ws-1"), True),
+        (Order(SESSION, ("a",), "corr_1", "ws-1"), True),
+        (Order(Entity(EntityType.SESSION, "sess-1"), ("a", "b"), "corr_1", "ws-1"), True),
+        (Order(SESSION, ("a", "b"), "corr_2", "ws-1"), False),
+        (Order(Entity(EntityType.SCAN, "sess-1"), ("a", "b"), "corr_1", "ws-1"), False),
+    ],
+)
+def test_the_same_order_has_the_correlation_id_and_the_entity(other: Order, same: bool) -> None:
+    order = Order(SESSION, ("b", "a"), "corr_1", "ws-1")
+    assert order.is_same(other) == other.is_same(order) == same
+
+
+def test_orders_without_correlation_id_are_never_the_same() -> None:
+    order = Order(SESSION, ("a",), "", "ws-1")
+    assert not order.is_same(order)
+
+
+@dataclass
+class Trouble:
+    """Does to a site whatever ITH may do, at random but for the seed."""
+
+    house: House
+    nodes: list[DemoNode]
+    chance: random.Random
+    paused: bool = False
+
+    def __post_init__(self) -> None:
+        self.inactive: set[str] = set()
+        self.ports = {node.node_id: node for node in self.nodes}
+
+    def configure(self) -> None:
+        """Tell ITH's configuration as it is now, so that REST and events agree."""
+        self.house.backend.rest.configuration = frames.configuration(
+            [
+                {
+                    **described(self.ports[node.node_id], id=node.node_id),
+                    "is_active": node.node_id not in self.inactive,
+                }
+                for node in self.nodes
+            ],
+            is_active=not self.paused,
+        )
+
+    def make(self) -> None:
+        match self.chance.randrange(5):
+            case 0:
+                self.paused = not self.paused
+                self.configure()
+                self.house.tell(frames.status_changed(is_active=not self.paused))
+            case 1:
+                self.inactive ^= {self.chance.choice(self.nodes).node_id}
+                self.configure()
+                self.tell_nodes()
+            case 2:  # the two nodes change places: what one has, the other gets, too
+                one, other = self.nodes
+                self.ports[one.node_id], self.ports[other.node_id] = (
+                    self.ports[other.node_id],
+                    self.ports[one.node_id],
+                )
+                self.configure()
+                self.tell_nodes()
+            case 3:
+                self.house.tell(frames.session_deleted("sess-none", study_instance_uid="1.2.3"))
+            case _:
+                self.house.supervisor.came_online()
+
+    def tell_nodes(self) -> None:
+        changed = [
+            frames.event_node(
+                node.node_id,
+                self.ports[node.node_id].ae_title,
+                node.host,
+                self.ports[node.node_id].port,
+                is_active=node.node_id not in self.inactive,
+            )
+            for node in self.nodes
+        ]
+        self.house.tell(frames.nodes_changed(changed, "replaced"))
+
+    def end(self) -> None:
+        self.paused, self.inactive = False, set()
+        self.configure()
+        self.house.tell(frames.status_changed(is_active=True))
+        self.tell_nodes()
+
+
+@pytest.mark.parametrize(
+    ("seed", "instances_per_turn"), [(0, QUANTUM_INSTANCES), (1, QUANTUM_INSTANCES), (2, 1), (3, 1)]
+)
+async def test_whatever_happens_every_order_ends_once_and_true(
+    seed: int, instances_per_turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.supervision.nodes.QUANTUM_INSTANCES", instances_per_turn)
+    chance = random.Random(seed)
+    async with DemoBackend().running() as backend, some_nodes("a", "b") as nodes:
+        with fast_directory() as directory:
+            instances = {
+                name: offer(backend, name, slices=6, seed=number)
+                for number, name in enumerate(SESSIONS, 1)
+            }
+            for node in nodes:
+                node.script.delay_s = 0.01
+            patient = {"retry_count": 1000, "retry_delay_seconds": 0.02, "cancel_seconds": 0.05}
+            async with a_house(directory, backend, dicom=patient, downloads=1) as house:
+                trouble = Trouble(house, nodes, chance)
+                trouble.configure()
+                await house.configured()
+                orders = {}
+                for name in SESSIONS:
+                    priority = chance.choice([*Priority]).value
+                    event = frames.session_dispatch(name, ["a", "b"], priority=priority)
+                    orders[name] = house.tell(event)
+                    for _ in range(chance.randrange(6)):
+                        trouble.make()
+                        await trio.sleep(chance.random() * 0.05)
+                trouble.end()
+                for name, order in orders.items():
+                    assert (await house.over(order))["status"] == "completed", name
+                await house.idle()
+                assert house.site.operation.state is OperationState.ACTIVE
+                assert house.supervisor.counts["failed"] == 0
+                for name, order in orders.items():
+                    for node_id in ("a", "b", None):
+                        stream = house.stream(order, node_id)
+                        assert sum(p["status"] == "completed" for p in stream) == 1
+                        assert stream[-1]["status"] == "completed"
+                        sent = [p["files_sent"] for p in stream]
+                        assert sent == sorted(sent)
+                        progress = [p["progress"] for p in stream]
+                        assert progress == sorted(progress)
+                    held = {uid for node in nodes for uid in node.holds}
+                    assert uids(instances[name]) <= held
+
+
+def test_what_is_at_work_is_equal_to_itself_alone() -> None:
+    """Two runs for the same order are two; and they refer to one another without end."""
+    order = Order(SESSION, ("a",), "corr_1", "ws-1")
+    node = NodeAtWork(Node(node_id="a", name="a", ae_title="A", host="h", port=104), FairQueue(1))
+    twins = [DispatchAtWork(order, OrderGroup()) for _ in range(2)]
+    for at in twins:
+        at.deliveries["a"] = DeliveryAtWork(at, node)
+    assert twins.index(twins[1]) == 1
