@@ -1,8 +1,8 @@
 """A pytest plugin: every row and ignore of every machine is taken by a running machine in a test.
 
-It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row. Only
-the tests of the machines' own rooms count. When all of those ran, the session fails if a row was not
-taken, or if ``src/proxy/machines/trace.json``, from which the pages of ``statecharts/`` name
+It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row.
+Only the tests below ``tests/machines`` and ``tests/dicom`` count. When all of those ran, the
+session fails if a row was not taken, or if ``src/proxy/machines/trace.json``, from which the pages of ``statecharts/`` name
 tests, names one that no longer takes the row. ``--record-rows`` writes that file.
 
 A Hypothesis test is not counted: it may take other rows tomorrow. A test that was skipped, for

@@ -42,7 +42,9 @@ async def test_who_is_cancelled_takes_nothing() -> None:
     assert (queue.in_use, queue.waiting) == (0, 0)
 
 
-async def line_up(queue: FairQueue, ranks: list[int], nursery: trio.Nursery) -> list[tuple[int, int]]:
+async def line_up(
+    queue: FairQueue, ranks: list[int], nursery: trio.Nursery
+) -> list[tuple[int, int]]:
     """Let takers queue in this order; the returned list grows as they are served."""
     served: list[tuple[int, int]] = []
 
