@@ -199,8 +199,8 @@ class DispatchAtWork(Granted):
     instances the ledger has planned for each node, 0 until it knows; ``content`` is set when the
     deliveries know too, and made anew where something of it is lost. ``undeliverable`` is what
     ITH sent and no node can be given, ``is_fresh`` says that what is held was asked of ITH after
-    this order came. ``so_far`` says, by node id, how far the deliveries were when the program ended,
-    ``to_cancel`` which are to be cancelled as soon as the order is recorded.
+    this order came. ``so_far`` says, by node id, how far the deliveries were when the program
+    ended, ``to_cancel`` which are to be cancelled as soon as the order is recorded.
     """
 
     order: Order
