@@ -6,6 +6,7 @@ closes, then the ledger. Nothing is shielded on that way: the link simply outliv
 
 from __future__ import annotations
 
+import random
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Reports
+from proxy.runtime.clock import SystemClock
 from proxy.runtime.offload import Threads
 from proxy.runtime.runner import OBSERVERS, Run
 from proxy.runtime.signals import ProcessSignals
@@ -42,7 +44,7 @@ from proxy.settings import Settings
 from proxy.supervision.heartbeat import Heartbeat
 from proxy.supervision.retention import forget_regularly
 from proxy.supervision.supervisor import Supervisor
-from proxy.work.runs import Site
+from proxy.work.services import Services
 
 WORKER_THREADS = 8
 """For everything that blocks but the ledger, which has a thread of its own."""
@@ -123,26 +125,27 @@ async def serve(
         outbox = Outbox(ledger, progress_interval=settings.dispatch.progress_seconds)
         await outbox.load()
         async with trio.open_nursery() as work:
-            site = _site(settings, ledger, pacs, backend, offload)
             reports = Reports(outbox, settings.dispatch.status_detail)
-            supervisor = Supervisor(site, reports, work)
-            services.start_soon(site.operation.run)
+            at_work = _services(settings, ledger, pacs, backend, offload)
+            supervisor = Supervisor(at_work, reports, work)
+            registry = supervisor.registry
+            services.start_soon(registry.operation.run.run)
             await supervisor.load()
             disk_usage_gb = partial(_disk_usage_gb, settings.state_dir, pacs)
-            vitals = Heartbeat(site, disk_usage_gb)
+            heartbeat = Heartbeat(settings.local, registry, disk_usage_gb)
             link = Link(
                 settings.ith,
                 settings.token,
                 supervisor,
-                vitals,
+                heartbeat,
                 outbox,
                 context=context,
-                chance=site.chance,
+                chance=at_work.rng.random,
             )
             connection = link.run()
             services.start_soon(connection.run)
             look = StatusReader(
-                site, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb
+                registry, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb
             )
             services.start_soon(look.watch)
             services.start_soon(ControlServer(supervisor, look, ledger.settled).serve, control)
@@ -150,7 +153,7 @@ async def serve(
             connection.tell(ConnectRequested())
             log("service.started", version=__version__, state_dir=str(settings.state_dir))
             task_status.started(supervisor)
-            await site.operation.until(OperationState.STOPPED)
+            await registry.operation.run.until(OperationState.STOPPED)
         with trio.move_on_after(settings.service.flush_seconds):
             await outbox.flushed()
         connection.tell(CloseRequested("the program stops"))
@@ -205,17 +208,19 @@ def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> B
     return Backend(rest, settings.token.reveal(), offload, context=context)
 
 
-def _site(
+def _services(
     settings: Settings, ledger: Ledger, pacs: LocalPacs, backend: Backend, offload: Threads
-) -> Site:
+) -> Services:
     limits = settings.limits
-    return Site(
+    return Services(
         settings=settings,
         ledger=ledger,
         pacs=pacs,
         backend=backend,
         network=TcpNetwork(),
         offload=offload,
+        clock=SystemClock(),
+        rng=random.Random(),  # noqa: S311 - for jitter, not for secrets
         archive_limits=ArchiveLimits(
             entries=limits.entries,
             entry_bytes=limits.entry_bytes,

@@ -45,7 +45,7 @@ async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncI
 
 
 def state(house: House) -> NodeState:
-    return house.site.nodes["a"].run.state
+    return house.registry.nodes["a"].run.state
 
 
 async def test_a_node_is_asked_at_once_and_again_and_again(house: House, node: DemoNode) -> None:
@@ -59,10 +59,10 @@ async def test_a_node_that_is_gone_is_given_up_and_found_again(
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: state(house) is OFFLINE)
-    assert house.site.nodes["a"].run.data.failures >= 3
+    assert house.registry.nodes["a"].run.data.failures >= 3
     await trio.to_thread.run_sync(node.start)
     await house.until(lambda: state(house) is ONLINE)
-    assert house.site.nodes["a"].run.data.failures == 0
+    assert house.registry.nodes["a"].run.data.failures == 0
 
 
 async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
@@ -75,7 +75,7 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
             waits.append(step.data.probe_in)
 
     monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
-    house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+    house.services.rng.random = lambda: 0.0  # type: ignore[method-assign]  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: len(waits) >= 3)
@@ -90,7 +90,7 @@ async def test_a_node_that_answers_the_echo_with_a_failure_is_there(
     before = node.tally.echoes
     await house.until(lambda: node.tally.echoes >= before + 5)
     assert state(house) is ONLINE
-    assert house.site.nodes["a"].run.data.failures == 0
+    assert house.registry.nodes["a"].run.data.failures == 0
 
 
 async def test_a_node_at_work_is_not_asked_besides(house: House, node: DemoNode) -> None:
@@ -139,11 +139,11 @@ async def test_what_backed_off_before_a_restart_goes_on_when_the_node_answers(
         await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
         due = time.time() + years * 365 * 24 * 3600 + longest
         dispatch_id = house.dispatch(order).dispatch_id
-        house.site.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
+        house.services.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
     if first == "the node":
         await trio.to_thread.run_sync(node.start)
     async with a_house(directory, backend, dicom=dicom) as house:
-        await house.until(lambda: house.site.deliveries)
+        await house.until(lambda: house.registry.dispatches.deliveries)
         if first == "the proxy":
             await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
             assert house.delivery(order, "a").run.data.retry_in <= longest
@@ -176,10 +176,10 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
             for number in range(8):
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             await house.until(lambda: at.queue.waiting == 7)
             full.set()
-            deliveries = house.site.deliveries
+            deliveries = house.registry.dispatches.deliveries
             await house.until(lambda: all(each.run.data.attempts for each in deliveries))
             assert at.run.state is OFFLINE
             assert asked_to_store == BREAKER_FAILURES
@@ -201,7 +201,7 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
     }
     node.script.delay_s = 60.0
     async with a_house(directory, backend, dicom=dicom) as house:
-        house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+        house.services.rng.random = lambda: 0.0  # type: ignore[method-assign]  # a tenth of the interval, the least there is
         async with relay(node, swallow=0) as line:
             to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
             configure(backend, [to_the_line])
@@ -210,9 +210,9 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
             await house.until(lambda: len(node.arrivals) == many)
-        deliveries = house.site.deliveries
+        deliveries = house.registry.dispatches.deliveries
         await house.until(lambda: all(each.run.data.attempts for each in deliveries))
-        health = house.site.nodes["a"].run.data
+        health = house.registry.nodes["a"].run.data
         assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
         assert health.probe_in == pytest.approx(6.0)
 

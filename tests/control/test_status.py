@@ -25,7 +25,7 @@ async def no_link(_: ConnectionRun) -> None:
 def looked(house: House) -> Status:
     """The status as a command is given it."""
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    look = StatusReader(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+    look = StatusReader(house.registry, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
     answer: ControlAnswer = msgspec.json.decode(msgspec.json.encode(look()), type=ControlAnswer)
     assert isinstance(answer, Status)
     return answer
