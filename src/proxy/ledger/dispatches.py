@@ -11,9 +11,9 @@ import apsw
 from proxy.ledger.records import (
     Accepted,
     Counts,
-    Delivery,
     OutcomeWord,
     Over,
+    RecordedDelivery,
     Undeliverable,
     Unfinished,
 )
@@ -105,12 +105,12 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
 
 def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
-    deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
+    deliveries: defaultdict[int, list[RecordedDelivery]] = defaultdict(list)
     for dispatch_id, node_id, attempts, due, away, error, outcome, *numbers in connection.execute(
         _DELIVERIES
     ):
         counts = Counts(*numbers)
-        delivery = Delivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
+        delivery = RecordedDelivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
     for dispatch_id, *row, damaged, passed_over, buried in connection.execute(_UNFINISHED):
@@ -133,7 +133,7 @@ def _over(connection: apsw.Connection, order: Order) -> tuple[Over, ...]:
     )
 
 
-def _order(row: Sequence[Any], deliveries: Sequence[Delivery]) -> Order:
+def _order(row: Sequence[Any], deliveries: Sequence[RecordedDelivery]) -> Order:
     kind, entity_id, subject, session, correlation, workspace, rank = row
     return Order(
         Entity(EntityType(kind), entity_id, subject, session),

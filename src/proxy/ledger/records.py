@@ -78,7 +78,7 @@ class Accepted(msgspec.Struct, frozen=True):
     over: tuple[Over, ...] = ()
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class RecordedDelivery(msgspec.Struct, frozen=True):
     """One dispatch to one node; ``next_attempt_at`` is in UTC seconds since 1970.
 
     ``away`` says that the last attempt failed because the node did not answer.
@@ -107,7 +107,7 @@ class Unfinished(msgspec.Struct, frozen=True):
 
     dispatch_id: int
     order: Order
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[RecordedDelivery, ...]
     is_deleted: bool
     undeliverable: Undeliverable = Undeliverable()
     over: tuple[Over, ...] = ()
