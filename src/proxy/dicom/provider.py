@@ -1,8 +1,8 @@
 """The upper layer service provider, requestor's side: the association machine over a wire (PS3.8).
 
-The task that uses it is the one that runs it: there is no reader beside it, no thread and no
-queue. While it sends, it listens; while it waits, the limit of the machine's state runs. What the
-messages are is the service user's: ``proxy.dicom.association``.
+The task that uses it runs it: there is no reader task, no thread and no queue. It listens while it
+sends; while it waits, the limit of the machine's state runs. The messages are the concern of the
+service user, ``proxy.dicom.association``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Provider(ABC):
 
     @abstractmethod
     def _agree(self, answer: pdu.Accept) -> None:
-        """Take what the node accepted."""
+        """Apply the node's answer to the request."""
 
     @abstractmethod
     def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
@@ -79,19 +79,19 @@ class Provider(ABC):
         self._check()
 
     async def release(self) -> None:
-        """Release, unless it is over already. Nothing that happens here is an error."""
+        """Release, unless it is over already. A failure of the release is no error."""
         self._run.tell(ul.ReleaseRequested())
         while self._run.state in {AssociationState.Sta7, AssociationState.Sta11}:
             await self._stay()
 
     async def abort(self) -> None:
-        """Abort, unless it is over, and wait for the node to close if it can have heard of it."""
+        """Abort, unless it is over, and wait for the node to close if the abort can reach it."""
         self._run.tell(ul.AbortRequested())
         if self._run.state is AssociationState.Sta13 and not self._cut:
             await self._stay()
 
     def close(self) -> None:
-        """Close the socket now; what is left in it is thrown away if it could not be ended well."""
+        """Close the socket now; after an irregular end the bytes left in it are discarded."""
         if self._run.state is AssociationState.Sta13:
             self._run.tell(ul.ArtimExpired())
         if self._wire is not None:
@@ -99,7 +99,7 @@ class Provider(ABC):
             self._wire.close(reset=cut)
 
     async def send(self, buffers: list[Buffer]) -> None:
-        """Send whole PDUs of a message; ``buffers`` is used up.
+        """Send complete PDUs of a message; ``buffers`` is used up.
 
         Raises :class:`proxy.errors.AssociationLost`, at once when the node aborts.
         """
@@ -111,7 +111,7 @@ class Provider(ABC):
         self._check()
 
     def give_up(self, code: str) -> AssociationLost:
-        """Abort for a reason of ours; returns the error to raise, an ``AssociationLost.code``."""
+        """Abort for ``code`` of :class:`AssociationLost`, and return the error to raise."""
         error = lost(code)
         self._error = self._error or error
         self._run.tell(ul.AbortRequested())
@@ -137,7 +137,7 @@ class Provider(ABC):
             self._run.tell(stay.limit.event())
 
     async def _stay(self) -> None:
-        """Send what is due and listen, until the state is left or its limit is over."""
+        """Send the pending bytes and listen, until the state is left or its limit is over."""
         state = self._run.state
         with self._limit():
             while self._run.state is state:
@@ -147,7 +147,7 @@ class Provider(ABC):
                     await self._listen()
 
     async def _send_some(self) -> None:
-        """Send some of what is due; hear what the node says meanwhile, which is no movement."""
+        """Send some of the pending bytes; bytes received meanwhile do not count as movement."""
         before, state, taken = self._connected.queued(), self._run.state, 0
         with trio.move_on_after(self._clocks.stall) as stall:
             try:
@@ -174,7 +174,7 @@ class Provider(ABC):
             self._hear(data)
 
     def _listen_now(self) -> None:
-        """Hear what has come already."""
+        """Take the bytes that have already arrived."""
         if self._run.over:
             return
         try:
@@ -207,7 +207,7 @@ class Provider(ABC):
         self._run.tell(ul.TransportClosed())
 
     def _perform(self, output: ul.AssociationOutput) -> None:
-        """Do what the machine asks for."""
+        """Perform an output of the machine."""
         match output:
             case ul.Connect() | ul.Send(ul.Pdu.DATA):
                 pass  # open() connects, the caller of begin() sends.
@@ -224,7 +224,7 @@ class Provider(ABC):
                 self.close()
 
     def _be_told(self, primitive: ul.Primitive, cause: Event) -> None:
-        """Take in what concerns the service user, which is this object too."""
+        """Pass a primitive to the service user, which is this object too."""
         match primitive, self._received:
             case ul.Primitive.ACCEPTED, pdu.Accept() as answer:
                 self._agree(answer)
