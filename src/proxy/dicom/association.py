@@ -17,7 +17,7 @@ from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
-from proxy.machines.upper_layer import Clocks, DataRequested, Pdu, Send
+from proxy.machines.upper_layer import Clocks
 from proxy.runtime.wire import Buffer, Network, lost
 
 __all__ = ["Association", "Clocks", "Target", "associate"]
@@ -81,7 +81,7 @@ async def associate(
     """
     association = Association(target, proposals, clocks)
     try:
-        await association.open(network, target.host, target.port)
+        await association.open(network)
         yield association
         await association.release()
     finally:
@@ -90,7 +90,7 @@ async def associate(
         association.close()
 
 
-class Association(Provider):
+class Association:
     """An association at work; get one from :func:`associate`.
 
     ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
@@ -100,20 +100,47 @@ class Association(Provider):
     """
 
     def __init__(self, target: Target, proposals: Sequence[pdu.Proposal], clocks: Clocks) -> None:
-        super().__init__(clocks)
         self.contexts = Contexts(proposals)
         self.fragment_size = 0
         self._buffer = memoryview(b"")
         self.sent_whole = False
+        self._clocks = clocks
         self._target = target
+        self._provider = Provider(clocks, self)
         self._messages = MessageReader()
         self._responses: list[Response] = []
         self._due: Due | None = None
         self._message_id = 0
 
+    @property
+    def established(self) -> bool:
+        """Whether messages can be sent."""
+        return self._provider.established
+
+    @property
+    def local_address(self) -> str:
+        """Our own address towards the node."""
+        return self._provider.local_address
+
+    async def open(self, network: Network) -> None:
+        """Connect and negotiate; raises as :func:`associate` does."""
+        await self._provider.open(network, self._target.host, self._target.port)
+
+    async def release(self) -> None:
+        """Release, unless it is over already. A failure of the release is no error."""
+        await self._provider.release()
+
+    async def abort(self) -> None:
+        """Abort, unless it is over, and wait for the node to close if the abort can reach it."""
+        await self._provider.abort()
+
+    def give_up(self, code: str) -> AssociationLost:
+        """Abort for ``code`` of :class:`AssociationLost`, and return the error to raise."""
+        return self._provider.give_up(code)
+
     def close(self) -> None:
         """Close the socket, and free the buffer now: a reference cycle would keep it long."""
-        super().close()
+        self._provider.close()
         self._buffer = memoryview(b"")
 
     @property
@@ -122,7 +149,7 @@ class Association(Provider):
 
         Raises :class:`proxy.errors.AssociationLost` if there is no association to send on.
         """
-        self._check()
+        self._provider.check()
         if not self._buffer:
             raise lost("closed")
         return self._buffer
@@ -136,14 +163,10 @@ class Association(Provider):
         Raises :class:`proxy.errors.AssociationLost`.
         """
         self.sent_whole = False
-        self._listen_now()
-        self._check()
-        step = self._run.tell(DataRequested())
-        if Send(Pdu.DATA) not in step.outputs:
+        if not self._provider.begin():
             raise lost("closed")
         self._message_id = self._message_id % 0xFFFF + 1
         self._due = Due(context_id, answer, self._message_id, sop_instance_uid)
-        self._reader.allow()
         return self._message_id
 
     async def send(self, buffers: list[Buffer], *, is_last: bool = True) -> None:
@@ -151,7 +174,7 @@ class Association(Provider):
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
-        await super().send(buffers)
+        await self._provider.send(buffers)
         self.sent_whole = is_last
 
     @property
@@ -184,23 +207,23 @@ class Association(Provider):
         """
         patience = self._clocks.response
         patience += self._clocks.response_per_megabyte * sent_bytes / _MEGABYTE
-        moved_at, queued = trio.current_time(), self._connected.queued()
+        moved_at, queued = trio.current_time(), self._provider.queued()
         while True:
             until = moved_at + (self._clocks.stall if queued else patience)
             with trio.move_on_at(min(until, trio.current_time() + _LOOK_SECONDS)):
-                while self._due is not None and self._error is None:
-                    await self._listen()
+                while self._due is not None and self._provider.error is None:
+                    await self._provider.listen()
             if self._responses and self._due is None:
                 self.sent_whole = False
                 complete, self._responses = self._responses, []
                 return complete
-            self._check()
-            if (left := self._connected.queued()) < queued:
+            self._provider.check()
+            if (left := self._provider.queued()) < queued:
                 moved_at, queued = trio.current_time(), left
             elif trio.current_time() >= until:
                 raise self.give_up("stalled" if queued else "timeout")
 
-    def _agree(self, answer: pdu.Accept) -> None:
+    def agree(self, answer: pdu.Accept) -> None:
         """Apply the node's answer: its longest PDU limits ours, fragments have even length."""
         self.contexts.negotiate(answer.contexts)
         longest = min(answer.max_pdu_size or _OWN_PDU_LIMIT, _OWN_PDU_LIMIT)
@@ -211,7 +234,7 @@ class Association(Provider):
         fragments = min(_BLOCK_BYTES // self.fragment_size, _BLOCK_FRAGMENTS)
         self._buffer = memoryview(bytearray(fragments * self.fragment_size))
 
-    def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
+    def join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
         """Join fragments to responses, and take only those that are due (PS3.7 section 9.3)."""
         try:
             for pdv in pdvs:
@@ -228,14 +251,15 @@ class Association(Provider):
             raise InvalidMessage("a response that is not due")
         if not (self.sent_whole or response.is_failure):
             raise InvalidMessage("a success before the end of its request")
-        self._reader.allow()
+        self._provider.allow()
         self._responses.append(response)
         if not response.is_pending:
             self._due = None
         elif len(self._responses) > _MAX_PENDING:
             raise InvalidMessage("answers without end")
 
-    def _request(self) -> bytes:
+    def request(self) -> bytes:
+        """Encode A-ASSOCIATE-RQ."""
         target = self._target
         return pdu.encode_associate_request(
             target.called_ae_title,
