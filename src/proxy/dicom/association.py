@@ -17,6 +17,7 @@ from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
+from proxy.errors import AssociationLost
 from proxy.machines.upper_layer import Clocks
 from proxy.runtime.wire import Buffer, Network, lost
 
