@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import trio
-
 from proxy.activities.target import repush_for
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
@@ -116,7 +114,7 @@ class DispatchActivities:
                 got.path,
                 staging / "entries",
                 site.archive_limits,
-                _cancel_point,
+                site.offload.check_cancelled,
                 read_instance,
             )
             passed_over = sum(unpacked.passed_over.values())
@@ -171,8 +169,3 @@ def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:
         percent = min(100 * received // total, 99)
         if percent > run.data.percent:
             run.tell(dispatch.FetchAdvanced(percent))
-
-
-def _cancel_point() -> None:
-    """Let a cancelled dispatch stop unpacking."""
-    trio.from_thread.check_cancelled()
