@@ -7,8 +7,7 @@ closes, then the ledger. Nothing is shielded on that way: the link simply outliv
 from __future__ import annotations
 
 import signal
-import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -34,10 +33,12 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Reports
-from proxy.runtime.offload import Threads
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
+from proxy.runtime.offload import Offload, Threads
+from proxy.runtime.rng import SYSTEM_RANDOM, Random
 from proxy.runtime.runner import OBSERVERS, Run
 from proxy.runtime.signals import ProcessSignals
-from proxy.runtime.wire import TcpNetwork
+from proxy.runtime.wire import TCP_NETWORK, Network
 from proxy.settings import Settings
 from proxy.supervision.heartbeat import Heartbeat
 from proxy.supervision.retention import forget_regularly
@@ -101,30 +102,57 @@ async def serve_until_signal(
 async def serve(
     settings: Settings,
     *,
+    network: Network = TCP_NETWORK,
+    offload: Callable[[int], Offload] = Threads,
+    clock: Clock = SYSTEM_CLOCK,
+    rng: Random = SYSTEM_RANDOM,
     task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the proxy until it is drained.
 
     The supervisor is the started value: whoever holds it can call ``drain``. Raises
     :class:`proxy.errors.ProxyError` where the proxy cannot work: state directory, ledger, key.
+
+    A simulation gives a world of its own: ``network`` reaches the nodes, ``offload`` makes what
+    runs blocking functions, so many at a time, ``clock`` tells the wall-clock time, ``rng`` is
+    asked for whatever is random. trio's own hooks replace its clock and the network to ITH:
+    ``trio.run(..., clock=...)``, ``trio.socket.set_custom_socket_factory`` and
+    ``trio.socket.set_custom_hostname_resolver``. The disk and the control socket stay real.
     """
     context = system_trust(Path(settings.ith.ca_file) if settings.ith.ca_file else None)
-    offload = Threads(WORKER_THREADS)
+    workers = offload(WORKER_THREADS)
     async with (
         _steps_logged(),
-        Ledger.open(settings.state_dir / "ledger.db", Threads(1)) as ledger,
+        Ledger.open(settings.state_dir / "ledger.db", offload(1), clock=clock) as ledger,
         listening(settings.state_dir) as control,
-        _backend(settings, offload, context) as backend,
+        Backend(
+            _rest_settings(settings),
+            settings.token.reveal(),
+            workers,
+            clock=clock,
+            rng=rng,
+            context=context,
+        ) as backend,
         trio.open_nursery() as services,
     ):
-        pacs = LocalPacs(ledger, Objects(settings.state_dir), offload)
+        pacs = LocalPacs(ledger, Objects(settings.state_dir), workers)
         checked = await pacs.janitor()
         log("pacs.checked", dropped=checked.removed, entries=checked.damaged)
         outbox = Outbox(ledger, progress_interval=settings.dispatch.progress_seconds)
         await outbox.load()
         async with trio.open_nursery() as work:
-            site = _site(settings, ledger, pacs, backend, offload)
-            reports = Reports(outbox, settings.dispatch.status_detail)
+            site = Site(
+                settings=settings,
+                ledger=ledger,
+                pacs=pacs,
+                backend=backend,
+                network=network,
+                offload=workers,
+                clock=clock,
+                rng=rng,
+                archive_limits=_archive_limits(settings),
+            )
+            reports = Reports(outbox, settings.dispatch.status_detail, clock)
             supervisor = Supervisor(site, reports, work)
             services.start_soon(site.operation.run)
             await supervisor.load()
@@ -137,7 +165,8 @@ async def serve(
                 vitals,
                 outbox,
                 context=context,
-                chance=site.chance,
+                clock=clock,
+                rng=rng,
             )
             connection = link.run()
             services.start_soon(connection.run)
@@ -186,9 +215,9 @@ async def _steps_logged() -> AsyncIterator[None]:
         OBSERVERS.remove(log_step)
 
 
-def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> Backend:
+def _rest_settings(settings: Settings) -> RestSettings:
     ith, limits = settings.ith, settings.limits
-    rest = RestSettings(
+    return RestSettings(
         url=ith.url,
         download_hosts=ith.download_hosts,
         allow_insecure=ith.allow_insecure,
@@ -202,24 +231,13 @@ def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> B
         max_bytes=limits.archive_bytes or None,
         reserve_bytes=int(limits.reserve_gb * 1024**3),
     )
-    return Backend(rest, settings.token.reveal(), offload, context=context)
 
 
-def _site(
-    settings: Settings, ledger: Ledger, pacs: LocalPacs, backend: Backend, offload: Threads
-) -> Site:
+def _archive_limits(settings: Settings) -> ArchiveLimits:
     limits = settings.limits
-    return Site(
-        settings=settings,
-        ledger=ledger,
-        pacs=pacs,
-        backend=backend,
-        network=TcpNetwork(),
-        offload=offload,
-        archive_limits=ArchiveLimits(
-            entries=limits.entries,
-            entry_bytes=limits.entry_bytes,
-            ratio=limits.ratio,
-            reserve_bytes=int(limits.reserve_gb * 1024**3),
-        ),
+    return ArchiveLimits(
+        entries=limits.entries,
+        entry_bytes=limits.entry_bytes,
+        ratio=limits.ratio,
+        reserve_bytes=int(limits.reserve_gb * 1024**3),
     )

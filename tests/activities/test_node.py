@@ -21,6 +21,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, NodeState
 from proxy.runtime.runner import Run
 from tests.dicom.scripted import Peer
+from tests.support.clocks import Always
 from tests.support.relay import relay
 from tests.support.site import (
     House,
@@ -75,7 +76,7 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
             waits.append(step.data.probe_in)
 
     monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
-    house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+    house.site.rng = Always(0.0)  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: len(waits) >= 3)
@@ -200,8 +201,8 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
         "retry_max_seconds": 600.0,
     }
     node.script.delay_s = 60.0
-    async with a_house(directory, backend, dicom=dicom) as house:
-        house.site.chance = lambda: 0.0  # a tenth of the interval, the least there is
+    least = Always(0.0)  # a tenth of the interval
+    async with a_house(directory, backend, dicom=dicom, rng=least) as house:
         async with relay(node, swallow=0) as line:
             to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
             configure(backend, [to_the_line])

@@ -17,7 +17,9 @@ from proxy.backend.rest import Backend, Download, NotModified, RestSettings
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity, EntityType
+from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Threads
+from proxy.runtime.rng import SYSTEM_RANDOM
 from tests.backend.http_server import (
     Request,
     Script,
@@ -41,7 +43,14 @@ QUICK = FetchLimits(
 
 def backend(url: str, context: ssl.SSLContext | None = None, **settings: Any) -> Backend:
     settings = {"fetch": QUICK, "reserve_bytes": 0, **settings}
-    return Backend(RestSettings(url=url, **settings), KEY, Threads(4), context=context)
+    return Backend(
+        RestSettings(url=url, **settings),
+        KEY,
+        Threads(4),
+        clock=SYSTEM_CLOCK,
+        rng=SYSTEM_RANDOM,
+        context=context,
+    )
 
 
 @asynccontextmanager
@@ -460,7 +469,13 @@ async def test_a_configuration_without_end_is_refused() -> None:
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ", "nul\0"])
 def test_refuses_a_key_that_cannot_be_sent(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Backend(RestSettings(url="https://ith.example.org"), key, Threads(1))
+        Backend(
+            RestSettings(url="https://ith.example.org"),
+            key,
+            Threads(1),
+            clock=SYSTEM_CLOCK,
+            rng=SYSTEM_RANDOM,
+        )
     assert not key or key not in f"{caught.value}{caught.value.hint}"
 
 

@@ -39,7 +39,9 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
+from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline, Threads
+from proxy.runtime.rng import SYSTEM_RANDOM, Random
 from proxy.runtime.wire import Network, TcpNetwork
 from proxy.settings import (
     DicomSettings,
@@ -192,6 +194,7 @@ async def a_house(
     listens: bool = True,
     repush: Repush = "new",
     new_scans: NewScans = "read",
+    rng: Random = SYSTEM_RANDOM,
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
@@ -212,7 +215,7 @@ async def a_house(
     offload = Threads(4)
     async with (
         Ledger.open(directory / "ledger.db", ledger_offload or Inline()) as ledger,
-        Backend(rest, backend.key, offload) as client,
+        Backend(rest, backend.key, offload, clock=SYSTEM_CLOCK, rng=rng) as client,
         trio.open_nursery() as services,
     ):
         pacs = LocalPacs(ledger, Objects(directory), offload)
@@ -226,6 +229,8 @@ async def a_house(
             backend=client,
             network=network or TcpNetwork(),
             offload=offload,
+            clock=SYSTEM_CLOCK,
+            rng=rng,
             archive_limits=ArchiveLimits(reserve_bytes=0),
         )
         house: House = await services.start(_work, site, outbox, detail, backend)
@@ -245,7 +250,7 @@ async def _work(
 ) -> None:
     """Let the supervisor work in a nursery that it may cancel when it stops."""
     async with trio.open_nursery() as work:
-        supervisor = Supervisor(site, Reports(outbox, detail), work)
+        supervisor = Supervisor(site, Reports(outbox, detail, site.clock), work)
         work.start_soon(site.operation.run)
         await supervisor.load()
         task_status.started(House(site, supervisor, outbox, backend))

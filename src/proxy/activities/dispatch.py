@@ -81,7 +81,7 @@ class DispatchActivities:
                     permanent=error.permanent,
                     attempts=FETCH_ATTEMPTS,
                     cap=self._site.settings.dicom.retry_max_seconds,
-                    chance=self._site.chance(),
+                    uniform=self._site.rng.random(),
                     retry_after=error.retry_after or 0.0,
                 )
             )

@@ -43,7 +43,7 @@ class NodeActivities:
         """Ask at intervals, unless a delivery is talking to the node anyway."""
         interval = self._site.settings.dicom.echo_interval_seconds
         while True:
-            await trio.sleep(interval * (0.9 + 0.2 * self._site.chance()))
+            await trio.sleep(interval * (0.9 + 0.2 * self._site.rng.random()))
             if not self._at.queue.in_use:
                 await self._ask(run)
 
@@ -107,5 +107,5 @@ def fault_of(
         threshold=BREAKER_FAILURES,
         interval=site.settings.dicom.echo_interval_seconds,
         cap=site.settings.dicom.retry_max_seconds,
-        chance=site.chance(),
+        uniform=site.rng.random(),
     )

@@ -1,1 +1,1 @@
-"""What everything runs on: the runner of machines, and the seams to network and threads."""
+"""What everything runs on: the runner of machines, and the seams to the rest of the world."""

@@ -23,7 +23,10 @@ class Offload(Protocol):
         ...
 
     def check_cancelled(self) -> None:
-        """Let ``function`` hear of a cancellation, where it runs; raises :class:`trio.Cancelled`."""
+        """Let ``function``, which calls this, hear of a cancellation.
+
+        Raises :class:`trio.Cancelled`.
+        """
         ...
 
 

@@ -5,7 +5,6 @@ Owned by the supervisor. The runs of one dispatch and of its deliveries live in 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
@@ -127,7 +126,7 @@ class Dispatches:
             on_fault=log_fault,
         )
         if known is not None and known.next_attempt_at is not None:
-            left = max(known.next_attempt_at - time.time(), 0.0)
+            left = max(known.next_attempt_at - self._site.clock.now(), 0.0)
             # The wall clock may have been set meanwhile.
             left = min(left, self._site.settings.dicom.retry_max_seconds)
             due = trio.current_time() + left
@@ -291,7 +290,7 @@ class Dispatches:
                     at.dispatch_id,
                     node_id,
                     progress.attempts,
-                    time.time() + progress.retry_in if progress.attempts else None,
+                    self._site.clock.now() + progress.retry_in if progress.attempts else None,
                     progress.error or "",
                     away=progress.away,
                 )

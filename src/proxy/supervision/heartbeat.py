@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy import __version__
+from proxy.events.base import new_correlation_id, wire_time
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
@@ -67,4 +68,6 @@ class Heartbeat:
             active_dispatches=sum(not at.run.over for at in site.dispatches),
             disk_usage_gb=self._disk_usage(),
             version=__version__,
+            timestamp=wire_time(site.clock.now()),
+            correlation_id=new_correlation_id(site.rng.getrandbits),
         )

@@ -145,7 +145,7 @@ class Reconciler:
                 log("configuration.not_fetched", level="warning", error=error)
                 attempt += 1
                 wait = policy.full_jitter(
-                    attempt, RETRY_SECONDS, RETRY_MAX_SECONDS, self._site.chance()
+                    attempt, RETRY_SECONDS, RETRY_MAX_SECONDS, self._site.rng.random()
                 )
                 with trio.move_on_after(wait):
                     await self._stale.wait()

@@ -8,7 +8,6 @@ deletion, a look at ITH's configuration) is a task of its own.
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias, assert_never, get_args
@@ -87,7 +86,7 @@ class Supervisor:
             on_first=self._begin,
             on_active=self._set_active,
         )
-        self._recency = StaleEventFilter(site.ledger)
+        self._recency = StaleEventFilter(site.ledger, site.clock)
         self._unfinished: list[Unfinished] = []
         self._early_events = EarlyEvents(site.ledger, get_args(EarlyEvent))
         self.counts: Counter[str] = Counter()
@@ -290,7 +289,7 @@ class Supervisor:
             self._take(PauseLock.BACKEND, reason or "paused by ITH")
 
     def _take(self, lock: PauseLock, reason: str) -> None:
-        self._site.operation.tell(operation.PauseRequested(lock, reason, time.time()))
+        self._site.operation.tell(operation.PauseRequested(lock, reason, self._site.clock.now()))
 
     def _give(self, lock: PauseLock) -> None:
         run = self._site.operation

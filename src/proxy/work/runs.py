@@ -7,9 +7,8 @@ happened inside.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -33,7 +32,9 @@ from proxy.machines.operation import OperationOutput, OperationState, PauseLocks
 from proxy.model import Entity, EntityType, Order
 from proxy.nodes import Configuration, Node
 from proxy.pacs.local import LocalPacs
+from proxy.runtime.clock import Clock
 from proxy.runtime.offload import Offload
+from proxy.runtime.rng import Random
 from proxy.runtime.runner import Run
 from proxy.runtime.wire import Network
 from proxy.settings import Settings
@@ -280,6 +281,8 @@ class Site:
     backend: Backend
     network: Network
     offload: Offload
+    clock: Clock
+    rng: Random
     archive_limits: ArchiveLimits
     identity: Identity = Identity()
     configuration: Configuration | None = None
@@ -287,8 +290,6 @@ class Site:
     dispatches: DispatchesAtWork = field(default_factory=DispatchesAtWork)
     operation: OperationRun = field(init=False)
     downloads: FairQueue = field(init=False)
-    chance: Callable[[], float] = random.random
-    """Uniform in [0, 1): where every random choice comes from."""
 
     def __post_init__(self) -> None:
         limits = self.settings.limits

@@ -336,6 +336,6 @@ class DeliveryActivities:
             retry_count=count,
             retry_delay=delay,
             retry_max=dicom.retry_max_seconds,
-            chance=self._site.chance(),
+            uniform=self._site.rng.random(),
             away=away,
         )
