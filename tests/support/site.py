@@ -39,7 +39,7 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
-from proxy.runtime.clock import SYSTEM_CLOCK
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Inline, Threads
 from proxy.runtime.rng import SYSTEM_RANDOM, Random
 from proxy.runtime.wire import Network, TcpNetwork
@@ -194,6 +194,7 @@ async def a_house(
     listens: bool = True,
     repush: Repush = "new",
     new_scans: NewScans = "read",
+    clock: Clock = SYSTEM_CLOCK,
     rng: Random = SYSTEM_RANDOM,
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
@@ -215,7 +216,7 @@ async def a_house(
     offload = Threads(4)
     async with (
         Ledger.open(directory / "ledger.db", ledger_offload or Inline()) as ledger,
-        Backend(rest, backend.key, offload, clock=SYSTEM_CLOCK, rng=rng) as client,
+        Backend(rest, backend.key, offload, clock=clock, rng=rng) as client,
         trio.open_nursery() as services,
     ):
         pacs = LocalPacs(ledger, Objects(directory), offload)
@@ -229,7 +230,7 @@ async def a_house(
             backend=client,
             network=network or TcpNetwork(),
             offload=offload,
-            clock=SYSTEM_CLOCK,
+            clock=clock,
             rng=rng,
             archive_limits=ArchiveLimits(reserve_bytes=0),
         )
