@@ -192,7 +192,7 @@ async def test_it_stops_in_order(directory: Path, backend: DemoBackend, node: De
     node.script.delay_s = 0.1
     async with running(given(directory, backend.url)) as proxy:
         await until(lambda: backend.frames_named("config_update"))
-        await until(lambda: proxy.supervisor._site.nodes)
+        await until(lambda: proxy.supervisor.registry.nodes)
         event = frames.session_dispatch("sess-1", ["a"])
         await backend.send_event(event)
         await until(lambda: len(node.holds) >= 2)
@@ -217,7 +217,7 @@ async def test_the_last_report_leaves_before_the_link_closes(
     offer(backend, slices=2)
     node.script.delay_s = 0.1
     async with running(given(directory, backend.url)) as proxy:
-        await until(lambda: proxy.supervisor._site.nodes)
+        await until(lambda: proxy.supervisor.registry.nodes)
         event = frames.session_dispatch("sess-1", ["a"])
         await backend.send_event(event)
         await until(lambda: len(node.arrivals) == 2)
@@ -237,11 +237,11 @@ async def test_reports_that_do_not_leave_in_time_are_kept(
     node.script.delay_s = 0.1
     event = frames.session_dispatch("sess-1", ["a"])
     async with running(given(directory, backend.url, flush_seconds=0.3)) as proxy:
-        await until(lambda: proxy.supervisor._site.nodes)
+        await until(lambda: proxy.supervisor.registry.nodes)
         await backend.send_event(event)
         await until(lambda: len(node.holds) == 1)
         await backend.vanish()
-        await until(lambda: not proxy.supervisor._site.dispatches)
+        await until(lambda: not proxy.supervisor.registry.dispatches)
         proxy.supervisor.drain("the test stops")
         assert await proxy.stopped() > 0.2
     await backend.listen()
@@ -263,10 +263,10 @@ async def test_a_signal_stops_it_and_a_second_one_at_once(
     node.script.stall_at = 2
     settings = given(directory, backend.url, drain_seconds=60.0)
     async with running(settings, signals) as proxy:
-        await until(lambda: proxy.supervisor._site.nodes)
+        await until(lambda: proxy.supervisor.registry.nodes)
         await backend.send_event(frames.session_dispatch("sess-1", ["a"]))
         await until(lambda: len(node.arrivals) == 2)
-        operation = proxy.supervisor._site.operation
+        operation = proxy.supervisor.registry.operation.run
         os.kill(os.getpid(), number)
         await until(lambda: operation.state is OperationState.DRAINING)
         for _ in range(3):  # whoever is impatient enough for a third is not punished with a fault
@@ -280,14 +280,14 @@ async def test_a_signal_during_the_flush_is_no_fault(
 ) -> None:
     configure(backend, [node])
     async with running(given(directory, backend.url)) as proxy:
-        await until(lambda: proxy.supervisor._site.nodes)
+        await until(lambda: proxy.supervisor.registry.nodes)
         await backend.vanish()
         await backend.listen()
         backend.script.stall = True
         offer(backend, "sess-1", slices=1)
         proxy.supervisor._dispatches._reports._outbox.put("k", "{}", progress=100, final=True)
         proxy.supervisor.drain("once")
-        await proxy.supervisor._site.operation.until(OperationState.STOPPED)
+        await proxy.supervisor.registry.operation.run.until(OperationState.STOPPED)
         await trio.sleep(0.05)
         proxy.supervisor.drain("twice")
         await proxy.stopped()

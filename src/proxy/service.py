@@ -43,7 +43,7 @@ from proxy.settings import Settings
 from proxy.supervision.heartbeat import Heartbeat
 from proxy.supervision.retention import forget_regularly
 from proxy.supervision.supervisor import Supervisor
-from proxy.work.runs import Site
+from proxy.work.services import Services
 
 WORKER_THREADS = 8
 """For everything that blocks but the ledger, which has a thread of its own."""
@@ -141,7 +141,8 @@ async def serve(
         outbox = Outbox(ledger, progress_interval=settings.dispatch.progress_seconds)
         await outbox.load()
         async with trio.open_nursery() as work:
-            site = Site(
+            reports = Reports(outbox, settings.dispatch.status_detail, clock)
+            at_work = Services(
                 settings=settings,
                 ledger=ledger,
                 pacs=pacs,
@@ -152,17 +153,17 @@ async def serve(
                 rng=rng,
                 archive_limits=_archive_limits(settings),
             )
-            reports = Reports(outbox, settings.dispatch.status_detail, clock)
-            supervisor = Supervisor(site, reports, work)
-            services.start_soon(site.operation.run)
+            supervisor = Supervisor(at_work, reports, work)
+            registry = supervisor.registry
+            services.start_soon(registry.operation.run.run)
             await supervisor.load()
             disk_usage_gb = partial(_disk_usage_gb, settings.state_dir, pacs)
-            vitals = Heartbeat(site, disk_usage_gb)
+            heartbeat = Heartbeat(settings.local, registry, disk_usage_gb, clock=clock, rng=rng)
             link = Link(
                 settings.ith,
                 settings.token,
                 supervisor,
-                vitals,
+                heartbeat,
                 outbox,
                 context=context,
                 clock=clock,
@@ -171,7 +172,12 @@ async def serve(
             connection = link.run()
             services.start_soon(connection.run)
             look = StatusReader(
-                site, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb
+                registry,
+                connection,
+                supervisor.counts,
+                lambda: outbox.queued,
+                disk_usage_gb,
+                clock=clock,
             )
             services.start_soon(look.watch)
             services.start_soon(ControlServer(supervisor, look, ledger.settled).serve, control)
@@ -179,7 +185,7 @@ async def serve(
             connection.tell(ConnectRequested())
             log("service.started", version=__version__, state_dir=str(settings.state_dir))
             task_status.started(supervisor)
-            await site.operation.until(OperationState.STOPPED)
+            await registry.operation.run.until(OperationState.STOPPED)
         with trio.move_on_after(settings.service.flush_seconds):
             await outbox.flushed()
         connection.tell(CloseRequested("the program stops"))

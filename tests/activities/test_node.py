@@ -37,16 +37,23 @@ ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPEC
 
 
 @pytest.fixture
-async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[House]:
+def rng() -> Always:
+    return Always(0.5)
+
+
+@pytest.fixture
+async def house(
+    directory: Path, backend: DemoBackend, node: DemoNode, rng: Always
+) -> AsyncIterator[House]:
     configure(backend, [node])
     quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
-    async with a_house(directory, backend, dicom=quick) as house:
+    async with a_house(directory, backend, dicom=quick, rng=rng) as house:
         await house.configured()
         yield house
 
 
 def state(house: House) -> NodeState:
-    return house.site.nodes["a"].run.state
+    return house.registry.nodes["a"].run.state
 
 
 async def test_a_node_is_asked_at_once_and_again_and_again(house: House, node: DemoNode) -> None:
@@ -60,14 +67,14 @@ async def test_a_node_that_is_gone_is_given_up_and_found_again(
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: state(house) is OFFLINE)
-    assert house.site.nodes["a"].run.data.failures >= 3
+    assert house.registry.nodes["a"].run.data.failures >= 3
     await trio.to_thread.run_sync(node.start)
     await house.until(lambda: state(house) is ONLINE)
-    assert house.site.nodes["a"].run.data.failures == 0
+    assert house.registry.nodes["a"].run.data.failures == 0
 
 
 async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
-    house: House, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+    house: House, node: DemoNode, rng: Always, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
@@ -76,7 +83,7 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
             waits.append(step.data.probe_in)
 
     monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
-    house.site.rng = Always(0.0)  # a tenth of the interval, the least there is
+    rng.drawn = 0.0  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: len(waits) >= 3)
@@ -91,7 +98,7 @@ async def test_a_node_that_answers_the_echo_with_a_failure_is_there(
     before = node.tally.echoes
     await house.until(lambda: node.tally.echoes >= before + 5)
     assert state(house) is ONLINE
-    assert house.site.nodes["a"].run.data.failures == 0
+    assert house.registry.nodes["a"].run.data.failures == 0
 
 
 async def test_a_node_at_work_is_not_asked_besides(house: House, node: DemoNode) -> None:
@@ -140,11 +147,11 @@ async def test_what_backed_off_before_a_restart_goes_on_when_the_node_answers(
         await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
         due = time.time() + years * 365 * 24 * 3600 + longest
         dispatch_id = house.dispatch(order).dispatch_id
-        house.site.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
+        house.services.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
     if first == "the node":
         await trio.to_thread.run_sync(node.start)
     async with a_house(directory, backend, dicom=dicom) as house:
-        await house.until(lambda: house.site.deliveries)
+        await house.until(lambda: house.registry.dispatches.deliveries)
         if first == "the proxy":
             await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
             assert house.delivery(order, "a").run.data.retry_in <= longest
@@ -177,10 +184,10 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
             for number in range(8):
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             await house.until(lambda: at.queue.waiting == 7)
             full.set()
-            deliveries = house.site.deliveries
+            deliveries = house.registry.dispatches.deliveries
             await house.until(lambda: all(each.run.data.attempts for each in deliveries))
             assert at.run.state is OFFLINE
             assert asked_to_store == BREAKER_FAILURES
@@ -211,9 +218,9 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
             await house.until(lambda: len(node.arrivals) == many)
-        deliveries = house.site.deliveries
+        deliveries = house.registry.dispatches.deliveries
         await house.until(lambda: all(each.run.data.attempts for each in deliveries))
-        health = house.site.nodes["a"].run.data
+        health = house.registry.nodes["a"].run.data
         assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
         assert health.probe_in == pytest.approx(6.0)
 

@@ -23,12 +23,12 @@ OUT_OF_RESOURCES = 0xA700
 
 def given(house: House) -> int:
     """How many associations the node is given at a time."""
-    return house.site.nodes["a"].queue.limit
+    return house.registry.nodes["a"].queue.limit
 
 
 def status_of(house: House) -> NodeStatus:
     """What the operator is shown of the node."""
-    return node_status(house.site.nodes["a"])
+    return node_status(house.registry.nodes["a"])
 
 
 @pytest.mark.parametrize("room", [1, 2])
@@ -55,7 +55,7 @@ async def test_a_node_that_takes_few_associations_fails_no_delivery_of_many(
             assert len(node.arrivals) == len(sent)
             assert node.tally.rejections >= 1
             assert given(house) <= 2
-            assert house.site.nodes["a"].run.state is NodeState.ONLINE
+            assert house.registry.nodes["a"].run.state is NodeState.ONLINE
 
 
 async def test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo(
@@ -68,9 +68,9 @@ async def test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo(
             await house.configured()
             offer(backend)
             order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             await house.until(lambda: at.queue.in_use)
-            assert at.echo.locked()
+            assert at._echo.locked()
             assert (await house.over(order))["status"] == "completed"
             assert not node.tally.rejections
 
@@ -92,7 +92,7 @@ async def test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at
             for number, slices in enumerate((4, 1, 1)):
                 offer(backend, f"sess-{number}", slices=slices, seed=number + 1)
             long = house.tell(frames.session_dispatch("sess-0", ["a"]))
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             await house.until(lambda: at.established)
             others = [house.tell(frames.session_dispatch(f"sess-{n}", ["a"])) for n in (1, 2)]
             for order in (long, *others):
@@ -125,7 +125,7 @@ async def test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_agai
             await house.until(lambda: given(house) == 1)
             assert status_of(house).associations == 1
             complains = False
-            await house.until(lambda: not house.site.dispatches)
+            await house.until(lambda: not house.registry.dispatches)
             assert given(house) == 4
             assert status_of(house).associations is None
             assert len(node.holds) == 360
@@ -152,7 +152,7 @@ async def test_one_congestion_halves_once_however_late_each_one_complains(
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
                 house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
             await house.until(lambda: len(node.arrivals) == 8)
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             for left in range(7, -1, -1):
                 may_complain[left].set()
                 await house.until(lambda left=left: at.queue.in_use == left)  # type: ignore[misc]

@@ -63,7 +63,7 @@ class Disk:
         self, house: House, victim: SampleInstance, harm: Harm, when: Sequence[int]
     ) -> None:
         self.opened = 0
-        self._path = house.site.pacs.path
+        self._path = house.services.pacs.path
         self._victim = victim.sop_instance_uid
         self._harm = harm
         self._when = when
@@ -98,7 +98,7 @@ async def a_site(
             configure(backend, [node])
             async with a_house(directory, backend) as house:
                 disk = Disk(house, instances[2], harm, when)
-                monkeypatch.setattr(house.site.pacs, "path", disk.path)
+                monkeypatch.setattr(house.services.pacs, "path", disk.path)
                 await house.configured()
                 yield house, node, instances, disk
                 assert house.turns_taken() == 0
@@ -172,6 +172,7 @@ async def test_what_ith_has_no_longer_keeps_nobody_from_the_rest(
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         ending = await house.over(order, "a")
         assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 5, 6)
+        await house.over(order)
         assert_sound(node, [i for i in instances if i is not instances[2]])
         assert_one_story(house, order)
         await house.idle()
@@ -214,14 +215,14 @@ async def test_another_node_goes_on_meanwhile(
         configure(backend, nodes)
         async with a_house(directory, backend) as house:
             disk = Disk(house, instances[2], turn_a_bit, [1])
-            monkeypatch.setattr(house.site.pacs, "path", disk.path)
+            monkeypatch.setattr(house.services.pacs, "path", disk.path)
             await house.configured()
             order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
             assert (await house.over(order))["status"] == "completed"
             for node in nodes:
                 assert_sound(node, instances)
             for node_id in ("a", "b"):
-                ahead = house.site.nodes[node_id].backlog
+                ahead = house.registry.nodes[node_id].backlog
                 assert set(ahead.values()) <= {0}
             await house.idle()
 
@@ -271,7 +272,7 @@ async def test_a_defect_while_it_is_fetched_again_ends_the_order_once(
 
         def break_the_download(path: Path) -> None:
             turn_a_bit(path)
-            monkeypatch.setattr(house.site.backend, "download", None)
+            monkeypatch.setattr(house.services.backend, "download", None)
 
         disk._harm = break_the_download
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))

@@ -104,14 +104,15 @@ class Scene:
             await house.online()
             turn: Grant | None = None
             if step == "queued":
-                turn = await house.site.downloads.acquire(0, flow=frozenset({"a"}))
+                turn = await house.registry.downloads.acquire(0, flow=frozenset({"a"}))
             if step == "download":
                 self.backend.rest.archives["session", "sess-1"].bytes_per_s = 20_000
             if step == "unpack":
-                house.site.offload = gate = Gate(lambda call, _: call.__name__ == "unpack")
+                gate = Gate(lambda call, _: call.__name__ == "unpack")
+                object.__setattr__(house.services, "offload", gate)  # it is frozen
             if step in {"adopt", "convert"}:
                 gate = Gate(lambda call, _: call.__name__.strip("_") == step)
-                house.site.pacs._offload = gate
+                house.services.pacs._offload = gate
             if step.startswith("store"):
                 self.node.script.delay_s = 0.05
             order = house.tell(dispatch())
@@ -199,7 +200,7 @@ async def test_a_deletion_wins_at_every_step(scene: Scene, step: str, kind: str,
             await house.until(lambda: not scene.files())
     async with a_house(scene.directory, scene.backend) as house:
         await house.configured()
-        await house.until(lambda: not house.site.dispatches)
+        await house.until(lambda: not house.registry.dispatches)
         assert not scene.files()
         arrived = len(scene.node.arrivals)
         await trio.sleep(0.02)
@@ -222,7 +223,7 @@ async def test_a_deleted_scan_leaves_the_other(scene: Scene, step: str, then: st
             await house.idle()
     async with a_house(scene.directory, scene.backend) as house:
         await house.configured()
-        await house.until(lambda: not house.site.dispatches)
+        await house.until(lambda: not house.registry.dispatches)
         await house.until(lambda: len(scene.files()) in {0, 4})
         assert scene.node.holds.keys() >= uids(scene.keep)
         again = await house.over(house.tell(dispatch()))  # ITH has it again: it is wanted again
@@ -236,7 +237,7 @@ async def test_a_kill_at_every_step_loses_and_repeats_nothing(scene: Scene, step
         pass
     async with a_house(scene.directory, scene.backend) as house:
         await house.configured()
-        await house.until(lambda: not house.site.dispatches)
+        await house.until(lambda: not house.registry.dispatches)
         assert len(scene.node.arrivals) <= 9  # the one in flight may come twice
         assert scene.node.holds.keys() == uids(scene.all)
         house.tell({**dispatch(), "correlation_id": order})
@@ -249,12 +250,12 @@ async def test_a_download_that_is_whole_when_its_dispatch_is_over_is_not_kept(
     scene: Scene, kind: str
 ) -> None:
     async with scene.at("adopt") as (house, order, go_on):
-        gate = house.site.pacs._offload
+        gate = house.services.pacs._offload
         assert isinstance(gate, Gate)
         gate.waiting.shield = True
         house.tell(scene.deletion(kind))
         assert (await house.over(order))["status"] == "failed"
-        assert house.site.dispatches  # over, but a thread still moves its files
+        assert house.registry.dispatches  # over, but a thread still moves its files
         go_on()
         await house.idle()
         await house.until(lambda: not scene.files())
@@ -313,7 +314,7 @@ async def test_an_order_after_a_deletion_before_the_first_configuration_is_wante
         before = house.tell(dispatch())
         house.tell(scene.deletion("session"))
         after = house.tell(dispatch())
-        await house.site.ledger.settled()
+        await house.services.ledger.settled()
     async with a_house(scene.directory, scene.backend) as house:
         await house.configured()
         assert (await house.over(before))["status"] == "failed"
@@ -323,7 +324,7 @@ async def test_an_order_after_a_deletion_before_the_first_configuration_is_wante
 
 async def test_a_deleted_scan_is_not_sent_while_its_files_are_yet_to_go(scene: Scene) -> None:
     async with scene.at("store 1") as (house, order, _):
-        async with house.site.pacs._lock:  # as while another download is taken in
+        async with house.services.pacs._lock:  # as while another download is taken in
             house.tell(scene.deletion("scan"))
             await house.until(lambda: scene.node.holds.keys() >= uids(scene.keep))
             await trio.sleep(0.3)

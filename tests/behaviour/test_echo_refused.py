@@ -14,13 +14,11 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from proxy.activities.node import fault_of
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.dicom.dimse import VERIFICATION
 from proxy.machines.node import NodeState
-from proxy.supervision.heartbeat import Heartbeat
 from tests.dicom import scripted as said
 from tests.dicom.scripted import Peer
 from tests.support.site import House, a_house, configure, offer
@@ -158,8 +156,8 @@ async def test_a_node_that_refuses_c_echo_is_there_and_is_delivered_to(
     async with a_site(directory, backend, node, refuse) as (house, doorman):
         for number in (1, 2):
             await asked(house, doorman, 6)
-            assert house.site.nodes["a"].run.state is NodeState.ONLINE
-            health = Heartbeat(house.site, lambda: 0.0).health(online=True)
+            assert house.registry.nodes["a"].run.state is NodeState.ONLINE
+            health = house.heartbeat.health(online=True)
             assert health.nodes is not None
             assert [each.is_reachable for each in health.nodes] == [True]
             await delivered(house, node, number)
@@ -171,7 +169,7 @@ async def test_a_node_that_is_silent_to_c_echo_is_delivered_to_all_the_same(
 ) -> None:
     """C-ECHO gives it up again and again; each time a delivery's own attempt proves it."""
     async with a_site(directory, backend, node, refuse) as (house, _):
-        at = house.site.nodes["a"].run
+        at = house.registry.nodes["a"].run
         for number in (1, 2, 3):
             await house.until(lambda: at.state is NodeState.OFFLINE and not at.data.is_tried)
             await delivered(house, node, number)
@@ -196,10 +194,10 @@ async def test_a_node_that_is_gone_is_tried_once_between_two_probes(
         configure(backend, [frames.rest_node("a", "A", "127.0.0.1", port, **patient)])
         async with a_house(directory, backend, dicom=dicom) as house:
             await house.configured()
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             await house.until(lambda: at.run.state is NodeState.SUSPECT)
             for _ in range(2):  # as three probes in a row would
-                at.run.tell(fault_of(house.site, at.run, "no answer", is_probe=True))
+                at.failed("no answer", is_probe=True)
             assert at.run.state is NodeState.OFFLINE
             before = tried
             for number in range(5):

@@ -32,8 +32,10 @@ async def fetched(house: House, described: JsonObject) -> None:
     """Have the node configured like this, and wait until it is."""
     configure(house.backend, [described])
     house.supervisor.came_online()
-    at, is_active = house.site.nodes["a"], described["is_active"]
-    await house.until(lambda: (at.node.port, at.node.is_active) == (described["port"], is_active))
+    at, is_active = house.registry.nodes["a"], described["is_active"]
+    await house.until(
+        lambda: (at.configured.port, at.configured.is_active) == (described["port"], is_active)
+    )
 
 
 PATIENT = {"retry_max_seconds": 600.0}
@@ -86,7 +88,7 @@ async def test_a_node_that_moves_while_inactive_has_all_its_room_again(
         configure(backend, [old])
         async with a_house(directory, backend, dicom={"associations_per_node": 4}) as house:
             await house.configured()
-            at = house.site.nodes["a"]
+            at = house.registry.nodes["a"]
             at.run.tell(CongestionReported())
             assert at.queue.limit == 2
             await fetched(house, described(old, is_active=False))

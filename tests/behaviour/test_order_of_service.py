@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from proxy.activities.node import AGING_INSTANCES, QUANTUM_INSTANCES
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.encoding import SampleInstance
@@ -19,7 +20,6 @@ from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
-from proxy.supervision.nodes import AGING_INSTANCES, QUANTUM_INSTANCES
 from tests.support.site import House, a_house, configure, offer, some_nodes, uids
 from tests.support.waiting import PATIENCE_S
 
@@ -63,7 +63,7 @@ async def test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance(
         await house.until(lambda: len(node.arrivals) >= 20)
         urgent = house.tell(frames.session_dispatch("late", ["a"], priority="urgent"))
         await house.until(lambda: house.state(urgent, "a") is DeliveryState.WAITING)
-        await house.dispatch(urgent).content.wait()
+        await house.dispatch(urgent).content.ready.wait()
         before = len(node.arrivals)
         await completed(house, urgent, 20)
         at = places(node, late)
@@ -91,9 +91,9 @@ async def test_an_urgent_dispatch_of_what_waits_as_a_low_one_already_is_urgent(
         long = house.tell(frames.session_dispatch("long", ["a"]))
         await house.until(lambda: node.arrivals)
         low = house.tell(frames.session_dispatch("both", ["a"], priority="low"))
-        await house.until(lambda: house.site.nodes["a"].queue.waiting)
+        await house.until(lambda: house.registry.nodes["a"].queue.waiting)
         urgent = house.tell(frames.session_dispatch("both", ["a"], priority="urgent"))
-        await house.dispatch(urgent).content.wait()
+        await house.dispatch(urgent).content.ready.wait()
         before = len(node.arrivals)
         await completed(house, urgent, 10)
         at = places(node, both)
@@ -201,9 +201,9 @@ async def test_many_orders_for_one_node_let_those_for_another_be_downloaded(
         orders = [house.tell(frames.session_dispatch("many-0", ["a"]))]
         await house.until(lambda: backend.rest.downloads)
         orders += [house.tell(frames.session_dispatch(name, ["a"])) for name in names[1:-1]]
-        await house.until(lambda: house.site.downloads.waiting == 4)
+        await house.until(lambda: house.registry.downloads.waiting == 4)
         orders.append(house.tell(frames.session_dispatch("one", ["b"])))
-        await house.until(lambda: house.site.downloads.waiting == 5)
+        await house.until(lambda: house.registry.downloads.waiting == 5)
         for order in orders:
             await completed(house, order, 2)
         fetched = [request.path.split("/")[-2] for request in backend.rest.downloads]
@@ -224,7 +224,7 @@ async def test_an_urgent_order_does_not_wait_for_the_downloads_under_way(
         long = house.tell(frames.session_dispatch("long", ["a"]))
         await house.until(lambda: backend.rest.downloads)
         later = house.tell(frames.session_dispatch("next", ["a"], priority="high"))
-        await house.until(lambda: house.site.downloads.waiting == 1)
+        await house.until(lambda: house.registry.downloads.waiting == 1)
         urgent = house.tell(frames.session_dispatch("urgent", ["a"], priority="urgent"))
         await completed(house, urgent, 4)
         assert house.dispatch_state(long) is DispatchState.FETCHING
@@ -246,22 +246,22 @@ async def test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says(
                 offer(backend, f"sess-{number}", slices=2, seed=number + 1)
             for number in range(4):
                 house.tell(frames.session_dispatch(f"sess-{number}", ["stuck"]))
-            await house.until(lambda: house.site.downloads.waiting == 2)
+            await house.until(lambda: house.registry.downloads.waiting == 2)
             for_both = house.tell(frames.session_dispatch("sess-4", ["stuck", "well"]))
             for_well = house.tell(frames.session_dispatch("sess-5", ["well"]))
             urgent = house.tell(frames.session_dispatch("sess-6", ["stuck"], priority="urgent"))
             assert (await house.over(for_both, "well"))["status"] == "completed"
             await completed(house, for_well, 2)
-            await house.dispatch(urgent).content.wait()
-            assert house.site.downloads.waiting == 2
+            await house.dispatch(urgent).content.ready.wait()
+            assert house.registry.downloads.waiting == 2
             assert len(backend.rest.downloads) == 5
 
             stuck.script.delay_s = 0.0
             await trio.to_thread.run_sync(stuck.stop)
             stuck.start()
-            await house.until(lambda: not house.site.dispatches)
+            await house.until(lambda: not house.registry.dispatches)
             assert len(stuck.holds) == 12
-            assert not +house.site.nodes["stuck"].backlog
+            assert not +house.registry.nodes["stuck"].backlog
             await house.idle()
 
 

@@ -42,7 +42,7 @@ def give(house: House, lock: PauseLock) -> None:
 
 
 def held(house: House) -> dict[PauseLock, str]:
-    return {lock: wish.reason for lock, wish in house.site.operation.data.held.items()}
+    return {lock: wish.reason for lock, wish in house.registry.operation.run.data.held.items()}
 
 
 REASONS = {OPERATOR: "new switch", BACKEND: "paused by ITH (maintenance)"}
@@ -62,8 +62,8 @@ async def test_both_locks_are_kept_with_their_reasons_over_restarts(
         await house.configured()
         for lock in taken:
             take(house, lock)
-        since = {lock: wish.since for lock, wish in house.site.operation.data.held.items()}
-        await house.site.ledger.settled()
+        since = {lock: wish.since for lock, wish in house.registry.operation.run.data.held.items()}
+        await house.services.ledger.settled()
     first, second = given
     async with a_house(directory, backend) as house:
         assert held(house) == REASONS
@@ -71,19 +71,25 @@ async def test_both_locks_are_kept_with_their_reasons_over_restarts(
         house.supervisor.came_online()
         await trio.sleep(0.1)  # what ITH has is fetched, and changes nothing
         assert held(house) == REASONS
-        assert {k: w.since for k, w in house.site.operation.data.held.items()} == since
+        assert {k: w.since for k, w in house.registry.operation.run.data.held.items()} == since
         give(house, first)
-        assert (house.site.operation.state, held(house)) == (PAUSED, {second: REASONS[second]})
-        await house.site.ledger.settled()
+        assert (house.registry.operation.run.state, held(house)) == (
+            PAUSED,
+            {second: REASONS[second]},
+        )
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
-        assert (house.site.operation.state, held(house)) == (PAUSED, {second: REASONS[second]})
+        assert (house.registry.operation.run.state, held(house)) == (
+            PAUSED,
+            {second: REASONS[second]},
+        )
         await house.configured()
         give(house, second)
-        assert house.site.operation.state is ACTIVE
-        await house.site.ledger.settled()
+        assert house.registry.operation.run.state is ACTIVE
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
         await house.configured()
-        assert (house.site.operation.state, held(house)) == (ACTIVE, {})
+        assert (house.registry.operation.run.state, held(house)) == (ACTIVE, {})
 
 
 @pytest.mark.parametrize("ended", ["in order", "killed"])
@@ -98,10 +104,10 @@ async def test_a_pause_holds_at_the_next_start_before_anything_is_sent(
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: len(nodes[0].holds) >= 2)
         house.supervisor.pause("new switch")
-        await house.site.ledger.settled()
+        await house.services.ledger.settled()
         if ended == "in order":
             house.supervisor.drain("the test stops it")
-            await house.until(lambda: house.site.operation.over)
+            await house.until(lambda: house.registry.operation.run.over)
     at_rest = len(nodes[0].arrivals)
     async with a_house(directory, backend) as house:
         await house.configured()
@@ -154,11 +160,11 @@ async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
         assert backend.rest.downloads == []
     async with a_house(directory, backend, downloads=1) as house:  # and over a restart
         await house.configured()
-        await house.until(lambda: len(house.site.dispatches) == len(wanted))
+        await house.until(lambda: len(house.registry.dispatches) == len(wanted))
         await trio.sleep(0.1)
         assert backend.rest.downloads == []
         house.supervisor.resume()
-        await house.until(lambda: not house.site.dispatches)
+        await house.until(lambda: not house.registry.dispatches)
     asked = [re.findall(r"sess-\d", str(asked))[0] for asked in backend.rest.downloads]
     assert {*asked[:2]} == {"sess-2", "sess-5"}  # side by side: there is a download more for them
     assert asked[2:] == [f"sess-{number}" for number in (4, 0, 3, 1, 6)]
@@ -176,17 +182,17 @@ async def test_deletions_and_configuration_work_while_paused(
         gone = house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: len(nodes[0].holds) >= 1)
         house.supervisor.pause("new switch")
-        beat = house.vitals.heartbeat()
+        beat = house.heartbeat.heartbeat()
         assert beat is not None
         assert (beat.payload.status, beat.payload.active_dispatches) == ("inactive", 1)
         stays = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
         uid = instances[0].study_instance_uid
         house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
         assert (await house.over(gone))["error"].startswith("session deleted in ITH; a node keeps")
-        await house.until(lambda: house.site.pacs.usage_gb == 0)
+        await house.until(lambda: house.services.pacs.usage_gb == 0)
         configure(backend, [described(nodes[0])])
         house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
-        assert house.site.nodes.keys() == {"a"}
+        assert house.registry.nodes.keys() == {"a"}
         assert (await house.over(stays, "b"))["error"] == "node removed from configuration"
         at_rest = len(nodes[0].arrivals)
         await trio.sleep(0.2)
@@ -202,11 +208,11 @@ async def test_locks_of_an_earlier_version_are_taken_up(
     configure(backend, [])
     former = {"held": ["backend", "operator"], "reason": "maintenance", "drain_seconds": 20.0}
     async with a_house(directory, backend) as house:
-        house.site.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())
-        await house.site.ledger.settled()
+        house.services.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
         await house.configured()
-        assert house.site.operation.state is PAUSED
+        assert house.registry.operation.run.state is PAUSED
         assert held(house) == dict.fromkeys(PauseLock, "maintenance")
 
 
@@ -248,6 +254,6 @@ async def test_a_pause_after_the_end_is_not_pretended(
     async with a_house(directory, backend) as house:
         await house.configured()
         house.supervisor.drain("the test stops it")
-        await house.until(lambda: house.site.operation.over)
+        await house.until(lambda: house.registry.operation.run.over)
         assert not house.supervisor.pause("too late")
         assert not house.supervisor.resume()

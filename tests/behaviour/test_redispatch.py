@@ -70,7 +70,7 @@ async def test_two_orders_at_a_time_are_one_download_and_one_delivery(
         assert_sound(house, first, "a", 8)
         assert_sound(house, second, "ab", 8)
         assert "processing" in {p["status"] for p in house.stream(second, "a")}
-        assert house.site.nodes["a"].leaders == {}
+        assert house.registry.nodes["a"].leaders == {}
 
 
 async def test_who_joins_is_told_how_far_the_delivery_is(
@@ -239,13 +239,13 @@ async def test_a_node_at_another_address_is_another_node(
         await house.over(dispatch(house, "b"))
         configure(backend, [described(nodes[1], id="a")])
         house.supervisor.came_online()
-        await house.until(lambda: house.site.nodes["a"].node.port == nodes[1].port)
+        await house.until(lambda: house.registry.nodes["a"].configured.port == nodes[1].port)
         await house.over(dispatch(house, "a"))  # it has it all from when it was called b
         assert [len(node.arrivals) for node in nodes] == [4, 4]
         async with some_nodes("c") as (third,):
             configure(backend, [described(third, id="a")])
             house.supervisor.came_online()
-            await house.until(lambda: house.site.nodes["a"].node.port == third.port)
+            await house.until(lambda: house.registry.nodes["a"].configured.port == third.port)
             await house.over(dispatch(house, "a"))
             assert len(third.arrivals) == 4
 
@@ -259,7 +259,7 @@ async def test_what_was_deleted_is_forgotten(
         await house.over(dispatch(house, "a"))
         uid = instances[0].study_instance_uid
         house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
-        await house.until(lambda: house.site.pacs.usage_gb == 0)
+        await house.until(lambda: house.services.pacs.usage_gb == 0)
         await house.over(dispatch(house, "a"))
         assert len(nodes[0].arrivals) == 8
 
@@ -300,12 +300,12 @@ async def test_a_node_corrected_in_a_pause_is_tried_at_once_after_it(
         order = dispatch(house, "a")
         await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
         house.supervisor.pause("new switch")
-        await house.site.ledger.settled()
+        await house.services.ledger.settled()
     async with a_house(directory, backend, dicom=waits) as house:
         await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
         configure(backend, nodes[:1])
         house.supervisor.came_online()
-        await house.until(lambda: house.site.nodes["a"].node.port == nodes[0].port)
+        await house.until(lambda: house.registry.nodes["a"].configured.port == nodes[0].port)
         house.supervisor.resume()
         assert (await house.over(order))["status"] == "completed"
 

@@ -61,7 +61,7 @@ async def test_a_node_that_became_ours_does_not_make_up_for_the_one_that_lacks_e
         await house.idle()
         configure(backend, nodes)
         house.supervisor.came_online()
-        await house.until(lambda: "b" in house.site.nodes)
+        await house.until(lambda: "b" in house.registry.nodes)
         dispatch(house, "a", "b")
         await house.until(lambda: len(finals(house)) == 5)
         assert finals(house)[2:] == [REFUSED_BY_A, STORED_BY_B, ONE_OF_TWO]

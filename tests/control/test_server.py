@@ -60,7 +60,7 @@ async def house(directory: Path, backend: DemoBackend) -> AsyncIterator[House]:
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = ControlServer(house.supervisor, a_status, house.site.ledger.settled)
+        control = ControlServer(house.supervisor, a_status, house.services.ledger.settled)
         nursery.start_soon(control.serve, listener)
         yield house
         nursery.cancel_scope.cancel("the test is over")
@@ -93,23 +93,23 @@ async def test_pause_and_resume_are_durable_when_they_are_answered(
     house: House, directory: Path
 ) -> None:
     await asked(directory, "pause", "  new\n switch ")
-    assert house.site.operation.state is OperationState.PAUSED
-    kept = await house.site.ledger.document("locks")
+    assert house.registry.operation.run.state is OperationState.PAUSED
+    kept = await house.services.ledger.document("locks")
     assert kept is not None
     assert json.loads(kept)["wishes"]["operator"]["reason"] == "new switch"
     await asked(directory, "pause")
-    assert house.site.operation.data.reason == "paused by the operator"
+    assert house.registry.operation.run.data.reason == "paused by the operator"
     await asked(directory, "resume")
     await asked(directory, "resume")
-    assert not house.site.operation.data.held
-    kept = await house.site.ledger.document("locks")
+    assert not house.registry.operation.run.data.held
+    kept = await house.services.ledger.document("locks")
     assert kept is not None
     assert json.loads(kept)["held"] == []
 
 
 async def test_a_stopped_proxy_does_not_pretend_to_pause(house: House, directory: Path) -> None:
     house.supervisor.drain("the test stops it")
-    await house.until(lambda: house.site.operation.over)
+    await house.until(lambda: house.registry.operation.run.over)
     with pytest.raises(ControlFailed, match="stopping"):
         await asked(directory, "pause")
 
@@ -135,7 +135,7 @@ async def test_garbage_is_refused_and_changes_nothing(
     answer = await answer_to(directory, garbage)
     assert answer["schema"] == "ith-proxy/refusal/1"
     assert "does not understand" in answer["problem"]
-    assert house.site.operation.state is OperationState.ACTIVE
+    assert house.registry.operation.run.state is OperationState.ACTIVE
     assert (await asked(directory, "status")).healthy
 
 
@@ -205,7 +205,7 @@ async def test_a_defect_in_looking_harms_one_client_only(
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = ControlServer(house.supervisor, fail, house.site.ledger.settled)
+        control = ControlServer(house.supervisor, fail, house.services.ledger.settled)
         nursery.start_soon(control.serve, listener)
         for _ in range(2):
             with pytest.raises(ControlFailed, match="understand"):

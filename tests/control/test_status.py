@@ -33,10 +33,21 @@ async def no_link(_: ConnectionRun) -> None:
     """The status does not ask the link, but its machine."""
 
 
+def reader(house: House, link: ConnectionRun) -> StatusReader:
+    return StatusReader(
+        house.registry,
+        link,
+        house.supervisor.counts,
+        lambda: 0,
+        lambda: 0.0,
+        clock=house.services.clock,
+    )
+
+
 def looked(house: House) -> Status:
     """The status as a command is given it."""
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    look = StatusReader(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+    look = reader(house, link)
     answer: ControlAnswer = msgspec.json.decode(msgspec.json.encode(look()), type=ControlAnswer)
     assert isinstance(answer, Status)
     return answer
@@ -91,7 +102,7 @@ async def test_times_are_those_of_the_news(directory: Path, backend: DemoBackend
     configure(backend, [])
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
     async with a_house(directory, backend, clock=clock) as house, trio.open_nursery() as nursery:
-        look = StatusReader(house.site, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+        look = reader(house, link)
         nursery.start_soon(look.watch)
         await wait_all_tasks_blocked()
 

@@ -130,7 +130,7 @@ class Site:
     def turns_taken(self) -> int:
         """How many turns are in use at the running proxy, of downloads and associations."""
         assert self._running is not None
-        at_work = self._running.supervisor._site
+        at_work = self._running.supervisor.registry
         return at_work.downloads.in_use + sum(n.queue.in_use for n in at_work.nodes.values())
 
     def _settings(self, changes: Mapping[str, object]) -> settings.Settings:

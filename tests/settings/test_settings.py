@@ -12,7 +12,16 @@ import msgspec
 import pytest
 
 from proxy.errors import ConfigError, SecretExposed, StateDirectoryError
-from proxy.settings import Secret, Settings, SettingsError, in_force, load, prepare, reference
+from proxy.settings import (
+    Secret,
+    Settings,
+    SettingsError,
+    in_force,
+    load,
+    prepare,
+    reference,
+    reference_page,
+)
 
 SECTIONS = ["ith", "dicom", "dispatch", "limits", "service", "local", "log"]
 TOKEN = "pk_canary+/="
@@ -467,6 +476,11 @@ def test_every_duration_and_size_says_its_unit() -> None:
             assert "# seconds, " in line
         if re.match(r"#\w*_bytes = ", line):
             assert "# bytes, " in line
+
+
+def test_the_page_in_the_documents_is_what_the_program_prints() -> None:
+    page = Path(__file__).parents[2] / "docs/configuration.md"
+    assert page.read_text() == reference_page()
 
 
 def test_the_reference_is_a_settings_file_of_the_defaults(tmp_path: Path) -> None:

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 import pytest
 import trio
 
+from proxy.activities.node import QUANTUM_INSTANCES
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.operation import OperationState
 from proxy.model import Entity, EntityType, Order, Priority
-from proxy.nodes import Node
-from proxy.supervision.nodes import QUANTUM_INSTANCES
-from proxy.work.fair_queue import FairQueue
-from proxy.work.runs import DeliveryAtWork, DispatchAtWork, NodeAtWork, OrderGroup
 from tests.ledger.make import fast_directory
 from tests.support.site import House, a_house, described, offer, some_nodes, uids
 
@@ -120,7 +117,7 @@ class Trouble:
 async def test_whatever_happens_every_order_ends_once_and_true(
     seed: int, instances_per_turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.supervision.nodes.QUANTUM_INSTANCES", instances_per_turn)
+    monkeypatch.setattr("proxy.activities.node.QUANTUM_INSTANCES", instances_per_turn)
     chance = random.Random(seed)
     async with DemoBackend().running() as backend, some_nodes("a", "b") as nodes:
         with fast_directory() as directory:
@@ -147,7 +144,7 @@ async def test_whatever_happens_every_order_ends_once_and_true(
                 for name, order in orders.items():
                     assert (await house.over(order))["status"] == "completed", name
                 await house.idle()
-                assert house.site.operation.state is OperationState.ACTIVE
+                assert house.registry.operation.run.state is OperationState.ACTIVE
                 assert house.supervisor.counts["failed"] == 0
                 for name, order in orders.items():
                     for node_id in ("a", "b", None):
@@ -160,13 +157,3 @@ async def test_whatever_happens_every_order_ends_once_and_true(
                         assert progress == sorted(progress)
                     held = {uid for node in nodes for uid in node.holds}
                     assert uids(instances[name]) <= held
-
-
-def test_what_is_at_work_is_equal_to_itself_alone() -> None:
-    """Two runs for the same order are two; and they refer to one another without end."""
-    order = Order(SESSION, ("a",), "corr_1", "ws-1")
-    node = NodeAtWork(Node(node_id="a", name="a", ae_title="A", host="h", port=104), FairQueue(1))
-    twins = [DispatchAtWork(order, OrderGroup()) for _ in range(2)]
-    for at in twins:
-        at.deliveries["a"] = DeliveryAtWork(at, node)
-    assert twins.index(twins[1]) == 1

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from msgspec.structs import replace
 
 from proxy import __version__
 from proxy.demo import frames
@@ -20,7 +19,7 @@ from tests.support.site import House, a_house, configure, described, offer, some
 
 
 def beat(house: House) -> dict[str, object]:
-    heartbeat = house.vitals.heartbeat()
+    heartbeat = house.heartbeat.heartbeat()
     assert heartbeat is not None
     frame = heartbeat.to_dict()
     assert (frame["workspace_id"], frame["entity_id"]) == (frames.WORKSPACE_ID, frames.PROXY_ID)
@@ -34,9 +33,9 @@ async def test_the_numbers_are_true(directory: Path, backend: DemoBackend) -> No
         configure(backend, [nodes[0], nodes[1], described(nodes[2], is_active=False)])
         await trio.to_thread.run_sync(nodes[1].stop)
         async with a_house(directory, backend) as house:
-            assert house.vitals.heartbeat() is None  # nobody has said who we are
+            assert house.heartbeat.heartbeat() is None  # nobody has said who we are
             await house.configured()
-            await house.until(lambda: house.site.nodes["a"].run.state is NodeState.ONLINE)
+            await house.until(lambda: house.registry.nodes["a"].run.state is NodeState.ONLINE)
             assert beat(house) == {
                 "status": "active",
                 "nodes_online": 1,
@@ -55,7 +54,7 @@ async def test_the_numbers_are_true(directory: Path, backend: DemoBackend) -> No
             await house.idle()
             assert beat(house)["active_dispatches"] == 0
             house.tell(frames.status_changed(is_active=False))
-            assert house.site.operation.state is OperationState.PAUSED
+            assert house.registry.operation.run.state is OperationState.PAUSED
             assert beat(house)["status"] == "inactive"
 
 
@@ -66,10 +65,10 @@ async def test_the_health_names_active_nodes_and_who_answered(
         configure(backend, [nodes[0], nodes[1], described(nodes[2], is_active=False)])
         await trio.to_thread.run_sync(nodes[1].stop)
         async with a_house(directory, backend) as house:
-            assert "nodes" not in house.vitals.health(online=True).to_dict()
+            assert "nodes" not in house.heartbeat.health(online=True).to_dict()
             await house.configured()
-            await house.until(lambda: house.site.nodes["a"].run.state is NodeState.ONLINE)
-            assert house.vitals.health(online=False).to_dict() == {
+            await house.until(lambda: house.registry.nodes["a"].run.state is NodeState.ONLINE)
+            assert house.heartbeat.health(online=False).to_dict() == {
                 "type": "health_update",
                 "proxy_status": "offline",
                 "proxy_version": __version__,
@@ -87,7 +86,7 @@ SITE = {"port": 4242, "ae_title": "MINE", "api_url": "https://p/api"}
 async def greeting(house: House) -> JsonObject:
     """What is told of this machine when the address used towards ITH is 192.0.2.1."""
     await house.configured()
-    said = house.vitals.greeting("192.0.2.1")
+    said = house.heartbeat.greeting("192.0.2.1")
     assert said is not None
     frame = said.to_dict()
     assert (frame.pop("type"), frame.pop("proxy_version")) == ("config_update", __version__)
@@ -95,7 +94,7 @@ async def greeting(house: House) -> JsonObject:
 
 
 def set_local(house: House, **local: object) -> None:
-    house.site.settings = replace(house.site.settings, local=LocalSettings(**local))  # type: ignore[arg-type]
+    house.heartbeat._settings = LocalSettings(**local)  # type: ignore[arg-type]
 
 
 async def test_nothing_is_said_of_where_we_are_before_it_is_known_what_ith_has(
@@ -103,7 +102,7 @@ async def test_nothing_is_said_of_where_we_are_before_it_is_known_what_ith_has(
 ) -> None:
     async with a_house(directory, backend) as house:
         set_local(house, ip_address="192.0.2.9", **SITE)
-        assert house.vitals.greeting("192.0.2.1") is None
+        assert house.heartbeat.greeting("192.0.2.1") is None
 
 
 @pytest.mark.parametrize("fields", [f for n in range(4) for f in itertools.combinations(SITE, n)])

@@ -42,7 +42,7 @@ def asked(backend: DemoBackend) -> int:
 
 def flag_known(house: House) -> bool | None:
     """What ITH's configuration says of the proxy, as far as the proxy knows."""
-    known = house.site.configuration
+    known = house.registry.configuration
     return known.is_active if known else None
 
 
@@ -66,7 +66,7 @@ async def test_a_failed_fetch_is_repeated(
     backend.rest.configuration_faults.extend([fault, fault])
     async with a_house(directory, backend) as house:
         await house.configured()
-        assert house.site.nodes.keys() == {"a", "b"}
+        assert house.registry.nodes.keys() == {"a", "b"}
         await house.online()
 
 
@@ -77,7 +77,7 @@ async def test_a_bad_node_does_not_spoil_the_others(
     configure(backend, [nodes[0], bad, {"id": "worse"}, {}])
     async with a_house(directory, backend) as house:
         await house.configured()
-        assert house.site.nodes.keys() == {"a"}
+        assert house.registry.nodes.keys() == {"a"}
         await house.online()
 
 
@@ -91,14 +91,14 @@ async def test_the_last_good_configuration_is_kept_over_a_restart(
         await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
     await backend.vanish()
     async with a_house(directory, backend) as house:
-        assert house.site.nodes.keys() == {"a", "b"}
-        assert house.site.identity.workspace_id == frames.WORKSPACE_ID
+        assert house.registry.nodes.keys() == {"a", "b"}
+        assert house.registry.identity.workspace_id == frames.WORKSPACE_ID
         house.supervisor.came_online()
         await trio.sleep(0.2)
-        assert house.site.nodes.keys() == {"a", "b"}
+        assert house.registry.nodes.keys() == {"a", "b"}
         await backend.listen()
         configure(backend, nodes[1:])
-        await house.until(lambda: house.site.nodes.keys() == {"b"})
+        await house.until(lambda: house.registry.nodes.keys() == {"b"})
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ async def test_a_change_that_cannot_be_read_is_looked_up(
         backend.rest.configuration["is_active"] = False
         house.tell(json.dumps({"event_type": event_type, "payload": payload}))
         assert house.supervisor.counts["broken"] == 1
-        await house.until(lambda: "b" in house.site.nodes)
-        assert house.site.nodes["a"].node.retry_count == 7
-        await house.until(lambda: house.site.operation.state is OperationState.PAUSED)
+        await house.until(lambda: "b" in house.registry.nodes)
+        assert house.registry.nodes["a"].configured.retry_count == 7
+        await house.until(lambda: house.registry.operation.run.state is OperationState.PAUSED)
 
 
 async def test_an_equal_configuration_changes_nothing(
@@ -142,7 +142,7 @@ async def test_an_equal_configuration_changes_nothing(
     nodes[0].script.delay_s = 0.05
     async with a_house(directory, backend) as house:
         await house.configured()
-        before, present = dict(house.site.nodes), house.site.configuration
+        before, present = dict(house.registry.nodes), house.registry.configuration
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: nodes[0].holds)
         rows: list[str] = []
@@ -154,8 +154,8 @@ async def test_an_equal_configuration_changes_nothing(
             await house.over(order)
         finally:
             runner.OBSERVERS.pop()
-        assert house.site.nodes == before
-        assert house.site.configuration is present
+        assert house.registry.nodes == before
+        assert house.registry.configuration is present
         assert not {"DLV-17", "NOD-09", "NOD-10", "OPS-01"} & {*rows}
 
 
@@ -166,8 +166,8 @@ async def test_what_ith_has_wins_over_what_an_event_said(
     async with a_house(directory, backend) as house:
         await house.configured()
         house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
-        assert house.site.nodes.keys() == {"a"}
-        await house.until(lambda: house.site.nodes.keys() == {"a", "b"})
+        assert house.registry.nodes.keys() == {"a"}
+        await house.until(lambda: house.registry.nodes.keys() == {"a", "b"})
         await house.online()
         await house.online()
 
@@ -177,13 +177,13 @@ class Late:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._genuine = house.site.backend.configuration
+        self._genuine = house.services.backend.configuration
         self._asked, self._arrives = trio.Event(), trio.Event()
-        house.site.backend.configuration = self._answer  # type: ignore[method-assign]
+        house.services.backend.configuration = self._answer  # type: ignore[method-assign]
 
     async def _answer(self) -> bytes:
         body = await self._genuine()
-        self._house.site.backend.configuration = self._genuine  # type: ignore[method-assign]
+        self._house.services.backend.configuration = self._genuine  # type: ignore[method-assign]
         self._asked.set()
         await self._arrives.wait()
         return body
@@ -226,14 +226,14 @@ async def test_a_flag_from_before_an_event_is_not_applied(
         backend.rest.configuration["is_active"] = True
         house.tell(frames.status_changed(is_active=True))
         states: list[OperationState] = []
-        runner.OBSERVERS.append(lambda _, __: states.append(house.site.operation.state))
+        runner.OBSERVERS.append(lambda _, __: states.append(house.registry.operation.run.state))
         try:
             late.arrives()
             await trio.sleep(0.2)
         finally:
             runner.OBSERVERS.pop()
         assert OperationState.PAUSED not in states
-        assert house.site.operation.state is OperationState.ACTIVE
+        assert house.registry.operation.run.state is OperationState.ACTIVE
 
 
 @pytest.mark.parametrize("key", ["new_config", "config"])
@@ -246,8 +246,8 @@ async def test_a_change_of_the_defaults_reaches_the_nodes_and_stops_nothing(
         await looked(house)
         backend.rest.configuration["config"] |= {"retry_count": 7, "timeout": 4}
         house.tell(frames.config_changed({"retry_count": 7, "timeout": 4}, key=key))
-        for each in house.site.nodes.values():
-            assert (each.node.retry_count, each.node.connection_timeout) == (7, 4)
+        for each in house.registry.nodes.values():
+            assert (each.configured.retry_count, each.configured.connection_timeout) == (7, 4)
 
 
 @pytest.mark.parametrize("is_active", [True, False])
@@ -262,14 +262,14 @@ async def test_what_ith_says_after_an_outage_counts_though_it_said_so_before(
         was, between = between, was
     async with a_house(directory, backend) as house:
         await house.configured()
-        await house.until(lambda: house.site.operation.state is was)
+        await house.until(lambda: house.registry.operation.run.state is was)
         backend.rest.configuration_faults.append(Fault(status=403))
         before = asked(backend)
         house.tell(frames.status_changed(is_active=not is_active))
-        assert house.site.operation.state is between
+        assert house.registry.operation.run.state is between
         await house.until(lambda: asked(backend) > before)
         house.supervisor.came_online()
-        await house.until(lambda: house.site.operation.state is was)
+        await house.until(lambda: house.registry.operation.run.state is was)
 
 
 async def test_an_event_counts_where_the_configuration_does_not_follow_it(
@@ -282,17 +282,17 @@ async def test_an_event_counts_where_the_configuration_does_not_follow_it(
         await house.until(lambda: flag_known(house) is True)
         house.tell(frames.nodes_changed([in_event(nodes[0])]))
         await looked(house)
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
     async with a_house(directory, backend) as house:
         await house.configured()
         await looked(house)
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
         backend.rest.configuration["is_active"] = False
         house.supervisor.came_online()
         await house.until(lambda: flag_known(house) is False)
         backend.rest.configuration["is_active"] = True
         house.supervisor.came_online()
-        await house.site.operation.until(OperationState.ACTIVE)
+        await house.registry.operation.run.until(OperationState.ACTIVE)
 
 
 @pytest.mark.parametrize("flag", [{}, {"is_active": None}, {"is_active": "perhaps"}])
@@ -307,7 +307,7 @@ async def test_a_configuration_without_the_flag_leaves_it_as_the_event_told_it(
         house.tell(frames.status_changed(is_active=False))
         for _ in range(2):
             await looked(house)
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
 
 
 async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
@@ -323,7 +323,7 @@ async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
         await looked(house)
     async with a_house(directory, backend) as house:
         await looked(house)
-        node = house.site.nodes["a"].node
+        node = house.registry.nodes["a"].configured
         assert (node.retry_count, node.connection_timeout) == (4, 45)
 
 
@@ -334,8 +334,8 @@ async def test_events_before_the_first_configuration_are_told_by_it(
     async with a_house(directory, backend) as house:
         house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
         house.tell(frames.config_changed({"retry_count": 7}))
-        await house.until(lambda: house.site.configuration)
-        assert house.site.nodes.keys() == {"a", "b"}
+        await house.until(lambda: house.registry.configuration)
+        assert house.registry.nodes.keys() == {"a", "b"}
         await house.online()
 
 
@@ -358,17 +358,17 @@ async def test_an_older_change_of_the_nodes_changes_nothing(
     async with a_house(directory, backend) as house:
         await house.configured()
         house.tell(removed)
-        assert house.site.nodes.keys() == {"b"}
+        assert house.registry.nodes.keys() == {"b"}
         house.tell(added)
-        assert house.site.nodes.keys() == {"a", "b"}
-        await house.site.ledger.settled()
+        assert house.registry.nodes.keys() == {"a", "b"}
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
         await house.configured()
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: nodes[0].holds)
         before = asked(backend)
         house.tell(removed)
-        assert house.site.nodes.keys() == {"a", "b"}
+        assert house.registry.nodes.keys() == {"a", "b"}
         assert (await house.over(order))["status"] == "completed"
         await house.until(lambda: asked(backend) > before)
 
@@ -391,7 +391,7 @@ async def test_an_older_status_changes_nothing_and_one_of_the_same_time_does(
             (True, LATER),
         ):
             house.tell(dated(frames.status_changed(is_active=is_active), timestamp))
-            states.append(house.site.operation.state is OperationState.ACTIVE)
+            states.append(house.registry.operation.run.state is OperationState.ACTIVE)
         assert states == [False, False, True, True, False, True, False, True]
 
 
@@ -403,7 +403,7 @@ async def test_an_older_configuration_event_changes_nothing(
         await house.configured()
         house.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
         house.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
-        assert house.site.nodes["a"].node.retry_count == 7
+        assert house.registry.nodes["a"].configured.retry_count == 7
 
 
 # Whose change it is ---------------------------------------------------------------------------
@@ -425,11 +425,11 @@ def to(proxy_id: str | None, event: JsonObject) -> JsonObject:
 
 def state_of(house: House) -> tuple[set[str], int | None, bool]:
     """What each of the changes would change."""
-    known = house.site.configuration
+    known = house.registry.configuration
     return (
-        {*house.site.nodes},
+        {*house.registry.nodes},
         known.config.retry_count if known else None,
-        house.site.operation.state is OperationState.ACTIVE,
+        house.registry.operation.run.state is OperationState.ACTIVE,
     )
 
 
@@ -510,8 +510,8 @@ async def test_a_change_taken_for_another_proxy_s_does_no_harm_if_it_was_ours(
         configure(backend, nodes[1:])
         backend.rest.configuration["is_active"] = False
         house.tell(to("a name of ours that nobody told", PAUSE))
-        await house.site.operation.until(OperationState.PAUSED)
-        assert house.site.nodes.keys() == {"b"}
+        await house.registry.operation.run.until(OperationState.PAUSED)
+        assert house.registry.nodes.keys() == {"b"}
 
 
 async def test_another_proxy_s_change_makes_none_of_ours_outdated(
@@ -544,7 +544,7 @@ async def test_another_proxy_s_change_takes_nothing_from_what_an_event_of_ours_s
         house.tell(to(THEIRS, frames.status_changed(is_active=True)))
         await house.until(lambda: asked(backend) > before)
         await trio.sleep(0.05)
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
 
 
 async def test_before_it_is_known_who_we_are_ith_s_configuration_counts(
@@ -553,10 +553,10 @@ async def test_before_it_is_known_who_we_are_ith_s_configuration_counts(
     configure(backend, nodes)
     async with a_house(directory, backend) as house:
         house.tell(to(OURS, PAUSE))
-        assert house.site.operation.state is OperationState.ACTIVE
+        assert house.registry.operation.run.state is OperationState.ACTIVE
         assert (house.supervisor.counts["early"], house.supervisor.counts["foreign"]) == (1, 0)
-        await house.until(lambda: house.site.configuration)  # ITH was asked
-        assert house.site.operation.state is OperationState.ACTIVE
+        await house.until(lambda: house.registry.configuration)  # ITH was asked
+        assert house.registry.operation.run.state is OperationState.ACTIVE
 
 
 async def test_before_it_is_known_who_we_are_a_change_for_none_in_particular_is_obeyed(
@@ -564,7 +564,7 @@ async def test_before_it_is_known_who_we_are_a_change_for_none_in_particular_is_
 ) -> None:
     async with a_house(directory, backend) as house:
         house.tell(to(None, PAUSE))
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
 
 
 def greeted(house: House) -> None:
@@ -594,7 +594,7 @@ async def test_who_we_are_is_known_from_the_greeting_or_from_the_configuration(
         house.tell(to(THEIRS, PAUSE))
         assert house.supervisor.counts["foreign"] == 1
         house.tell(to(OURS, PAUSE))
-        assert house.site.operation.state is OperationState.PAUSED
+        assert house.registry.operation.run.state is OperationState.PAUSED
         assert house.supervisor.counts["early"] == 0
 
 
@@ -606,7 +606,7 @@ async def test_a_configuration_without_workspace_leaves_that_of_the_greeting(
     async with a_house(directory, backend) as house:
         greeted(house)
         await house.configured()
-        assert house.site.identity.workspace_id == frames.WORKSPACE_ID
+        assert house.registry.identity.workspace_id == frames.WORKSPACE_ID
 
 
 # When it is known -----------------------------------------------------------------------------
@@ -622,7 +622,7 @@ async def test_the_configuration_is_known_when_ith_has_given_it(
         house.supervisor.look()
         with trio.fail_after(PATIENCE_S):
             await house.supervisor.configured()
-        assert house.site.nodes.keys() == {"a", "b"}
+        assert house.registry.nodes.keys() == {"a", "b"}
 
 
 async def test_what_was_known_before_an_outage_is_not_taken_for_what_ith_has_now(
@@ -640,7 +640,7 @@ async def test_what_was_known_before_an_outage_is_not_taken_for_what_ith_has_now
             house.supervisor.came_online()
             with trio.fail_after(PATIENCE_S):
                 await house.supervisor.configured()
-            assert house.site.nodes.keys() == {node.node_id for node in ours}
+            assert house.registry.nodes.keys() == {node.node_id for node in ours}
 
 
 async def test_what_was_known_before_has_to_do_where_ith_does_not_answer(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from proxy.activities.delivery.delivery import DeliveryActivities
+from proxy.activities.delivery.attempt import Attempt
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
 from proxy.demo.backend import DemoBackend
@@ -24,10 +24,9 @@ from proxy.machines import policy
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
-from proxy.machines.operation import OperationState
+from proxy.machines.operation import OperationState, PauseLock
 from proxy.nodes import NewScans
 from proxy.runtime import runner
-from proxy.work.runs import DeliveryRun
 from tests.support.site import (
     House,
     a_house,
@@ -100,7 +99,7 @@ async def test_none_of_ours_named_is_silence(house: House, backend: DemoBackend)
     offer(backend)
     order = house.tell(frames.session_dispatch("sess-1", ["elsewhere"]))
     await trio.sleep(0.1)
-    assert (house.statuses(order), [*house.site.dispatches]) == ([], [])
+    assert (house.statuses(order), [*house.registry.dispatches]) == ([], [])
     assert backend.rest.downloads == []
 
 
@@ -212,7 +211,7 @@ async def test_orders_and_deletions_before_the_first_configuration_outlive_a_cra
         deleted = house.tell(frames.session_dispatch("sess-2", ["a"]))
         house.tell(frames.session_deleted("sess-2", study_instance_uid="1.2.3"))
         foreign = house.tell(frames.session_dispatch("sess-3", ["elsewhere"]))
-        await house.site.ledger.settled()
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
         await house.configured()
         assert (await house.over(first))["status"] == "completed"
@@ -224,7 +223,7 @@ async def test_orders_and_deletions_before_the_first_configuration_outlive_a_cra
     async with a_house(directory, backend) as house:
         await house.configured()
         await trio.sleep(0.1)
-        assert not house.site.dispatches
+        assert not house.registry.dispatches
         assert house.supervisor._early_events.take() == []
 
 
@@ -232,8 +231,8 @@ async def test_another_workspace_s_event_is_not_for_us(house: House, backend: De
     offer(backend)
     house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
     house.tell(frames.status_changed(is_active=False, workspace_id="ws-other"))
-    assert not house.site.dispatches
-    assert house.site.operation.state is OperationState.ACTIVE
+    assert not house.registry.dispatches
+    assert house.registry.operation.run.state is OperationState.ACTIVE
     assert house.supervisor.counts["foreign"] == 2
 
 
@@ -277,7 +276,7 @@ async def test_a_new_scan_goes_to_the_nodes_that_may_have_it_and_answer(
         offer_scan(backend)
         async with a_house(directory, backend, new_scans=new_scans) as house:
             await house.configured()
-            known = {each: house.site.nodes[each].run for each in PERMISSIONS}
+            known = {each: house.registry.nodes[each].run for each in PERMISSIONS}
             await house.until(lambda: known["dead"].data.failures)
             await house.until(
                 lambda: sum(run.state is NodeState.ONLINE for run in known.values()) == 3
@@ -384,7 +383,7 @@ async def test_a_deleted_session_stops_what_is_under_way(
         ending = await house.over(order, node.node_id)
         assert (ending["error"], ending["files_sent"]) == (DELETED, len(node.holds))
     await house.idle()
-    await house.until(lambda: house.site.pacs.usage_gb == 0)
+    await house.until(lambda: house.services.pacs.usage_gb == 0)
     again = house.tell(frames.session_dispatch("sess-1", ["a"]))
     assert (await house.over(again))["status"] == "completed"
     assert len(backend.rest.downloads) == 2
@@ -410,7 +409,7 @@ async def test_a_deletion_before_anything_is_sent(
         closing = await house.over(order)
         assert (closing["status"], closing["error"]) == ("failed", DELETED)
         await house.idle()
-        await house.until(lambda: house.site.pacs.usage_gb == 0)
+        await house.until(lambda: house.services.pacs.usage_gb == 0)
         assert not [p for p in (directory / "objects").rglob("*") if p.is_file()]
 
 
@@ -440,7 +439,7 @@ async def test_a_deleted_subject_takes_its_sessions_along(
     await house.until(lambda: len(nodes[0].holds) >= 1)
     house.tell(frames.subject_deleted("subj-1", subject_identifier="DEMO-0001"))
     assert (await house.over(order))["error"] == DELETED.replace("session", "subject")
-    await house.until(lambda: house.site.pacs.usage_gb == 0)
+    await house.until(lambda: house.services.pacs.usage_gb == 0)
 
 
 async def test_another_entity_s_deletion_leaves_the_numbers_alone(
@@ -483,7 +482,7 @@ async def test_a_deletion_that_cannot_remove_files_stops_nothing_else(
     instances = offer(backend)
     await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
     await house.idle()
-    monkeypatch.setattr(house.site.pacs._objects, "remove", fail)
+    monkeypatch.setattr(house.services.pacs._objects, "remove", fail)
     uid = instances[0].study_instance_uid
     house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
     await trio.sleep(0.1)
@@ -511,7 +510,7 @@ async def test_a_removed_node_s_deliveries_end_and_no_other(
     closing = await house.over(order)
     assert closing["status"] == "failed"
     await house.idle()
-    assert house.vitals.heartbeat().payload.nodes_total == 1  # type: ignore[union-attr]
+    assert house.heartbeat.heartbeat().payload.nodes_total == 1  # type: ignore[union-attr]
 
 
 async def test_a_node_that_moved_gets_the_rest_at_its_new_address(
@@ -541,12 +540,12 @@ async def test_added_and_replaced_nodes_are_at_work_at_once(
         await house.configured()
         configure(backend, nodes)
         house.tell(frames.nodes_changed([in_event(nodes[1])], "added"))
-        assert house.site.nodes.keys() == {"a", "b"}
+        assert house.registry.nodes.keys() == {"a", "b"}
         order = house.tell(frames.session_dispatch("sess-1", ["b"]))
         assert (await house.over(order))["status"] == "completed"
         configure(backend, nodes[1:])
         house.tell(frames.nodes_changed([in_event(nodes[1])], "replaced"))
-        assert house.site.nodes.keys() == {"b"}
+        assert house.registry.nodes.keys() == {"b"}
 
 
 @pytest.mark.parametrize("first", ["pause", "node"])
@@ -564,7 +563,7 @@ async def test_a_pause_and_an_inactive_node_hold_until_both_are_over(
         else:
             configure(backend, [described(nodes[0], is_active=active), nodes[1]])
             backend.rest.configuration["is_active"] = (
-                house.site.operation.state is OperationState.ACTIVE
+                house.registry.operation.run.state is OperationState.ACTIVE
             )
             house.tell(frames.nodes_changed([in_event(nodes[0], is_active=active)], "updated"))
 
@@ -594,7 +593,7 @@ async def test_orders_while_paused_are_kept_and_done_afterwards(
     house.tell(frames.status_changed(is_active=False))
     order = house.tell(frames.session_dispatch("sess-1", ["a"]))
     await house.until(lambda: house.dispatch_state(order) is DispatchState.HELD)
-    assert house.vitals.heartbeat().payload.status == "inactive"  # type: ignore[union-attr]
+    assert house.heartbeat.heartbeat().payload.status == "inactive"  # type: ignore[union-attr]
     assert (house.statuses(order), backend.rest.downloads) == ([], [])
     backend.rest.configuration["is_active"] = True
     house.tell(frames.status_changed(is_active=True))
@@ -608,22 +607,22 @@ async def test_the_flag_of_the_configuration_pauses_and_resumes(
         backend.rest.configuration["is_active"] = active
         house.supervisor.came_online()
         wanted = OperationState.ACTIVE if active else OperationState.PAUSED
-        await house.until(lambda wanted=wanted: house.site.operation.state is wanted)  # type: ignore[misc]
+        await house.until(lambda wanted=wanted: house.registry.operation.run.state is wanted)  # type: ignore[misc]
 
 
 async def test_a_hold_in_the_instant_a_download_s_turn_is_granted_keeps_no_turn(
     house: House, backend: DemoBackend
 ) -> None:
-    house.site.downloads.limit = 1
+    house.registry.downloads.limit = 1
     offer(backend)
     for _ in range(30):
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         at = house.dispatch(order)
         await at.run.until(DispatchState.FETCHING)
-        house.supervisor._dispatches.hold("the test pauses")
+        house.registry.operation.pause(PauseLock.OPERATOR, "the test pauses")
         await trio.sleep(0.001)
-        await house.until(lambda: house.site.downloads.in_use == 0)
-        house.supervisor._dispatches.resume()
+        await house.until(lambda: house.registry.downloads.in_use == 0)
+        house.registry.operation.resume(PauseLock.OPERATOR)
         await house.over(order)
         await house.idle()
 
@@ -635,13 +634,14 @@ async def test_a_deletion_while_the_association_is_released_is_not_lost(
     instances = offer(backend)
     uid = instances[0].study_instance_uid
 
-    async def attempt(_: DeliveryActivities, run: DeliveryRun) -> object:
+    async def send_all(attempt: Attempt) -> object:
+        run = attempt._run
         await run.until(DeliveryState.STOPPING)
         ending = policy.stopped(run.data)
         house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
         return ending
 
-    monkeypatch.setattr(DeliveryActivities, "_attempt", attempt)
+    monkeypatch.setattr(Attempt, "send_all", send_all)
     order = house.tell(frames.session_dispatch("sess-1", ["a"]))
     await house.until(lambda: house.state(order, "a") is STORING)
     house.tell(frames.status_changed(is_active=False))
@@ -712,10 +712,10 @@ async def test_a_restart_cancels_what_was_deleted_meanwhile_or_is_for_nobody(
         deleted = house.tell(frames.session_dispatch("sess-1", ["a"]))
         orphaned = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
         await house.until(lambda: house.dispatch_state(orphaned) is DispatchState.HELD)
-        await house.site.ledger.delete_session("sess-1", first[0].study_instance_uid)
+        await house.services.ledger.delete_session("sess-1", first[0].study_instance_uid)
         configure(backend, nodes[1:])
         house.supervisor.came_online()
-        await house.until(lambda: "a" not in house.site.nodes or house.final(orphaned, "a"))
+        await house.until(lambda: "a" not in house.registry.nodes or house.final(orphaned, "a"))
     async with a_house(directory, backend) as house:
         await house.configured()
         house.tell(frames.status_changed(is_active=True))
@@ -748,7 +748,7 @@ async def test_what_ends_after_a_restart_says_how_much_the_node_got_before_it(
         else:
             house.supervisor.pause("new switch")
             await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
-        await house.site.ledger.settled()
+        await house.services.ledger.settled()
     async with a_house(directory, backend) as house:
         await house.configured()
         if why == "deleted":
@@ -774,10 +774,10 @@ async def test_a_restart_fetches_again_what_the_disk_lost(
         order = house.tell(frames.session_dispatch("sess-1", ["a"]))
         await house.until(lambda: len(nodes[0].holds) >= 2)
         dispatch_id = house.dispatch(order).dispatch_id
-        left = await house.site.ledger.to_send(dispatch_id, "a")
+        left = await house.services.ledger.to_send(dispatch_id, "a")
         house.tell(frames.status_changed(is_active=False))
         await house.until(lambda: house.state(order, "a") is HELD)
-        lost = house.site.pacs.path(left[-1])
+        lost = house.services.pacs.path(left[-1])
     lost.unlink()
     async with a_house(directory, backend) as house:
         await house.configured()
@@ -795,12 +795,12 @@ async def test_a_file_that_is_gone_is_fetched_again_and_not_blamed_on_the_node(
     slow(nodes, 0.05)
     order = house.tell(frames.session_dispatch("sess-1", ["a"]))
     await house.until(lambda: len(nodes[0].holds) >= 1)
-    left = await house.site.ledger.to_send(house.dispatch(order).dispatch_id, "a")
-    house.site.pacs.path(left[-1]).unlink()
+    left = await house.services.ledger.to_send(house.dispatch(order).dispatch_id, "a")
+    house.services.pacs.path(left[-1]).unlink()
     ending = await house.over(order, "a")
     assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("completed", 6, 6)
     assert len(backend.rest.downloads) == 2
-    assert house.site.nodes["a"].run.data.failures == 0
+    assert house.registry.nodes["a"].run.data.failures == 0
 
 
 # Draining -------------------------------------------------------------------------------------
@@ -819,7 +819,7 @@ async def test_draining_lets_the_one_in_flight_end_and_keeps_the_rest(
         house.supervisor.drain("the test stops")
         late = house.tell(frames.session_dispatch("sess-1", ["b"]))
         with trio.fail_after(PATIENCE_S):
-            await house.site.operation.until(OperationState.STOPPED)
+            await house.registry.operation.run.until(OperationState.STOPPED)
         assert len(nodes[0].arrivals) == len(nodes[0].holds)
         assert house.final(order) is None
     slow(nodes, 0.0)
@@ -846,7 +846,7 @@ async def test_a_drain_that_takes_too_long_is_cut(
         began = trio.current_time()
         house.supervisor.drain("the test stops")
         with trio.fail_after(PATIENCE_S):
-            await house.site.operation.until(OperationState.STOPPED)
+            await house.registry.operation.run.until(OperationState.STOPPED)
         assert trio.current_time() - began > 0.2
 
 
@@ -854,7 +854,7 @@ async def test_stopping_more_than_twice_is_no_fault(house: House) -> None:
     for _ in range(4):
         house.supervisor.drain("the test stops")
         await trio.sleep(0.01)
-    assert house.site.operation.state is OperationState.STOPPED
+    assert house.registry.operation.run.state is OperationState.STOPPED
 
 
 async def test_an_order_or_a_deletion_after_the_work_has_stopped_is_not_lost(
@@ -868,7 +868,7 @@ async def test_an_order_or_a_deletion_after_the_work_has_stopped_is_not_lost(
         await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
         await house.idle()
         house.supervisor.drain("the test stops")
-        await house.site.operation.until(OperationState.STOPPED)
+        await house.registry.operation.run.until(OperationState.STOPPED)
         await trio.sleep(0.01)
         order = house.tell(frames.session_dispatch("sess-2", ["b"]))
         uid = gone[0].study_instance_uid
@@ -891,12 +891,12 @@ async def test_a_deletion_just_before_a_stop_is_done(
         await house.configured()
         await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
         await house.idle()
-        async with house.site.pacs._lock:  # something else is being taken in
+        async with house.services.pacs._lock:  # something else is being taken in
             uid = gone[0].study_instance_uid
             house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
             house.supervisor.drain("the test stops")
             await trio.sleep(0.05)
-        await house.site.operation.until(OperationState.STOPPED)
+        await house.registry.operation.run.until(OperationState.STOPPED)
     async with a_house(directory, backend):
         files = [path for path in (directory / "objects").rglob("*") if path.is_file()]
         assert files == []

@@ -32,11 +32,11 @@ class VirtualClock:
 
 
 class Always(random.Random):
-    """It always draws the same number in [0, 1)."""
+    """It draws the same number in [0, 1) until the test sets another."""
 
     def __init__(self, drawn: float) -> None:
         super().__init__(0)
-        self._drawn = drawn
+        self.drawn = drawn
 
     def random(self) -> float:
-        return self._drawn
+        return self.drawn

@@ -19,6 +19,8 @@ from pathlib import Path
 import msgspec
 import trio
 
+from proxy.activities.delivery.delivery import Delivery
+from proxy.activities.dispatch import Dispatch
 from proxy.backend.archive import ArchiveLimits
 from proxy.backend.fetch import FetchLimits
 from proxy.backend.rest import Backend, RestSettings
@@ -53,7 +55,7 @@ from proxy.settings import (
 )
 from proxy.supervision.heartbeat import Heartbeat
 from proxy.supervision.supervisor import Supervisor
-from proxy.work.runs import DeliveryAtWork, DispatchAtWork, Site
+from proxy.work.services import Services
 from tests.support.waiting import until
 
 FINAL = ("completed", "failed")
@@ -76,13 +78,20 @@ class House:
     """The parts of one running site."""
 
     def __init__(
-        self, site: Site, supervisor: Supervisor, outbox: Outbox, backend: DemoBackend
+        self, services: Services, supervisor: Supervisor, outbox: Outbox, backend: DemoBackend
     ) -> None:
-        self.site = site
+        self.services = services
+        self.registry = supervisor.registry
         self.supervisor = supervisor
         self.outbox = outbox
         self.backend = backend
-        self.vitals = Heartbeat(site, lambda: site.pacs.usage_gb)
+        self.heartbeat = Heartbeat(
+            services.settings.local,
+            self.registry,
+            lambda: services.pacs.usage_gb,
+            clock=services.clock,
+            rng=services.rng,
+        )
         self.heard: list[JsonObject] = []
 
     def tell(self, frame: JsonObject | str) -> str:
@@ -108,11 +117,11 @@ class House:
     async def configured(self) -> None:
         """Have the configuration fetched, and wait until it is applied."""
         self.supervisor.came_online()
-        await self.until(lambda: self.site.configuration is not None)
+        await self.until(lambda: self.registry.configuration is not None)
 
     async def online(self) -> None:
         """Wait until every node has answered."""
-        nodes = self.site.nodes
+        nodes = self.registry.nodes
         await self.until(lambda: all(n.run.state is NodeState.ONLINE for n in nodes.values()))
 
     async def over(self, correlation_id: str, node_id: str | None = None) -> JsonObject:
@@ -124,7 +133,7 @@ class House:
 
     async def idle(self) -> None:
         """Wait until no dispatch is at work, and check that nothing was left taken."""
-        await self.until(lambda: not self.site.dispatches)
+        await self.until(lambda: not self.registry.dispatches)
         assert self.turns_taken() == 0
 
     # Looking ------------------------------------------------------------------------------
@@ -153,27 +162,29 @@ class House:
 
     def turns_taken(self) -> int:
         """How many turns are in use, of downloads and associations."""
-        nodes = self.site.nodes.values()
-        return self.site.downloads.in_use + sum(node.queue.in_use for node in nodes)
+        nodes = self.registry.nodes.values()
+        return self.registry.downloads.in_use + sum(node.queue.in_use for node in nodes)
 
-    def dispatch(self, correlation_id: str) -> DispatchAtWork:
+    def dispatch(self, correlation_id: str) -> Dispatch:
         """A dispatch at work."""
-        return next(at for at in self.site.dispatches if at.order.correlation_id == correlation_id)
+        return next(
+            at for at in self.registry.dispatches if at.order.correlation_id == correlation_id
+        )
 
-    def delivery(self, correlation_id: str, node_id: str) -> DeliveryAtWork:
+    def delivery(self, correlation_id: str, node_id: str) -> Delivery:
         """A delivery of a dispatch at work."""
         return self.dispatch(correlation_id).deliveries[node_id]
 
     def dispatch_state(self, correlation_id: str) -> DispatchState | None:
         """Where a dispatch is; None where it is not at work."""
-        for at in self.site.dispatches:
+        for at in self.registry.dispatches:
             if at.order.correlation_id == correlation_id:
                 return at.run.state
         return None
 
     def state(self, correlation_id: str, node_id: str) -> DeliveryState | None:
         """Where a delivery is; None where it is not at work."""
-        for at in self.site.dispatches:
+        for at in self.registry.dispatches:
             if at.order.correlation_id == correlation_id and node_id in at.deliveries:
                 return at.deliveries[node_id].run.state
         return None
@@ -223,7 +234,7 @@ async def a_house(
         await pacs.janitor()
         outbox = Outbox(ledger, progress_interval=0.02)
         await outbox.load()
-        site = Site(
+        shared = Services(
             settings=settings,
             ledger=ledger,
             pacs=pacs,
@@ -234,7 +245,7 @@ async def a_house(
             rng=rng,
             archive_limits=ArchiveLimits(reserve_bytes=0),
         )
-        house: House = await services.start(_work, site, outbox, detail, backend)
+        house: House = await services.start(_work, shared, outbox, detail, backend)
         if listens:
             services.start_soon(house.listen)
         yield house
@@ -242,7 +253,7 @@ async def a_house(
 
 
 async def _work(
-    site: Site,
+    services: Services,
     outbox: Outbox,
     detail: Detail,
     backend: DemoBackend,
@@ -251,10 +262,10 @@ async def _work(
 ) -> None:
     """Let the supervisor work in a nursery that it may cancel when it stops."""
     async with trio.open_nursery() as work:
-        supervisor = Supervisor(site, Reports(outbox, detail, site.clock), work)
-        work.start_soon(site.operation.run)
+        supervisor = Supervisor(services, Reports(outbox, detail, services.clock), work)
+        work.start_soon(supervisor.registry.operation.run.run)
         await supervisor.load()
-        task_status.started(House(site, supervisor, outbox, backend))
+        task_status.started(House(services, supervisor, outbox, backend))
         await trio.sleep_forever()
 
 

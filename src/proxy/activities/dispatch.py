@@ -1,76 +1,297 @@
-"""The activities of a dispatch: recording the order, waiting for a turn, fetching the entity."""
+"""A dispatch: its run, its one download, its deliveries, and the effects of its outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from proxy.activities.target import repush_for
+import trio
+from msgspec.structs import replace
+
+from proxy.activities.delivery.assignment import Assignment
+from proxy.activities.delivery.delivery import Delivery, SavedBackOff
+from proxy.activities.node import NodeAtWork
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
-from proxy.ledger import Undeliverable
-from proxy.logs import log
+from proxy.ledger import Accepted, PendingResult, Undeliverable, Unfinished
+from proxy.ledger import Delivery as KnownDelivery
+from proxy.logs import bound, log
 from proxy.machines import dispatch, policy
-from proxy.machines.dispatch import DispatchData, DispatchOutput, DispatchState
+from proxy.machines.delivery import DeliveryProgress, Outcome
+from proxy.machines.dispatch import DISPATCH, DispatchData, DispatchOutput, DispatchState
 from proxy.machines.operation import OperationState
+from proxy.model import Entity, EntityType, Order
+from proxy.nodes import Effect
 from proxy.pacs.header import read_instance
-from proxy.runtime.runner import Activity
-from proxy.work.runs import DispatchAtWork, DispatchRun, Site
+from proxy.reporting.reports import Reports
+from proxy.runtime.runner import Run
+from proxy.work.fair_queue import FairQueue, Granted
+from proxy.work.runs import Content, DispatchRun, OperationRun, OrderGroup, log_fault
+from proxy.work.services import Services
 
 FETCH_ATTEMPTS = 5
 """Whole downloads that are tried; each of them resumes by itself first."""
 
 
-class DispatchActivities:
-    """Does what one dispatch needs from ITH."""
+class DispatchRegistry:
+    """The dispatches at work, oldest first; written by the dispatches themselves.
 
-    def __init__(self, site: Site, at: DispatchAtWork) -> None:
-        self._site = site
-        self._at = at
+    Each is also found by its entity: in a flood of orders no look is at all of them.
+    """
 
-    def all(self) -> dict[str, Activity[DispatchState, DispatchData, DispatchOutput]]:
-        """The activities by the names the machine gives them."""
-        return {"record": self.record, "wait_for_turn": self.wait_for_turn, "fetch": self.fetch}
+    def __init__(self) -> None:
+        self._all: dict[Dispatch, None] = {}
+        self._by_entity: dict[tuple[EntityType, str], list[Dispatch]] = {}
 
-    async def record(self, run: DispatchRun) -> None:
+    def __iter__(self) -> Iterator[Dispatch]:
+        return iter([*self._all])
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, added: Dispatch) -> None:
+        """Take in one more."""
+        self._all[added] = None
+        self._by_entity.setdefault(added.order.entity.key, []).append(added)
+
+    def remove(self, over: Dispatch) -> None:
+        """Forget one that is over."""
+        del self._all[over]
+        same = self._by_entity[over.order.entity.key]
+        same.remove(over)
+        if not same:
+            del self._by_entity[over.order.entity.key]
+
+    def of(self, entity: Entity) -> Sequence[Dispatch]:
+        """Return those of this entity, oldest first."""
+        return self._by_entity.get(entity.key, ())
+
+    def group(self, order: Order) -> OrderGroup:
+        """Return the group of this order; an empty one where none is at work."""
+        same = (each.group for each in self.of(order.entity) if each.order.is_same(order))
+        return next(same, OrderGroup())
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """The deliveries that are not over, oldest dispatch first."""
+        return [
+            delivery
+            for each in self
+            for delivery in each.deliveries.values()
+            if not delivery.run.over
+        ]
+
+
+class Dispatch(Granted):
+    """One order at work, from its acceptance to the end of its last delivery.
+
+    ``deliveries`` are by node id; ``content`` is what they see of it. ``is_fresh`` says that the
+    cached entity was asked of ITH after this order came.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        group: OrderGroup,
+        *,
+        services: Services,
+        reports: Reports,
+        operation: OperationRun,
+        registry: DispatchRegistry,
+        downloads: FairQueue,
+        nodes: Mapping[str, NodeAtWork],
+        unfinished: Unfinished | None = None,
+    ) -> None:
+        """Begin an order that came now, or go on with one that was ``unfinished`` at a restart."""
+        self.order = order
+        self.group = group
+        self.is_fresh = False
+        self.deliveries: dict[str, Delivery] = {}
+        self._services = services
+        self._reports = reports
+        self._operation = operation
+        self._registry = registry
+        self._downloads = downloads
+        self.content = Content()
+        self._scope = trio.CancelScope()
+        self._acceptance: PendingResult[Accepted] | None = None
+        self.run: DispatchRun = Run(
+            DISPATCH,
+            DispatchData(),
+            {"record": self._record, "wait_for_turn": self._wait_for_turn, "fetch": self._fetch},
+            self._on_output,
+            on_fault=log_fault,
+        )
+        if unfinished is None:
+            self._acceptance = services.ledger.accept(order)
+            known, so_far = {}, {}
+        else:
+            known = {each.node_id: each for each in unfinished.deliveries}
+            so_far = self._recover(unfinished)
+        self._deliver(nodes, known, so_far)
+        if unfinished is not None and unfinished.is_deleted:
+            for each in self.deliveries.values():
+                each.cancel(policy.DELETED)
+        group.orders.append(order)
+        group.dispatches.append(self.run)
+        registry.add(self)
+        log(
+            "dispatch.started", correlation_id=order.correlation_id, deliveries=len(self.deliveries)
+        )
+
+    @property
+    def dispatch_id(self) -> int:
+        """The ledger's id, 0 until the order is recorded."""
+        return self.content.dispatch_id
+
+    # -- The start --------------------------------------------------------------------------------
+
+    def _recover(self, unfinished: Unfinished) -> dict[str, DeliveryProgress]:
+        """Take up what the ledger kept; return how far each node was."""
+        self.group.recall(unfinished.over)
+        content = self.content
+        content.dispatch_id = unfinished.dispatch_id
+        content.planned = max((each.counts.total for each in unfinished.deliveries), default=0)
+        content.undeliverable = unfinished.undeliverable
+        so_far = self.group.progress()
+        for each in unfinished.deliveries:
+            counted = content.counted(each.counts)
+            so_far[each.node_id] = DeliveryProgress(
+                counted.files_total if content.planned else 0,
+                counted.files_stored,
+                counted.files_refused,
+                error=each.error,
+            )
+            if each.outcome is not None:
+                self.group.endings[each.node_id] = (Outcome(each.outcome), so_far[each.node_id])
+        self._reports.recover(self.order, so_far)
+        return so_far
+
+    def _deliver(
+        self,
+        nodes: Mapping[str, NodeAtWork],
+        known: Mapping[str, KnownDelivery],
+        so_far: Mapping[str, DeliveryProgress],
+    ) -> None:
+        """Prepare a delivery to each node that has had none; one that is gone ends here."""
+        for node_id in self.order.node_ids:
+            if node_id in self.group.endings:
+                continue
+            progress = so_far.get(node_id, DeliveryProgress())
+            if node_id not in nodes:
+                self._end(node_id, Outcome.CANCELLED, replace(progress, error=Effect.CANCEL.value))
+                continue
+            delivery = Delivery(
+                Assignment(self._services, self.order, self.content, nodes[node_id]),
+                group=self.group,
+                operation=self._operation,
+                reports=self._reports,
+                so_far=progress,
+                back_off=self._back_off(known.get(node_id)),
+                refetch=self._refetch,
+                on_over=self._delivery_over,
+            )
+            self.deliveries[node_id] = delivery
+            self.group.deliveries.append((node_id, delivery.run))
+
+    def _back_off(self, known: KnownDelivery | None) -> SavedBackOff | None:
+        if known is None or known.next_attempt_at is None:
+            return None
+        left = max(known.next_attempt_at - self._services.clock.now(), 0.0)
+        # The wall clock may have been set meanwhile.
+        left = min(left, self._services.settings.dicom.retry_max_seconds)
+        due = trio.current_time() + left
+        return SavedBackOff(known.attempts, due, known.error or "", known.away)
+
+    async def work(self) -> None:
+        """Run the dispatch and its deliveries to their ends."""
+        order = self.order
+        with (
+            self._scope,
+            bound(
+                correlation_id=order.correlation_id,
+                entity_type=order.entity.type,
+                entity_id=order.entity.id,
+            ),
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.run.run)
+                await self.run.until(*(set(DispatchState) - {DispatchState.ACCEPTED}))
+                if self.run.state is not DispatchState.DUPLICATE:
+                    self._begin_deliveries(nursery)
+        self.release_grant()
+        self._registry.remove(self)
+
+    def _begin_deliveries(self, nursery: trio.Nursery) -> None:
+        if self._acceptance is not None:  # come just now, it may name nodes that it named before
+            self._reports.again(self.order, self.group.endings, is_over=False)
+        for each in self.deliveries.values():
+            each.recorded()
+            nursery.start_soon(each.run.run)
+        if not self.run.over:
+            self._close_if_over()
+
+    # -- Requests ---------------------------------------------------------------------------------
+
+    def hold(self, reason: str) -> None:
+        """Download nothing until the hold ends."""
+        self.run.tell(dispatch.HoldRequested(reason))
+        if self.run.state is DispatchState.HELD:
+            self.release_grant()  # granted in this instant, it would be in no activity's hands
+
+    def resume(self) -> None:
+        """Go on."""
+        self.run.tell(dispatch.ResumeRequested())
+
+    def _refetch(self, error: str) -> bool:
+        """Fetch lost content again; False where that was done too often."""
+        lost = policy.content_lost(self.run.state, self.run.data, error)
+        if lost is not None:
+            self.run.tell(lost)
+        return lost is not None
+
+    # -- Activities -------------------------------------------------------------------------------
+
+    async def _record(self, run: DispatchRun) -> None:
         """Write the order to the ledger; a node that another dispatch of it serves is left out."""
-        at = self._at
-        if at.acceptance is not None:
-            accepted = await at.acceptance
-            at.whole.recall(accepted.over)
+        if self._acceptance is not None:
+            accepted = await self._acceptance
+            self.group.recall(accepted.over)
             if not accepted.is_new:
+                self.content.is_recorded = True
                 run.tell(dispatch.AlreadyKnown())
                 return
-            at.dispatch_id = accepted.dispatch_id
-            for node_id in at.deliveries.keys() - set(accepted.node_ids):
-                del at.deliveries[node_id]
-        if self._site.operation.state is OperationState.ACTIVE:
+            self.content.dispatch_id = accepted.dispatch_id
+            self._withdraw(self.deliveries.keys() - set(accepted.node_ids))
+        self.content.is_recorded = True
+        if self._operation.state is OperationState.ACTIVE:
             run.tell(dispatch.Recorded())
         else:
             run.tell(dispatch.RecordedWhilePaused())
 
-    async def wait_for_turn(self, run: DispatchRun) -> None:
+    async def _wait_for_turn(self, run: DispatchRun) -> None:
         """Wait for a free download, and until no other dispatch downloads the same entity."""
-        at, order = self._at, self._at.order
-        at.release_grant()  # one that was granted in the instant of a hold
-        while at.grant is None:
+        order = self.order
+        self.release_grant()  # one that was granted in the instant of a hold
+        while self.grant is None:
             for other in self._others():
                 await other.run.until(*(set(DispatchState) - {DispatchState.FETCHING}))
-            at.grant = await self._site.downloads.acquire(
-                order.priority.rank, at.dispatch_id, flow=frozenset(order.node_ids)
+            self.grant = await self._downloads.acquire(
+                order.priority.rank, self.dispatch_id, flow=frozenset(order.node_ids)
             )
             if any(other.run.state is DispatchState.FETCHING for other in self._others()):
-                at.release_grant()
+                self.release_grant()
         run.tell(dispatch.TurnGranted())
         if run.state is not DispatchState.FETCHING:
-            self._at.release_grant()
+            self.release_grant()
 
-    async def fetch(self, run: DispatchRun) -> None:
+    async def _fetch(self, run: DispatchRun) -> None:
         """Bring the entity into the local PACS, plan each delivery, and say how it went."""
         try:
-            is_held = await self._site.ledger.cached_entity(self._at.order.entity) is not None
-            if not (is_held and (self._at.planned or self._at.is_fresh)):
-                await self._hold(run)
+            cached = await self._services.ledger.cached_entity(self.order.entity)
+            if cached is None or not (self.content.planned or self.is_fresh):
+                await self._cache(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
             log("dispatch.fetch_failed", level="warning", error=error, permanent=error.permanent)
@@ -80,28 +301,28 @@ class DispatchActivities:
                     error.in_full,
                     permanent=error.permanent,
                     attempts=FETCH_ATTEMPTS,
-                    cap=self._site.settings.dicom.retry_max_seconds,
-                    uniform=self._site.rng.random(),
+                    cap=self._services.settings.dicom.retry_max_seconds,
+                    uniform=self._services.rng.random(),
                     retry_after=error.retry_after or 0.0,
                 )
             )
         finally:
-            self._at.release_grant()
+            self.release_grant()
 
-    async def _hold(self, run: DispatchRun) -> None:
-        """Download the entity, unless ITH says that what is held is what it has.
+    async def _cache(self, run: DispatchRun) -> None:
+        """Download the entity, unless ITH says that the cached one is what it has.
 
         The other dispatches of it that have been accepted by now need not ask again.
         """
-        site, order = self._site, self._at.order
-        served = [self._at, *(other for other in self._others() if other.dispatch_id)]
-        held = await site.ledger.cached_entity(order.entity)
-        async with site.pacs.staging(self._at.dispatch_id) as staging:
-            got = await site.backend.download(
+        services, order = self._services, self.order
+        served = [self, *(other for other in self._others() if other.dispatch_id)]
+        cached = await services.ledger.cached_entity(order.entity)
+        async with services.pacs.staging(self.dispatch_id) as staging:
+            got = await services.backend.download(
                 order.entity,
                 order.workspace_id,
                 staging / "archive",
-                held.etag if held else None,
+                cached.etag if cached else None,
                 partial(_tell_progress, run),
             )
             if isinstance(got, NotModified):
@@ -109,12 +330,12 @@ class DispatchActivities:
                 for each in served:
                     each.is_fresh = True
                 return
-            unpacked = await site.offload(
+            unpacked = await services.offload(
                 unpack,
                 got.path,
                 staging / "entries",
-                site.archive_limits,
-                site.offload.check_cancelled,
+                services.archive_limits,
+                services.offload.check_cancelled,
                 read_instance,
             )
             passed_over = sum(unpacked.passed_over.values())
@@ -127,12 +348,11 @@ class DispatchActivities:
             if undeliverable.damaged:
                 log("archive.damaged", level="warning", entries=undeliverable.damaged)
             for each in served:
-                each.undeliverable = undeliverable
-                site.ledger.post_undeliverable(each.dispatch_id, undeliverable)
-            await site.pacs.take_in(
+                each.note_undeliverable(undeliverable)
+            await services.pacs.take_in(
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
-                # What is undeliverable is to come again, not to be taken for all there is.
+                # What is lacking is to come again, not to be taken for all there is.
                 None if undeliverable.total else got.etag,
                 # What was deleted before the youngest order is wanted again by that one.
                 dispatch_id=max(each.dispatch_id for each in served),
@@ -140,27 +360,101 @@ class DispatchActivities:
             for each in served:
                 each.is_fresh = True
 
-    def _others(self) -> list[DispatchAtWork]:
-        """The other dispatches of the same entity."""
-        same = self._site.dispatches.of(self._at.order.entity)
-        return [other for other in same if other is not self._at]
+    def note_undeliverable(self, undeliverable: Undeliverable) -> None:
+        """Keep how much of the archive no node can be given."""
+        self.content.undeliverable = undeliverable
+        self._services.ledger.post_undeliverable(self.dispatch_id, undeliverable)
+
+    def _others(self) -> list[Dispatch]:
+        """Return the other dispatches of the same entity."""
+        return [other for other in self._registry.of(self.order.entity) if other is not self]
 
     async def _plan(self) -> int:
-        """Plan every delivery from what is held; returns the number of instances."""
-        ledger, at = self._site.ledger, self._at
-        total = await ledger.plan(at.dispatch_id)
+        """Plan every delivery from the cached entity; return the number of instances."""
+        total = await self._services.ledger.plan(self.dispatch_id)
         if not total:
             raise ArchiveError("nothing to send: the content was deleted", permanent=True)
         planned = total
-        for delivery in at.deliveries.values():
-            node = delivery.node.node
-            anew = repush_for(self._site.settings.dispatch, node) == "all"
-            counts = await ledger.settle(at.dispatch_id, node.node_id, node.identity, anew=anew)
-            delivery.run.tell(at.ready(counts))
+        for each in self.deliveries.values():
             # After a restart also what a node answered for and a deletion has taken since.
-            planned = max(planned, counts.total)
-        at.planned = planned
-        return total + at.undeliverable.total
+            planned = max(planned, await each.planned())
+        self.content.planned = planned
+        return total + self.content.undeliverable.total
+
+    # -- Outputs ----------------------------------------------------------------------------------
+
+    def _on_output(self, output: DispatchOutput) -> None:
+        order = self.order
+        match output:
+            case dispatch.ReportDownload(percent):
+                still_open = [node_id for node_id, d in self.deliveries.items() if not d.run.over]
+                self._reports.downloading(order, still_open, percent)
+            case dispatch.HandOver():
+                self._hand_over()
+            case dispatch.TakeBack():
+                self.content.ready = trio.Event()
+                self._count_backlog(-1)
+                if self._operation.state is not OperationState.ACTIVE:
+                    self.hold(self._operation.data.reason)
+            case dispatch.GiveUp(error):
+                self.content.given_up = error
+                for each in self.deliveries.values():
+                    each.give_up(error)
+                self._hand_over()  # one that still sends need not wait to find out
+            case dispatch.Withdraw():
+                self._withdraw([*self.deliveries])  # they are those of the first one
+                self._reports.again(order, self.group.endings, is_over=self.group.is_over)
+                self._scope.cancel("the order is known")
+            case dispatch.CloseDispatch(outcome, data):
+                ledger = self._services.ledger
+                ledger.post_dispatch_over(self.dispatch_id, outcome.value, data.error)
+                log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
+
+    def _withdraw(self, node_ids: Iterable[str]) -> None:
+        """Leave out deliveries that another dispatch of the order serves."""
+        for node_id in node_ids:
+            self.group.withdraw(self.deliveries.pop(node_id).run)
+
+    def _hand_over(self) -> None:
+        """Let the deliveries begin, and count them as a backlog of their nodes."""
+        self.content.ready.set()
+        self._count_backlog(1)
+
+    def _count_backlog(self, change: int) -> None:
+        for each in self.deliveries.values():
+            each.node.backlog[self.order.priority.rank] += change * (not each.run.over)
+
+    def _delivery_over(self, node_id: str, outcome: Outcome, progress: DeliveryProgress) -> None:
+        """Do what the end of a delivery leads to."""
+        backlog = self.deliveries[node_id].node.backlog
+        backlog[self.order.priority.rank] -= self.content.ready.is_set()
+        self._downloads.serve()
+        self._end(node_id, outcome, progress)
+        self._close_if_over()
+
+    def _end(self, node_id: str, outcome: Outcome, progress: DeliveryProgress) -> None:
+        """Keep and report how the delivery to a node ended."""
+        self.group.endings[node_id] = (outcome, progress)
+        ledger = self._services.ledger
+        ledger.post_delivery_over(self.dispatch_id, node_id, outcome.value, progress.error)
+        self._reports.delivery_over(self.order, node_id, outcome, progress)
+        log(
+            "delivery.over",
+            node_id=node_id,
+            status=outcome.value,
+            files_sent=progress.files_stored,
+            files_total=progress.files_total,
+            problem=progress.error,
+        )
+
+    def _close_if_over(self) -> None:
+        """Close the dispatch with its last delivery, and the order with its last dispatch."""
+        if any(not each.run.over for each in self.deliveries.values()):
+            return
+        if not self.run.over:
+            self.run.tell(policy.dispatch_over(self.group.endings))
+        if self.group.is_over:
+            self._reports.order_over(self.order, self.group.endings)
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

@@ -1,6 +1,11 @@
-"""The activities of a node: asking it with C-ECHO whether it is there."""
+"""A node: its run, its C-ECHO, its fair queue of associations, and the effects of its outputs."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -10,41 +15,139 @@ from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
 from proxy.machines.failures import is_answer
-from proxy.machines.node import Health, NodeOutput, NodeState
-from proxy.nodes import Node
-from proxy.runtime.runner import Activity
-from proxy.work.runs import NodeAtWork, NodeRun, Site
+from proxy.machines.node import NODE, Health, NodeOutput, NodeState
+from proxy.model import EntityType
+from proxy.nodes import Effect, Node
+from proxy.runtime.runner import Run
+from proxy.work.fair_queue import FairQueue
+from proxy.work.runs import NodeRun, log_fault
+from proxy.work.services import Services
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
+QUANTUM_INSTANCES = 50
+"""So many a delivery may send in its turn while another of the same priority waits."""
+AGING_INSTANCES = 100
+"""After so many the delivery that has waited longest is served one, whatever its priority."""
 
 
-class NodeActivities:
-    """Probes one node."""
+class Leader(Protocol):
+    """The one delivery of an entity that may send to a node; the others follow it."""
 
-    def __init__(self, site: Site, at: NodeAtWork) -> None:
-        self._site = site
-        self._at = at
+    @property
+    def advanced(self) -> trio.Event:
+        """Set, and replaced, whenever the delivery got farther."""
+        ...
 
-    def all(self) -> dict[str, Activity[NodeState, Health, NodeOutput]]:
-        """The activities by the names the machine gives them."""
-        return {
-            "probe_first": self.probe,
-            "probe_regularly": self.probe_regularly,
-            "probe_once": self.probe,
-        }
+    def promote(self, rank: int) -> None:
+        """Send as urgently as one that follows wants to be sent."""
+        ...
 
-    async def probe(self, run: NodeRun) -> None:
+
+class NodeAtWork:
+    """One configured node at work; ``configured`` is replaced by a change of the configuration.
+
+    ``leaders`` has the leading delivery of each entity. ``backlog`` counts, by the rank of
+    priority, the deliveries that have their content and are not over. ``established`` counts the
+    deliveries with an association that the node has accepted.
+    """
+
+    def __init__(
+        self, services: Services, configured: Node, *, on_open: Callable[[str], None]
+    ) -> None:
+        """Prepare a node; ``on_open`` is called with its id when its gate opens."""
+        self.configured = configured
+        self.queue = FairQueue(
+            services.settings.dicom.associations_per_node,
+            quantum=QUANTUM_INSTANCES,
+            aging=AGING_INSTANCES,
+        )
+        self.leaders: dict[tuple[EntityType, str], Leader] = {}
+        self.backlog: Counter[int] = Counter()
+        self.established = 0
+        self._services = services
+        self._on_open = on_open
+        self._echo = trio.Lock()
+        self._asking = trio.CancelScope()
+        self.run: NodeRun = Run(
+            NODE,
+            Health(associations=self.queue.limit, ceiling=self.queue.limit),
+            {
+                "probe_first": self._probe,
+                "probe_regularly": self._probe_regularly,
+                "probe_once": self._probe,
+            },
+            self._on_output,
+            on_fault=log_fault,
+        )
+        if not configured.is_active:
+            self.run.tell(node.DisableRequested())
+
+    @property
+    def node_id(self) -> str:
+        """ITH's id of the node."""
+        return self.configured.node_id
+
+    # -- Deliveries ask and tell ------------------------------------------------------------------
+
+    async def echoed(self) -> None:
+        """Wait for the end of a C-ECHO: the node may take no association beside it."""
+        async with self._echo:
+            pass
+
+    @contextmanager
+    def associated(self) -> Iterator[None]:
+        """Count an association as established while the block lasts."""
+        self.established += 1
+        try:
+            yield
+        finally:
+            self.established -= 1
+
+    def failed(self, error: str, *, is_probe: bool) -> None:
+        """Count one more failure; a failed probe keeps the breaker open."""
+        settings, run = self._services.settings.dicom, self.run
+        run.tell(
+            policy.node_failed(
+                run.data,
+                error,
+                is_open=run.state in {NodeState.PROBING, NodeState.OFFLINE},
+                is_probe=is_probe,
+                threshold=BREAKER_FAILURES,
+                interval=settings.echo_interval_seconds,
+                cap=settings.retry_max_seconds,
+                uniform=self._services.rng.random(),
+            )
+        )
+
+    # -- The configuration changes ----------------------------------------------------------------
+
+    def apply(self, effect: Effect) -> None:
+        """Do to the node what a change of the configuration does to it."""
+        match effect:
+            case Effect.CANCEL:
+                self.run.tell(node.RemoveRequested())
+            case Effect.HOLD:
+                self.run.tell(node.DisableRequested())
+            case Effect.RESUME:
+                self.run.tell(node.EnableRequested())
+            case Effect.RESTART:
+                self._asking.cancel(effect.value)
+                self.run.tell(node.ChangeRequested())
+
+    # -- Activities -------------------------------------------------------------------------------
+
+    async def _probe(self, run: NodeRun) -> None:
         """Ask at once, and again where that says nothing of the node."""
         while not await self._ask(run):
             pass
 
-    async def probe_regularly(self, run: NodeRun) -> None:
+    async def _probe_regularly(self, run: NodeRun) -> None:
         """Ask at intervals, unless a delivery is talking to the node anyway."""
-        interval = self._site.settings.dicom.echo_interval_seconds
+        interval = self._services.settings.dicom.echo_interval_seconds
         while True:
-            await trio.sleep(interval * (0.9 + 0.2 * self._site.rng.random()))
-            if not self._at.queue.in_use:
+            await trio.sleep(interval * (0.9 + 0.2 * self._services.rng.random()))
+            if not self.queue.in_use:
                 await self._ask(run)
 
     async def _ask(self, run: NodeRun) -> bool:
@@ -53,32 +156,33 @@ class NodeActivities:
         It does not where the node's address changed meanwhile. Nor does a failure while a
         delivery has an association: many nodes take one at a time, and the delivery will tell.
         """
-        asked = self._at.node
-        with trio.CancelScope() as self._at.asking:
+        asked = self.configured
+        with trio.CancelScope() as self._asking:
             error = await self._verify(asked)
-            if error is not None and self._at.queue.in_use:
-                await trio.sleep(self._site.settings.dicom.echo_seconds)
+            if error is not None and self.queue.in_use:
+                await trio.sleep(self._services.settings.dicom.echo_seconds)
                 return False
-        if self._at.asking.cancelled_caught or asked.address != self._at.node.address:
+        if self._asking.cancelled_caught or asked.address != self.configured.address:
             return False
         if error is None:
             run.tell(node.NodeEchoed())
         else:
-            self._failed(run, error)
+            log("node.unreachable", level="debug", node_id=self.node_id, problem=str(error))
+            self.failed(error.in_full, is_probe=True)
         return True
 
     async def _verify(self, asked: Node) -> NodeError | None:
-        """Ask; return why it may not be there.
+        """Send a C-ECHO; return the error that says the node may not be there.
 
         Any answer shows that it is: many nodes take C-STORE and refuse C-ECHO, each in its way.
         """
-        dicom, accepted = self._site.settings.dicom, trio.Event()
+        dicom, accepted = self._services.settings.dicom, trio.Event()
         target, clocks = target_for(dicom, asked), clocks_for(dicom, asked)
         problem: NodeError
         try:
-            async with self._at.echo:
+            async with self._echo:
                 with trio.fail_after(dicom.echo_seconds):
-                    await verify(self._site.network, target, clocks, accepted.set)
+                    await verify(self._services.network, target, clocks, accepted.set)
         except NodeError as error:
             problem = error
         except trio.TooSlowError:
@@ -90,22 +194,15 @@ class NodeActivities:
         log("node.echo_refused", level="debug", node_id=asked.node_id, problem=str(problem))
         return None
 
-    def _failed(self, run: NodeRun, error: NodeError) -> None:
-        log("node.unreachable", level="debug", node_id=self._at.node_id, problem=str(error))
-        run.tell(fault_of(self._site, run, error.in_full, is_probe=True))
+    # -- Outputs ----------------------------------------------------------------------------------
 
-
-def fault_of(
-    site: Site, run: NodeRun, error: str, *, is_probe: bool
-) -> node.NodeFailed | node.BreakerTripped:
-    """What one more failure means to the node's run; a failed probe keeps the breaker open."""
-    return policy.node_failed(
-        run.data,
-        error,
-        is_open=run.state in {NodeState.PROBING, NodeState.OFFLINE},
-        is_probe=is_probe,
-        threshold=BREAKER_FAILURES,
-        interval=site.settings.dicom.echo_interval_seconds,
-        cap=site.settings.dicom.retry_max_seconds,
-        uniform=site.rng.random(),
-    )
+    def _on_output(self, output: NodeOutput) -> None:
+        match output:
+            case node.OpenGate():
+                log("node.admitted", node_id=self.node_id)
+                self._on_open(self.node_id)
+            case node.CloseGate(error):
+                log("node.given_up", level="warning", node_id=self.node_id, problem=error)
+            case node.LimitAssociations(associations):
+                log("node.associations", node_id=self.node_id, associations=associations)
+                self.queue.limit = associations

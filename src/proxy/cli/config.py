@@ -57,6 +57,7 @@ def validate(config: Path | None, state_dir: Path | None) -> None:
 
 
 @config.command()
-def reference() -> None:
+@click.option("--markdown", is_flag=True, help="Print a page for people instead.")
+def reference(markdown: bool) -> None:
     """Print every setting with its default; a settings file to start from."""
-    click.echo(settings.reference())
+    click.echo(settings.reference_page() if markdown else settings.reference(), nl=not markdown)

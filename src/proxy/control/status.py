@@ -12,6 +12,8 @@ import trio
 from msgspec.structs import replace
 
 from proxy import __version__
+from proxy.activities.dispatch import Dispatch
+from proxy.activities.node import NodeAtWork
 from proxy.backend.link import ConnectionRun
 from proxy.control.attention import attention
 from proxy.control.messages import (
@@ -29,9 +31,10 @@ from proxy.machines.connection import ConnectionState
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.operation import PauseLock
 from proxy.nodes import Configuration
+from proxy.runtime.clock import Clock
 from proxy.runtime.runner import OBSERVERS, Run
 from proxy.supervision.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
-from proxy.work.runs import DispatchAtWork, NodeAtWork, Site
+from proxy.supervision.registry import Registry
 
 
 class StatusReader:
@@ -39,19 +42,21 @@ class StatusReader:
 
     def __init__(
         self,
-        site: Site,
+        registry: Registry,
         connection: ConnectionRun,
         event_counts: Mapping[str, int],
         queued_reports: Callable[[], int],
         disk_usage_gb: Callable[[], float],
+        *,
+        clock: Clock,
     ) -> None:
-        self._site = site
+        self._registry = registry
         self._connection = connection
         self._event_counts = event_counts
         self._queued_reports = queued_reports
         self._disk_usage_gb = disk_usage_gb
-        self._clock = site.clock
-        self._operation_since = self._link_since = self._clock.now()
+        self._clock = clock
+        self._operation_since = self._link_since = clock.now()
 
     async def watch(self) -> None:
         """Note when the proxy paused or went on, and when the link came or went."""
@@ -63,19 +68,21 @@ class StatusReader:
 
     def _note(self, run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
         """Of the link, attempts in between do not count as news."""
-        if run is self._site.operation and step.before is not step.after:
+        if run is self._registry.operation.run and step.before is not step.after:
             self._operation_since = self._clock.now()
         elif run is self._connection and _is_online(step.before) is not _is_online(step.after):
             self._link_since = self._clock.now()
 
     def __call__(self) -> Status:
         """Return how the proxy is now."""
-        site = self._site
+        registry = self._registry
         operation = self._operation()
         connection = self._link()
-        nodes = tuple(map(node_status, site.nodes.values()))
-        dispatches = tuple(map(_dispatch, site.dispatches))
-        problems = attention(operation, connection, nodes, is_configured=bool(site.configuration))
+        nodes = tuple(map(node_status, registry.nodes.values()))
+        dispatches = tuple(map(_dispatch, registry.dispatches))
+        problems = attention(
+            operation, connection, nodes, is_configured=bool(registry.configuration)
+        )
         return Status(
             version=__version__,
             at=_utc(self._clock.now()),
@@ -89,12 +96,12 @@ class StatusReader:
             dispatches=dispatches,
             queued_reports=self._queued_reports(),
             disk_usage_gb=round(self._disk_usage_gb(), 3),
-            notes=_notes(site.configuration),
+            notes=_notes(registry.configuration),
             event_counts=dict(self._event_counts),
         )
 
     def _operation(self) -> OperationStatus:
-        run = self._site.operation
+        run = self._registry.operation.run
         locks = tuple(
             LockStatus(
                 "backend" if lock is PauseLock.BACKEND else "operator",
@@ -121,24 +128,25 @@ def node_status(each: NodeAtWork) -> NodeStatus:
     """Return how a node is."""
     run, health = each.run, each.run.data
     given = health.associations if health.associations < health.ceiling else None
-    return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), health.error, given)
+    return NodeStatus(each.node_id, each.configured.ae_title, _word(run.state), health.error, given)
 
 
-def _dispatch(at: DispatchAtWork) -> DispatchStatus:
+def _dispatch(dispatch: Dispatch) -> DispatchStatus:
     deliveries = []
-    for node_id in at.order.node_ids:
-        if node_id in at.whole.endings:
-            outcome, progress = at.whole.endings[node_id]
+    endings = dispatch.group.endings
+    for node_id in dispatch.order.node_ids:
+        if node_id in endings:
+            outcome, progress = endings[node_id]
             deliveries.append(_delivery(node_id, outcome.value, progress))
-        elif node_id in at.deliveries:
-            run = at.deliveries[node_id].run
+        elif node_id in dispatch.deliveries:
+            run = dispatch.deliveries[node_id].run
             deliveries.append(_delivery(node_id, _word(run.state), _current(run.state, run.data)))
     return DispatchStatus(
-        correlation_id=at.order.correlation_id,
-        entity_type=at.order.entity.type.value,
-        priority=at.order.priority.value,
-        state=_word(at.run.state),
-        error=at.run.data.error,
+        correlation_id=dispatch.order.correlation_id,
+        entity_type=dispatch.order.entity.type.value,
+        priority=dispatch.order.priority.value,
+        state=_word(dispatch.run.state),
+        error=dispatch.run.data.error,
         deliveries=tuple(deliveries),
     )
 

@@ -4,7 +4,7 @@ A leaf: nothing here knows what a setting is good for. The program calls :func:`
 """
 
 from proxy.settings.load import SettingsError, load
-from proxy.settings.reference import in_force, reference
+from proxy.settings.reference import in_force, reference, reference_page
 from proxy.settings.schema import (
     DicomSettings,
     DispatchSettings,
@@ -34,5 +34,6 @@ __all__ = [
     "load",
     "prepare",
     "reference",
+    "reference_page",
     "state_directory",
 ]

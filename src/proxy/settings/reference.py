@@ -18,10 +18,42 @@ HEAD = """\
 # The proxy key comes from ITH_TOKEN or from the file named in ith.token_file, never from here.
 """
 
+PAGE_HEAD = """\
+# Configuration
+
+Every setting of `ith-proxy`. This page is written by `ith-proxy config reference --markdown`.
+`ith-proxy config reference` prints the same as a settings file to start from.
+
+The settings file is `/etc/ith-proxy/config.toml`, or the one that `--config` names. An option of
+the command line comes before the environment, the environment before the file. The variable for
+`key` below `[section]` is `ITH_PROXY__SECTION__KEY`; `ITH_URL` and `PROXY_HOST_IP` are short for
+`ith.url` and `local.ip_address`. The proxy key comes from `ITH_TOKEN` or from the file named in
+`ith.token_file`, never from the settings file.
+"""
+
 
 def reference() -> str:
     """Return every setting with its sentence, range and default, as a TOML file."""
     return "\n".join(line.rstrip() for line in [HEAD, "", *_reference_lines()])
+
+
+def reference_page() -> str:
+    """Return every setting as a Markdown page, in the order of the reference."""
+    lines = [PAGE_HEAD]
+    for section, struct in SECTIONS.items():
+        lines += [f"## `[{section}]`", "", f"{struct.__doc__}", "", *_table(section)]
+    return "\n".join(lines)
+
+
+def _table(section: str) -> Iterator[str]:
+    yield "| setting | default | allowed | meaning |"
+    yield "|---|---|---|---|"
+    for key in _keys(section):
+        allowed = ", ".join(filter(None, [key.unit, key.bounds])) if key.bounds else key.kind
+        unset = f" {written(key.default)}: {key.unset}." if key.unset else ""
+        cells = (f"`{key.name}`", f"`{written(key.default)}`", allowed, f"{key.sentence}{unset}")
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
 
 
 def _reference_lines() -> Iterator[str]:

@@ -17,7 +17,8 @@ from proxy.logs import log
 from proxy.machines import policy
 from proxy.model import Entity, EntityType
 from proxy.supervision.dispatches import Dispatches
-from proxy.work.runs import Site
+from proxy.supervision.registry import Registry
+from proxy.work.services import Services
 
 DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDeletedEvent
 
@@ -25,24 +26,26 @@ DeletionEvent: TypeAlias = SubjectDeletedEvent | SessionDeletedEvent | ScanDelet
 class Deletions:
     """Carries out deletions, each in a task of its own."""
 
-    def __init__(self, site: Site, dispatches: Dispatches, nursery: trio.Nursery) -> None:
-        self._site = site
+    def __init__(
+        self, services: Services, registry: Registry, dispatches: Dispatches, nursery: trio.Nursery
+    ) -> None:
+        self._services = services
+        self._registry = registry
         self._dispatches = dispatches
         self._nursery = nursery
 
     def delete(self, event: DeletionEvent) -> None:
         """Stop what is under way for the entity, then remove it from the local PACS."""
-        if self._site.operation.over:
+        if self._registry.operation.over:
             self._keep(event)
             return
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason_of(event))
         self._nursery.start_soon(self._remove, self._begin(event), event)
-        for each in self._site.deliveries:
-            each.is_outdated = True
+        self._dispatches.outdate()
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
         """Have the rows deleted: what is ordered from now on is wanted again."""
-        pacs, entity_id = self._site.pacs, event.entity_id
+        pacs, entity_id = self._services.pacs, event.entity_id
         match event:
             case SessionDeletedEvent(payload=session):
                 return pacs.delete_session(entity_id, session.study_instance_uid)
@@ -70,7 +73,7 @@ class Deletions:
 
     def _keep(self, event: DeletionEvent) -> None:
         """Delete the rows, now that the program stops; the files go with the next start."""
-        post, entity_id = self._site.ledger.post_deletion, event.entity_id
+        post, entity_id = self._services.ledger.post_deletion, event.entity_id
         match event:
             case SessionDeletedEvent(payload=session):
                 uid = session.study_instance_uid

@@ -11,16 +11,29 @@ from proxy import __version__
 from proxy.events.base import new_correlation_id, wire_time
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
 from proxy.machines.node import NodeState
-from proxy.machines.operation import OperationState
-from proxy.work.runs import Site
+from proxy.runtime.clock import Clock
+from proxy.runtime.rng import Random
+from proxy.settings import LocalSettings
+from proxy.supervision.registry import Registry
 
 
 class Heartbeat:
     """Makes the messages that say how the proxy is; ``disk_usage`` is asked for GiB in use."""
 
-    def __init__(self, site: Site, disk_usage: Callable[[], float]) -> None:
-        self._site = site
+    def __init__(
+        self,
+        settings: LocalSettings,
+        registry: Registry,
+        disk_usage: Callable[[], float],
+        *,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
         self._disk_usage = disk_usage
+        self._clock = clock
+        self._rng = rng
 
     def greeting(self, local_address: str) -> ConfigUpdate | None:
         """Where this proxy is; None before ITH's configuration is known.
@@ -28,10 +41,10 @@ class Heartbeat:
         ITH takes over what it is told, so what the site's settings do not say is told as ITH has
         it; but for the address, which is the one used towards ITH.
         """
-        configuration = self._site.configuration
+        configuration = self._registry.configuration
         if configuration is None:
             return None
-        local, known = self._site.settings.local, configuration.config
+        local, known = self._settings, configuration.config
         return ConfigUpdate.create(
             ip_address=local.ip_address or local_address,
             port=local.port or known.port,
@@ -47,27 +60,26 @@ class Heartbeat:
             proxy_version=__version__,
             nodes={
                 each.node_id: each.run.state is NodeState.ONLINE
-                for each in self._site.nodes.values()
+                for each in self._registry.nodes.values()
                 if each.run.state is not NodeState.DISABLED
             },
         )
 
     def heartbeat(self) -> ProxyHeartbeatEvent | None:
         """The six numbers and words; None while ITH has not said which workspace is ours."""
-        site = self._site
-        if not site.identity.workspace_id:
+        registry = self._registry
+        if not registry.identity.workspace_id:
             return None
-        nodes = site.nodes.values()
-        is_active = site.operation.state is OperationState.ACTIVE
+        nodes = registry.nodes.values()
         return ProxyHeartbeatEvent.create(
-            workspace_id=site.identity.workspace_id,
-            proxy_id=site.identity.proxy_id,
-            status="active" if is_active else "inactive",
+            workspace_id=registry.identity.workspace_id,
+            proxy_id=registry.identity.proxy_id,
+            status="active" if registry.operation.is_active else "inactive",
             nodes_online=sum(each.run.state is NodeState.ONLINE for each in nodes),
             nodes_total=len(nodes),
-            active_dispatches=sum(not at.run.over for at in site.dispatches),
+            active_dispatches=sum(not each.run.over for each in registry.dispatches),
             disk_usage_gb=self._disk_usage(),
             version=__version__,
-            timestamp=wire_time(site.clock.now()),
-            correlation_id=new_correlation_id(site.rng.getrandbits),
+            timestamp=wire_time(self._clock.now()),
+            correlation_id=new_correlation_id(self._rng.getrandbits),
         )

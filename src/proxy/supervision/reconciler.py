@@ -25,7 +25,8 @@ from proxy.nodes import (
     read_configuration,
 )
 from proxy.supervision.nodes import NodeManager
-from proxy.work.runs import Identity, Site
+from proxy.supervision.registry import Identity, Registry
+from proxy.work.services import Services
 
 DOCUMENT = "configuration"
 
@@ -52,15 +53,17 @@ class Reconciler:
 
     def __init__(
         self,
-        site: Site,
-        roster: NodeManager,
+        services: Services,
+        registry: Registry,
+        nodes: NodeManager,
         *,
         on_first: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
         """Call ``on_first`` once configured, ``on_active`` when ITH's flag changes."""
-        self._site = site
-        self._roster = roster
+        self._services = services
+        self._registry = registry
+        self._nodes = nodes
         self._on_first = on_first
         self._on_active = on_active
         self._stale = trio.Event()
@@ -74,16 +77,20 @@ class Reconciler:
 
         An event may have given ITH's lock back after this configuration was fetched.
         """
-        copy = await self._site.ledger.document(DOCUMENT)
+        copy = await self._services.ledger.document(DOCUMENT)
         if copy:
             try:
                 self._adopt(decode_configuration(copy), flag_counts=not locks_known)
             except ConfigurationInvalid as error:
                 log("configuration.problem", level="warning", error=error)
 
+    def welcome(self, identity: Identity) -> None:
+        """Learn who we are to ITH, from its greeting."""
+        self._registry.identity = identity
+
     def change_nodes(self, event: ProxyNodesChangedEvent) -> None:
         """Apply a change of the nodes at once, then look at what ITH has."""
-        present = self._site.configuration
+        present = self._registry.configuration
         if present is not None:
             payload = event.payload
             read = apply_change(present.nodes, payload.changed_action, payload.nodes)
@@ -93,7 +100,7 @@ class Reconciler:
 
     def change_config(self, event: ProxyConfigChangedEvent) -> None:
         """Apply a change of the proxy's own configuration at once, then look at what ITH has."""
-        present = self._site.configuration
+        present = self._registry.configuration
         if present is not None:
             merged = merge_config(present.config, event.payload.new_config)
             _log(merged.problems)
@@ -102,7 +109,7 @@ class Reconciler:
 
     def change_active(self, *, is_active: bool) -> None:
         """Note what an event said of the flag, then look at what ITH has."""
-        present = self._site.configuration
+        present = self._registry.configuration
         if present is not None:
             self._adopt(replace(present, is_active=is_active), flag_counts=False)
         self._confirms = True
@@ -128,7 +135,7 @@ class Reconciler:
         answered = self._answered
         with trio.move_on_after(FRESH_SECONDS):
             await answered.wait()
-        if self._site.configuration is None:
+        if self._registry.configuration is None:
             await answered.wait()
 
     async def follow(self) -> None:
@@ -137,15 +144,15 @@ class Reconciler:
         while True:
             await self._stale.wait()
             self._stale = trio.Event()
-            present = self._site.configuration
+            present = self._registry.configuration
             try:
-                body = await self._site.backend.configuration()
+                body = await self._services.backend.configuration()
                 read = read_configuration(body, present)
             except (BackendError, ConfigurationInvalid) as error:
                 log("configuration.not_fetched", level="warning", error=error)
                 attempt += 1
                 wait = policy.full_jitter(
-                    attempt, RETRY_SECONDS, RETRY_MAX_SECONDS, self._site.rng.random()
+                    attempt, RETRY_SECONDS, RETRY_MAX_SECONDS, self._services.rng.random()
                 )
                 with trio.move_on_after(wait):
                     await self._stale.wait()
@@ -161,15 +168,16 @@ class Reconciler:
 
     def _adopt(self, configuration: Configuration, *, flag_counts: bool = True) -> None:
         """Work by this configuration from now on, and after a restart."""
-        present = self._site.configuration
+        present = self._registry.configuration
         if configuration == present:
             return
-        self._site.configuration = configuration
-        self._site.identity = Identity(
-            configuration.workspace_id or self._site.identity.workspace_id, configuration.proxy_id
+        self._registry.configuration = configuration
+        self._registry.identity = Identity(
+            configuration.workspace_id or self._registry.identity.workspace_id,
+            configuration.proxy_id,
         )
-        self._site.ledger.post_document(DOCUMENT, encode_configuration(configuration))
-        self._roster.apply(present, configuration)
+        self._services.ledger.post_document(DOCUMENT, encode_configuration(configuration))
+        self._nodes.apply(present, configuration)
         _log_pseudonyms(present, configuration)
         was_active = present is None or present.is_active
         if flag_counts and configuration.is_active != was_active:

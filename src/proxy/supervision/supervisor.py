@@ -36,27 +36,19 @@ from proxy.events.incoming import (
 )
 from proxy.ledger import Unfinished
 from proxy.logs import log
-from proxy.machines import operation, policy
-from proxy.machines.delivery import WIRED, DeliveryState
 from proxy.machines.node import NodeState
-from proxy.machines.operation import (
-    OPERATION,
-    OperationOutput,
-    OperationState,
-    PauseLock,
-    PauseLocks,
-)
+from proxy.machines.operation import PauseLock
 from proxy.model import Entity, EntityType, Order, Priority
 from proxy.reporting.reports import Reports
-from proxy.runtime.runner import Run
 from proxy.supervision.deletions import DeletionEvent, Deletions
 from proxy.supervision.dispatches import Dispatches
 from proxy.supervision.early_events import EarlyEvents
 from proxy.supervision.nodes import NodeManager
-from proxy.supervision.pause_locks import LOCKS_DOCUMENT, locks_document, read_locks
+from proxy.supervision.pause_locks import LOCKS_DOCUMENT, read_locks
 from proxy.supervision.reconciler import Reconciler
+from proxy.supervision.registry import Identity, Registry
 from proxy.supervision.stale_events import StaleEventFilter
-from proxy.work.runs import Identity, Site
+from proxy.work.services import Services
 
 AnyDispatchEvent: TypeAlias = SubjectDispatchEvent | SessionDispatchEvent | ScanDispatchEvent
 EarlyEvent: TypeAlias = AnyDispatchEvent | NewScanAvailableEvent | DeletionEvent
@@ -73,22 +65,24 @@ REACHABLE = frozenset({NodeState.ONLINE, NodeState.UNKNOWN})
 class Supervisor:
     """Acts on events; the service makes one when the ledger is open."""
 
-    def __init__(self, site: Site, reports: Reports, nursery: trio.Nursery) -> None:
-        self._site = site
+    def __init__(self, services: Services, reports: Reports, nursery: trio.Nursery) -> None:
+        """Prepare; ``nursery`` is that of the work, and is cancelled when the work must stop."""
+        self.registry = registry = Registry(services, nursery.cancel_scope.cancel)
+        self._services = services
         self._nursery = nursery
-        locks = PauseLocks(drain_seconds=site.settings.service.drain_seconds)
-        site.operation = Run(OPERATION, locks, {}, self._on_operation)
-        self._dispatches = Dispatches(site, reports, nursery)
-        self._deletions = Deletions(site, self._dispatches, nursery)
+        self._operation = registry.operation
+        self._dispatches = Dispatches(services, registry, reports, nursery)
+        self._deletions = Deletions(services, registry, self._dispatches, nursery)
         self._reconciler = Reconciler(
-            site,
-            NodeManager(site, self._dispatches, nursery),
+            services,
+            registry,
+            NodeManager(services, registry, self._dispatches, nursery),
             on_first=self._begin,
             on_active=self._set_active,
         )
-        self._recency = StaleEventFilter(site.ledger, site.clock)
+        self._stale_events = StaleEventFilter(services.ledger, services.clock)
         self._unfinished: list[Unfinished] = []
-        self._early_events = EarlyEvents(site.ledger, get_args(EarlyEvent))
+        self._early_events = EarlyEvents(services.ledger, get_args(EarlyEvent))
         self.counts: Counter[str] = Counter()
         """How many events came, by type, and how many of all were not acted upon, by reason.
 
@@ -98,11 +92,11 @@ class Supervisor:
 
     async def load(self) -> None:
         """Take up what the ledger kept: the locks, the dispatches, the last good configuration."""
-        ledger = self._site.ledger
+        ledger = self._services.ledger
         locks = read_locks(await ledger.document(LOCKS_DOCUMENT))
-        for lock, wish in (locks or {}).items():
-            self._site.operation.tell(operation.PauseRequested(lock, wish.reason, wish.since))
-        await self._recency.load()
+        for lock, kept in (locks or {}).items():
+            self._operation.restore(lock, kept)
+        await self._stale_events.load()
         await self._early_events.load()
         self._unfinished = await ledger.unfinished()
         await self._reconciler.load(locks_known=locks is not None)
@@ -120,7 +114,7 @@ class Supervisor:
 
     def welcome(self, workspace_id: str, proxy_id: str) -> None:
         """Learn who we are to ITH, from its greeting."""
-        self._site.identity = Identity(workspace_id, proxy_id)
+        self._reconciler.welcome(Identity(workspace_id, proxy_id))
 
     def came_online(self) -> None:
         """The link is up: ITH may have changed the configuration meanwhile."""
@@ -159,11 +153,11 @@ class Supervisor:
     def _is_addressed(self, proxy_id: str | None) -> bool:
         """Whether an event that names this proxy, or none, is for us; False where nobody knows."""
         name = (proxy_id or "").strip()
-        return not name or is_same_id(name, self._site.identity.proxy_id)
+        return not name or is_same_id(name, self.registry.identity.proxy_id)
 
     def _pass_over(self, event: ProxyEvent) -> None:
         """Do not obey what is for another proxy, or may be; what ITH has for us counts."""
-        reason = "foreign" if self._site.identity.proxy_id else "early"
+        reason = "foreign" if self.registry.identity.proxy_id else "early"
         self.counts[reason] += 1
         log(
             f"event.{reason}",
@@ -174,7 +168,7 @@ class Supervisor:
         self._reconciler.look()
 
     def _is_foreign(self, workspace_id: str) -> bool:
-        ours = self._site.identity.workspace_id
+        ours = self.registry.identity.workspace_id
         return bool(workspace_id and ours and workspace_id != ours)
 
     def _try(self, event: ActionEvent) -> None:
@@ -196,11 +190,11 @@ class Supervisor:
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
-                if self._site.configuration is None:  # it holds for what is to be begun, too
+                if self.registry.configuration is None:  # it holds for what is to be begun, too
                     self._early_events.keep(event)
             case ProxyEvent() if not self._is_addressed(event.entity_id):
                 self._pass_over(event)
-            case ProxyEvent() if self._recency.is_outdated(event):
+            case ProxyEvent() if self._stale_events.is_outdated(event):
                 log("event.outdated", level="warning", event_type=event.event_type)
                 self._reconciler.look()
             case ProxyNodesChangedEvent():
@@ -217,7 +211,7 @@ class Supervisor:
 
     def _dispatch(self, event: AnyDispatchEvent) -> None:
         """Begin a dispatch to those of its nodes that are ours; if none is, say nothing."""
-        if self._site.configuration is None:
+        if self.registry.configuration is None:
             self._early_events.keep(event)
             return
         ours = [node_id for node_id in dict.fromkeys(event.payload.nodes) if self._knows(node_id)]
@@ -234,14 +228,14 @@ class Supervisor:
         if event.payload.action != "pull_and_dispatch":
             log("event.action_unknown", level="warning", event_type=event.event_type)
             return
-        if self._site.configuration is None:
+        if self.registry.configuration is None:
             self._early_events.keep(event)
             return
-        wanted = self._site.settings.dispatch.new_scans
+        wanted = self._services.settings.dispatch.new_scans
         takers = [
             each.node_id
-            for each in self._site.nodes.values()
-            if each.run.state in REACHABLE and each.node.permission.gets_new_scans(wanted)
+            for each in self.registry.nodes.values()
+            if each.run.state in REACHABLE and each.configured.permission.gets_new_scans(wanted)
         ]
         if takers:
             self._start(self._order(event, takers))
@@ -250,8 +244,8 @@ class Supervisor:
 
     def _start(self, order: Order) -> None:
         """Begin a dispatch; where the work has stopped, keep its order for the next start."""
-        if self._site.operation.over:
-            self._site.ledger.post_order(order)
+        if self._operation.over:
+            self._services.ledger.post_order(order)
         else:
             self._dispatches.start(order)
 
@@ -262,68 +256,36 @@ class Supervisor:
             entity_of(event),
             tuple(node_ids),
             event.correlation_id,
-            event.workspace_id or self._site.identity.workspace_id,
+            event.workspace_id or self.registry.identity.workspace_id,
             Priority(event.payload.priority),
         )
 
     def _knows(self, node_id: str) -> bool:
-        return node_id in self._site.nodes
+        return node_id in self.registry.nodes
 
     # -- Operation ----------------------------------------------------------------------------
 
     def pause(self, reason: str) -> bool:
         """Take the operator's lock; False if the proxy has stopped and cannot keep it."""
-        self._take(PauseLock.OPERATOR, reason)
-        return not self._site.operation.over
+        self._operation.pause(PauseLock.OPERATOR, reason)
+        return not self._operation.over
 
     def resume(self) -> bool:
         """Give back the operator's lock, as with :meth:`pause`; ITH may still hold its own."""
-        self._give(PauseLock.OPERATOR)
-        return not self._site.operation.over
+        self._operation.resume(PauseLock.OPERATOR)
+        return not self._operation.over
 
     def _set_active(self, is_active: bool, reason: str | None = None) -> None:
         """Take or give back ITH's lock; without a reason, that of a lock in force stays."""
         if is_active:
-            self._give(PauseLock.BACKEND)
-        elif reason or PauseLock.BACKEND not in self._site.operation.data.held:
-            self._take(PauseLock.BACKEND, reason or "paused by ITH")
-
-    def _take(self, lock: PauseLock, reason: str) -> None:
-        self._site.operation.tell(operation.PauseRequested(lock, reason, self._site.clock.now()))
-
-    def _give(self, lock: PauseLock) -> None:
-        run = self._site.operation
-        run.tell(policy.release(run.data, lock))
-
-    def _on_operation(self, output: OperationOutput) -> None:
-        """Do what the operation machine puts out."""
-        match output:
-            case operation.HoldWork(reason):
-                log("operation.held", reason=reason)
-                self._dispatches.hold(reason)
-            case operation.ResumeWork():
-                log("operation.resumed")
-                self._dispatches.resume()
-            case operation.SaveLocks(locks):
-                self._site.ledger.post_document(LOCKS_DOCUMENT, locks_document(locks))
-            case operation.StopWork(reason):
-                log("operation.stopped", reason=reason)
-                self._nursery.cancel_scope.cancel(reason)
+            self._operation.resume(PauseLock.BACKEND)
+        elif reason or not self._operation.holds(PauseLock.BACKEND):
+            self._operation.pause(PauseLock.BACKEND, reason or "paused by ITH")
 
     def drain(self, reason: str) -> None:
         """Stop in order; a second call stops now."""
-        run = self._site.operation
-        if run.state is OperationState.DRAINING:
-            run.tell(operation.StopRequested(reason))
-        elif not run.over:
-            run.tell(operation.DrainRequested(reason))
-            self._nursery.start_soon(self._tell_drained)
-
-    async def _tell_drained(self) -> None:
-        """Wait until no association is in use."""
-        for each in self._site.deliveries:
-            await each.run.until(*(set(DeliveryState) - set(WIRED)))
-        self._site.operation.tell(operation.Drained())
+        if self._operation.drain(reason):
+            self._nursery.start_soon(self._operation.tell_drained)
 
 
 def is_same_id(one: str, other: str) -> bool:

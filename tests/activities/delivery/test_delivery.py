@@ -56,8 +56,8 @@ async def test_a_file_that_cannot_be_read_at_present_is_tried_again(
     node.script.delay_s = 0.1
     order = house.tell(frames.session_dispatch("sess-1", ["a"]))
     await house.until(lambda: node.arrivals)
-    _, second, *_ = await house.site.ledger.to_send(house.dispatch(order).dispatch_id, "a")
-    path = house.site.pacs.path(second)
+    _, second, *_ = await house.services.ledger.to_send(house.dispatch(order).dispatch_id, "a")
+    path = house.services.pacs.path(second)
     elsewhere = path.rename(path.with_suffix(".away"))
     path.symlink_to(path)  # it leads nowhere: there, and not to be read
     await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
@@ -134,9 +134,9 @@ async def test_no_more_associations_than_turns(house: House, node: DemoNode) -> 
         orders.append(house.tell(frames.session_dispatch(f"sess-{number}", ["a"])))
     most = 0
     while not all(house.final(order) for order in orders):
-        most = max(most, house.site.nodes["a"].queue.in_use)
+        most = max(most, house.registry.nodes["a"].queue.in_use)
         await trio.sleep(0.002)
-    assert most == house.site.settings.dicom.associations_per_node == 2
+    assert most == house.services.settings.dicom.associations_per_node == 2
     for order in orders:
         assert (await house.over(order))["status"] == "completed"
     await house.idle()
@@ -190,5 +190,5 @@ async def test_a_node_that_releases_early_is_gone_on_with_at_once(
             assert (ending["status"], ending["files_sent"]) == ("completed", 10)
             assert sorted(node.stored) == sorted(uids(instances))
             assert node.associations >= 5  # one to ask, four to store
-            assert house.site.nodes["a"].run.data.failures == 0
+            assert house.registry.nodes["a"].run.data.failures == 0
         nursery.cancel_scope.cancel("the test is over")

@@ -244,10 +244,10 @@ async def test_a_crash_between_two_answers_counts_no_instance_twice(
     node.script.find_delay_s = 0.4
     async with a_house(directory, backend) as house:
         # What two crashes in a row leave behind: one more was sent, and nobody heard its answer.
-        for instance in await house.site.ledger.to_send(dispatch_id, "a"):
+        for instance in await house.services.ledger.to_send(dispatch_id, "a"):
             if instance.sop_instance_uid in node.holds:
                 continue
-            house.site.ledger.post_result(dispatch_id, "a", instance, InstanceState.SENDING)
+            house.services.ledger.post_result(dispatch_id, "a", instance, InstanceState.SENDING)
             node.holds[instance.sop_instance_uid] = instance.sha256
             break
         await house.configured()
@@ -270,9 +270,9 @@ async def test_an_urgent_delivery_waits_for_one_question_of_another_and_none_is_
         low = house.tell(frames.session_dispatch("sess-1", ["a"], priority="low"))
         await house.until(lambda: node.arrivals)
         at = house.dispatch(low).dispatch_id
-        for instance in await house.site.ledger.to_send(at, "a"):
+        for instance in await house.services.ledger.to_send(at, "a"):
             # as if the program had ended in mid flight again and again
-            house.site.ledger.post_result(at, "a", instance, InstanceState.SENDING)
+            house.services.ledger.post_result(at, "a", instance, InstanceState.SENDING)
     urgent_uids = uids(offer(backend, "sess-2", slices=1, seed=2))
     asked_by_then: list[int] = []
 
@@ -287,7 +287,7 @@ async def test_an_urgent_delivery_waits_for_one_question_of_another_and_none_is_
         await house.configured()
         await house.until(lambda: node.tally.finds)
         urgent = house.tell(frames.session_dispatch("sess-2", ["a"], priority="urgent"))
-        await house.until(lambda: house.site.nodes["a"].queue.waiting)
+        await house.until(lambda: house.registry.nodes["a"].queue.waiting)
         asked = node.tally.finds
         assert (await house.over(urgent))["status"] == "completed"
         assert asked_by_then[0] <= asked + 1

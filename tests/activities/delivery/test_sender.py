@@ -49,7 +49,7 @@ def stored_in(directory: Path) -> list[dict[str, object]]:
 
 def copies(house: House) -> list[Path]:
     """What there is of converted instances on disk."""
-    return [*(house.site.settings.state_dir / "staging").glob("copies/*")]
+    return [*(house.services.settings.state_dir / "staging").glob("copies/*")]
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[int]:

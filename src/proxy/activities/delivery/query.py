@@ -1,16 +1,15 @@
-"""Ask a node what it has of the instances in doubt, before they are sent again."""
+"""Ask a node by C-FIND for the instances in doubt, before they are sent again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from proxy.activities.target import repush_for
+from proxy.activities.delivery.assignment import Assignment
 from proxy.dicom.association import Association
 from proxy.dicom.find import find, is_answered
 from proxy.errors import AssociationLost
 from proxy.logs import log
 from proxy.model import Instance
-from proxy.work.runs import DeliveryAtWork, Site
 
 
 class InstanceQuery:
@@ -20,18 +19,17 @@ class InstanceQuery:
     the delivery would fail for what it can do without.
     """
 
-    def __init__(self, site: Site, at: DeliveryAtWork) -> None:
-        self._site = site
-        self._at = at
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
         self._has_left = False
 
     async def in_doubt(self) -> set[Instance]:
-        """What to ask for: nothing where all is wanted anew, whatever the node has."""
-        node = self._at.node.node
-        if self._has_left or repush_for(self._site.settings.dispatch, node) == "all":
+        """Return the instances to ask for: none where all are sent, whatever the node has."""
+        if self._has_left or self._assignment.repush == "all":
             return set()
-        dispatch_id, in_doubt = self._at.dispatch.dispatch_id, self._site.ledger.in_doubt
-        return {*await in_doubt(dispatch_id, node.node_id, node.identity)}
+        node, ledger = self._assignment.node.configured, self._assignment.services.ledger
+        dispatch_id = self._assignment.dispatch_id
+        return {*await ledger.in_doubt(dispatch_id, node.node_id, node.identity)}
 
     async def ask(
         self,
@@ -43,7 +41,7 @@ class InstanceQuery:
         """Ask for one after the other; ``settle`` is told of each whether the node has it.
 
         A question takes the node's time as an instance does. Returns False where ``may_begin`` did
-        not allow one; what was not asked for stays in doubt.
+        not allow one; the instances that were not asked for stay in doubt.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
@@ -61,5 +59,5 @@ class InstanceQuery:
         except AssociationLost:
             self._has_left = True
             raise
-        log("delivery.asked", node_id=self._at.node_id, count=asked, found=found)
+        log("delivery.asked", node_id=self._assignment.node_id, count=asked, found=found)
         return asked == len(in_doubt)

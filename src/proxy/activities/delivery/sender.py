@@ -11,16 +11,17 @@ from proxy.logs import log
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.failures import Remedy, classify_local
 from proxy.model import Instance
-from proxy.work.runs import DeliveryRun, Site
+from proxy.work.runs import DeliveryRun
+from proxy.work.services import Services
 
 
 class InstanceSender:
     """Stores what one delivery sends over one association, and counts what it converted."""
 
-    def __init__(self, site: Site, run: DeliveryRun, association: Association) -> None:
+    def __init__(self, services: Services, run: DeliveryRun, association: Association) -> None:
         self.association = association
-        self._pacs = site.pacs
-        self._reserve_bytes = site.archive_limits.reserve_bytes
+        self._pacs = services.pacs
+        self._reserve_bytes = services.archive_limits.reserve_bytes
         self._run = run
         self._converted = 0
 

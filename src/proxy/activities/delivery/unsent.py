@@ -1,18 +1,21 @@
-"""What one delivery has left to send. A deletion may take of it while it is being sent."""
+"""The instances that an attempt has left to send. A deletion may take some while they are sent."""
 
 from __future__ import annotations
 
+from proxy.activities.delivery.assignment import Assignment
 from proxy.model import Instance
-from proxy.work.runs import DeliveryAtWork, Site
 
 
 class UnsentInstances:
-    """The instances that the node has not answered for, as of the present attempt."""
+    """The instances that the node has not answered for.
 
-    def __init__(self, site: Site, at: DeliveryAtWork) -> None:
-        self._ledger = site.ledger
-        self._at = at
+    ``is_outdated`` says that ITH deleted something since they were read.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
         self._instances: set[Instance] | None = None
+        self.is_outdated = False
 
     async def read(self) -> list[Instance]:
         """Return what is left, in the order to send it, and keep it up from now on."""
@@ -23,10 +26,10 @@ class UnsentInstances:
     async def has(self, instance: Instance) -> bool:
         """Whether an instance is still to be sent.
 
-        That its file is there does not say so: files go after the rows, and a later order for what
-        was deleted brings them back, for its own nodes.
+        That its file is there does not say so: files go after the rows, and a later order for a
+        deleted entity brings its files back, for its own nodes.
         """
-        if self._at.is_outdated and self._instances:
+        if self.is_outdated and self._instances:
             self._instances &= set(await self._list())
         return instance in (self._instances or ())
 
@@ -35,15 +38,12 @@ class UnsentInstances:
         if self._instances:
             self._instances.discard(instance)
 
-    def forget(self) -> None:
-        """Begin an attempt that has not read yet what is left."""
-        self._instances = None
-
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether it is known that nothing is left."""
         return self._instances == set()
 
     async def _list(self) -> list[Instance]:
-        self._at.is_outdated = False  # the ledger answers in turn: after the deletions up to now
-        return await self._ledger.to_send(self._at.dispatch.dispatch_id, self._at.node_id)
+        self.is_outdated = False  # the ledger answers in turn: after the deletions up to now
+        ledger = self._assignment.services.ledger
+        return await ledger.to_send(self._assignment.dispatch_id, self._assignment.node_id)

@@ -1,0 +1,96 @@
+"""Follow one order with one instance through the program: python benchmarks/hops.py [--functions].
+
+Counts the modules that are entered and the moves from one module to another, from the event until
+the node has the instance and ITH knows. The fewer, the sooner a reader has followed the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+import trio
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from proxy.demo import frames  # noqa: E402 - of this checkout, which is no package
+from proxy.demo.backend import DemoBackend  # noqa: E402
+from tests.support.site import a_house, configure, offer, some_nodes  # noqa: E402
+
+SOURCE = f"{ROOT / 'src/proxy'}/"
+BESIDE_THE_WAY = ("demo/", "logs/", "errors.py", "settings/")
+MAX_MODULES, MAX_MOVES = 40, 500
+
+
+class Follower:
+    """Counts calls of the program's own functions while ``is_on``."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.calls: Counter[str] = Counter()
+        self.modules: Counter[str] = Counter()
+        self.moves: Counter[tuple[str, str]] = Counter()
+        self._last = ""
+
+    def profile(self, frame: FrameType, event: str, _: object) -> None:
+        """Be told of a call by the interpreter."""
+        path = frame.f_code.co_filename
+        if not self.is_on or event != "call" or not path.startswith(SOURCE):
+            return
+        module = path.removeprefix(SOURCE)
+        if module.startswith(BESIDE_THE_WAY) or frame.f_code.co_name.startswith("<"):
+            return
+        self.calls[f"{module}:{frame.f_code.co_qualname}"] += 1
+        self.modules[module] += 1
+        if self._last and self._last != module:
+            self.moves[self._last, module] += 1
+        self._last = module
+
+
+async def follow(follower: Follower) -> None:
+    """Have one session of one slice sent to one node."""
+    with tempfile.TemporaryDirectory() as directory:
+        async with DemoBackend().running() as backend, some_nodes("a") as (node,):
+            configure(backend, [node])
+            offer(backend, slices=1)
+            async with a_house(Path(directory), backend) as house:
+                await house.configured()
+                await house.online()
+                await trio.sleep(0.2)
+                follower.is_on = True
+                await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+                follower.is_on = False
+                await house.idle()
+
+
+def main() -> int:
+    """Print the counts; return 1 where they are over the limits."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--functions", action="store_true", help="name every function entered")
+    given = options.parse_args()
+    follower = Follower()
+    sys.setprofile(follower.profile)
+    trio.run(follow, follower)
+    sys.setprofile(None)
+    moves = follower.moves.total()
+    print(f"modules entered            {len(follower.modules):5} (at most {MAX_MODULES})")
+    print(f"moves between modules      {moves:5} (at most {MAX_MOVES})")
+    print(f"functions entered          {len(follower.calls):5}")
+    print(f"calls                      {follower.calls.total():5}")
+    if given.functions:
+        for name, count in follower.calls.items():
+            print(f"{count:5} {name}")
+    else:
+        print("\nThe most frequent moves:")
+        for (one, other), count in follower.moves.most_common(25):
+            print(f"{count:5} {one} → {other}")
+    return int(len(follower.modules) > MAX_MODULES or moves > MAX_MOVES)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
