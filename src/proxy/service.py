@@ -6,10 +6,8 @@ link closes, then the ledger. No step of it is shielded: the link simply outlive
 
 from __future__ import annotations
 
-import random
 import signal
-import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -35,11 +33,12 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Reports
-from proxy.runtime.clock import SystemClock
-from proxy.runtime.offload import Threads
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
+from proxy.runtime.offload import Offload, Threads
+from proxy.runtime.rng import SYSTEM_RANDOM, Random
 from proxy.runtime.runner import OBSERVERS, Run
 from proxy.runtime.signals import ProcessSignals
-from proxy.runtime.wire import TcpNetwork
+from proxy.runtime.wire import TCP_NETWORK, Network
 from proxy.settings import Settings
 from proxy.supervision.heartbeat import Heartbeat
 from proxy.supervision.retention import forget_regularly
@@ -103,36 +102,63 @@ async def serve_until_signal(
 async def serve(
     settings: Settings,
     *,
+    network: Network = TCP_NETWORK,
+    offload: Callable[[int], Offload] = Threads,
+    clock: Clock = SYSTEM_CLOCK,
+    rng: Random = SYSTEM_RANDOM,
     task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the proxy until it is drained.
 
     The started value is the supervisor, whose ``drain`` ends the run. Raises
     :class:`proxy.errors.ProxyError` if the state directory, the ledger or the key cannot be used.
+
+    A simulation gives a world of its own. ``network`` reaches the nodes. ``offload`` makes a runner
+    of blocking functions, for so many at a time. ``clock`` tells the wall-clock time, ``rng`` makes
+    every random choice. trio's own hooks replace its clock and the network to ITH:
+    ``trio.run(..., clock=...)``, ``trio.socket.set_custom_socket_factory`` and
+    ``trio.socket.set_custom_hostname_resolver``. The disk and the control socket stay real.
     """
     context = system_trust(Path(settings.ith.ca_file) if settings.ith.ca_file else None)
-    offload = Threads(WORKER_THREADS)
+    workers = offload(WORKER_THREADS)
     async with (
         _steps_logged(),
-        Ledger.open(settings.state_dir / "ledger.db", Threads(1)) as ledger,
+        Ledger.open(settings.state_dir / "ledger.db", offload(1), clock=clock) as ledger,
         listening(settings.state_dir) as control,
-        _backend(settings, offload, context) as backend,
+        Backend(
+            _rest_settings(settings),
+            settings.token.reveal(),
+            workers,
+            clock=clock,
+            rng=rng,
+            context=context,
+        ) as backend,
         trio.open_nursery() as services,
     ):
-        pacs = LocalPacs(ledger, Objects(settings.state_dir), offload)
+        pacs = LocalPacs(ledger, Objects(settings.state_dir), workers)
         checked = await pacs.janitor()
         log("pacs.checked", dropped=checked.removed, entries=checked.damaged)
         outbox = Outbox(ledger, progress_interval=settings.dispatch.progress_seconds)
         await outbox.load()
         async with trio.open_nursery() as work:
-            reports = Reports(outbox, settings.dispatch.status_detail)
-            at_work = _services(settings, ledger, pacs, backend, offload)
+            reports = Reports(outbox, settings.dispatch.status_detail, clock)
+            at_work = Services(
+                settings=settings,
+                ledger=ledger,
+                pacs=pacs,
+                backend=backend,
+                network=network,
+                offload=workers,
+                clock=clock,
+                rng=rng,
+                archive_limits=_archive_limits(settings),
+            )
             supervisor = Supervisor(at_work, reports, work)
             registry = supervisor.registry
             services.start_soon(registry.operation.run.run)
             await supervisor.load()
             disk_usage_gb = partial(_disk_usage_gb, settings.state_dir, pacs)
-            heartbeat = Heartbeat(settings.local, registry, disk_usage_gb)
+            heartbeat = Heartbeat(settings.local, registry, disk_usage_gb, clock=clock, rng=rng)
             link = Link(
                 settings.ith,
                 settings.token,
@@ -140,12 +166,18 @@ async def serve(
                 heartbeat,
                 outbox,
                 context=context,
-                chance=at_work.rng.random,
+                clock=clock,
+                rng=rng,
             )
             connection = link.run()
             services.start_soon(connection.run)
             look = StatusReader(
-                registry, connection, supervisor.counts, lambda: outbox.queued, disk_usage_gb
+                registry,
+                connection,
+                supervisor.counts,
+                lambda: outbox.queued,
+                disk_usage_gb,
+                clock=clock,
             )
             services.start_soon(look.watch)
             services.start_soon(ControlServer(supervisor, look, ledger.settled).serve, control)
@@ -189,9 +221,9 @@ async def _steps_logged() -> AsyncIterator[None]:
         OBSERVERS.remove(log_step)
 
 
-def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> Backend:
+def _rest_settings(settings: Settings) -> RestSettings:
     ith, limits = settings.ith, settings.limits
-    rest = RestSettings(
+    return RestSettings(
         url=ith.url,
         download_hosts=ith.download_hosts,
         allow_insecure=ith.allow_insecure,
@@ -205,26 +237,13 @@ def _backend(settings: Settings, offload: Threads, context: ssl.SSLContext) -> B
         max_bytes=limits.archive_bytes or None,
         reserve_bytes=int(limits.reserve_gb * 1024**3),
     )
-    return Backend(rest, settings.token.reveal(), offload, context=context)
 
 
-def _services(
-    settings: Settings, ledger: Ledger, pacs: LocalPacs, backend: Backend, offload: Threads
-) -> Services:
+def _archive_limits(settings: Settings) -> ArchiveLimits:
     limits = settings.limits
-    return Services(
-        settings=settings,
-        ledger=ledger,
-        pacs=pacs,
-        backend=backend,
-        network=TcpNetwork(),
-        offload=offload,
-        clock=SystemClock(),
-        rng=random.Random(),  # noqa: S311 - for jitter, not for secrets
-        archive_limits=ArchiveLimits(
-            entries=limits.entries,
-            entry_bytes=limits.entry_bytes,
-            ratio=limits.ratio,
-            reserve_bytes=int(limits.reserve_gb * 1024**3),
-        ),
+    return ArchiveLimits(
+        entries=limits.entries,
+        entry_bytes=limits.entry_bytes,
+        ratio=limits.ratio,
+        reserve_bytes=int(limits.reserve_gb * 1024**3),
     )

@@ -21,6 +21,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, NodeState
 from proxy.runtime.runner import Run
 from tests.dicom.scripted import Peer
+from tests.support.clocks import Always
 from tests.support.relay import relay
 from tests.support.site import (
     House,
@@ -36,10 +37,17 @@ ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPEC
 
 
 @pytest.fixture
-async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[House]:
+def rng() -> Always:
+    return Always(0.5)
+
+
+@pytest.fixture
+async def house(
+    directory: Path, backend: DemoBackend, node: DemoNode, rng: Always
+) -> AsyncIterator[House]:
     configure(backend, [node])
     quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
-    async with a_house(directory, backend, dicom=quick) as house:
+    async with a_house(directory, backend, dicom=quick, rng=rng) as house:
         await house.configured()
         yield house
 
@@ -66,7 +74,7 @@ async def test_a_node_that_is_gone_is_given_up_and_found_again(
 
 
 async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
-    house: House, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+    house: House, node: DemoNode, rng: Always, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
@@ -75,7 +83,7 @@ async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
             waits.append(step.data.probe_in)
 
     monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
-    house.services.rng.random = lambda: 0.0  # type: ignore[method-assign]  # a tenth of the interval, the least there is
+    rng.drawn = 0.0  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
     await house.until(lambda: len(waits) >= 3)
@@ -200,8 +208,8 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
         "retry_max_seconds": 600.0,
     }
     node.script.delay_s = 60.0
-    async with a_house(directory, backend, dicom=dicom) as house:
-        house.services.rng.random = lambda: 0.0  # type: ignore[method-assign]  # a tenth of the interval, the least there is
+    least = Always(0.0)  # a tenth of the interval
+    async with a_house(directory, backend, dicom=dicom, rng=least) as house:
         async with relay(node, swallow=0) as line:
             to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
             configure(backend, [to_the_line])

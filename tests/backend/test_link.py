@@ -32,10 +32,12 @@ from proxy.ledger import Ledger
 from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
 from proxy.reporting.outbox import Outbox
 from proxy.runtime import runner
+from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline
 from proxy.settings import IthSettings, Secret
 from tests.backend.http_server import Request, always, head, serving, whole
 from tests.ledger.make import fast_directory
+from tests.support.clocks import Always
 from tests.support.waiting import PATIENCE_S, until
 
 KEY = "pk_demo/+=&%?#"
@@ -143,7 +145,7 @@ async def linked(
     *,
     key: str = KEY,
     context: ssl.SSLContext | None = None,
-    chance: float = 0.5,
+    drawn: float = 0.5,
     connect_seconds: float = 5.0,
     **changes: object,
 ) -> AsyncIterator[Linked]:
@@ -158,7 +160,14 @@ async def linked(
             desk = Desk()
             ith = replace(QUICK, url=url, **changes)
             link = Link(
-                ith, Secret(key), desk, desk, outbox, context=context, chance=lambda: chance
+                ith,
+                Secret(key),
+                desk,
+                desk,
+                outbox,
+                context=context,
+                clock=SYSTEM_CLOCK,
+                rng=Always(drawn),
             )
             run = link.run()
             run.data = replace(
@@ -538,7 +547,7 @@ async def test_a_lost_link_is_made_anew(
 async def test_the_back_off_is_drawn_from_the_whole_interval_and_reset_by_a_stable_link_only(
     backend: DemoBackend,
 ) -> None:
-    async with linked(backend.url, chance=0.0, backoff_max_seconds=0.4, stable_seconds=0.5) as link:
+    async with linked(backend.url, drawn=0.0, backoff_max_seconds=0.4, stable_seconds=0.5) as link:
         await link.reach(ONLINE)
         backend.drop()
         await link.reach(BACKING_OFF)

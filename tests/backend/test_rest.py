@@ -17,7 +17,9 @@ from proxy.backend.rest import Backend, Download, NotModified, RestSettings
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity, EntityType
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Threads
+from proxy.runtime.rng import SYSTEM_RANDOM
 from tests.backend.http_server import (
     Request,
     Script,
@@ -29,6 +31,7 @@ from tests.backend.http_server import (
     serving,
     whole,
 )
+from tests.support.clocks import NOON, SetClock
 from tests.support.waiting import PATIENCE_S
 
 KEY = "pk_ZZSECRET+key/=="
@@ -39,9 +42,22 @@ QUICK = FetchLimits(
 )
 
 
-def backend(url: str, context: ssl.SSLContext | None = None, **settings: Any) -> Backend:
+def backend(
+    url: str,
+    context: ssl.SSLContext | None = None,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    **settings: Any,
+) -> Backend:
     settings = {"fetch": QUICK, "reserve_bytes": 0, **settings}
-    return Backend(RestSettings(url=url, **settings), KEY, Threads(4), context=context)
+    return Backend(
+        RestSettings(url=url, **settings),
+        KEY,
+        Threads(4),
+        clock=clock,
+        rng=SYSTEM_RANDOM,
+        context=context,
+    )
 
 
 @asynccontextmanager
@@ -289,6 +305,23 @@ async def test_leaves_a_long_retry_after_to_the_caller(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Fri, 15 Jan 2027 08:15:00 GMT", 900.0),
+        ("Fri, 15 Jan 2027 09:15:00 +0100", 900.0),
+        ("Fri, 15 Jan 2027 07:59:00 GMT", 0.0),
+        ("soon", None),
+    ],
+)
+async def test_a_retry_after_may_be_a_date(date: str, seconds: float | None) -> None:
+    answer = always(whole(b"", f"Retry-After: {date}", status=503))
+    async with asking(answer, clock=SetClock(NOON)) as (client, _):
+        with pytest.raises(BackendError) as caught:
+            await client.configuration()
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
     "body",
     [b'{"detail": "ZZCANARY^PHI"}', b"<!DOCTYPE html><p>ZZCANARY^PHI", b"ZZCANARY^PHI", b""],
 )
@@ -460,7 +493,13 @@ async def test_a_configuration_without_end_is_refused() -> None:
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ", "nul\0"])
 def test_refuses_a_key_that_cannot_be_sent(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Backend(RestSettings(url="https://ith.example.org"), key, Threads(1))
+        Backend(
+            RestSettings(url="https://ith.example.org"),
+            key,
+            Threads(1),
+            clock=SYSTEM_CLOCK,
+            rng=SYSTEM_RANDOM,
+        )
     assert not key or key not in f"{caught.value}{caught.value.hint}"
 
 

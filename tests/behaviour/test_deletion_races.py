@@ -22,7 +22,7 @@ from proxy.demo.node import EVERY_TRANSFER_SYNTAX, DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
-from proxy.runtime.offload import Inline, Threads
+from proxy.runtime.offload import Inline
 from proxy.work.fair_queue import Grant
 from tests.support.site import House, a_house, configure, uids
 
@@ -49,8 +49,6 @@ STEPS = [
     "store 1",
     "store 5",
 ]
-IN_THREAD = {"unpack", "convert"}
-"""Calls that ask their thread for a cancellation."""
 GONE = ("instance", "holding", "holding_instance", "sending", "stored_at", "tombstone")
 
 
@@ -59,7 +57,6 @@ class Gate(Inline):
 
     def __init__(self, waits_for: Callable[[Any, tuple[Any, ...]], bool]) -> None:
         self._waits_for = waits_for
-        self._threads = Threads(2)
         self.reached = False
         self.opened = trio.Event()
         self.waiting = trio.CancelScope()
@@ -70,12 +67,7 @@ class Gate(Inline):
             self.reached = True
             with self.waiting:
                 await self.opened.wait()
-                return await self._call(function, *args, **kwargs)
-        return await self._call(function, *args, **kwargs)
-
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if getattr(function, "__name__", "") in IN_THREAD:
-            return await self._threads(function, *args, **kwargs)
+                return await super().__call__(function, *args, **kwargs)
         return await super().__call__(function, *args, **kwargs)
 
 

@@ -16,6 +16,7 @@ from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.nodes import Repush
+from tests.support.clocks import Always
 from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
 
 
@@ -274,8 +275,7 @@ async def test_a_back_off_outlasts_a_restart(
     waits = {"retry_delay_seconds": 2.0, "retry_max_seconds": 2.0, "retry_count": 2}
     order, due = "", 0.0
     for attempts in (1, 2):
-        async with a_house(directory, backend, dicom=waits) as house:
-            house.services.rng.random = lambda: 0.5  # type: ignore[method-assign]
+        async with a_house(directory, backend, dicom=waits, rng=Always(0.5)) as house:
             await house.configured()
             order = order or dispatch(house, "a")
             due = await the_back_off_after(house, order, attempts, due)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from proxy.backend.link import ConnectionRun
 from proxy.control.messages import ControlAnswer, Status
 from proxy.control.status import StatusReader
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
-from proxy.machines.connection import CONNECTION
+from proxy.machines.connection import (
+    CONNECTION,
+    ConnectRequested,
+    HandshakeDone,
+    LinkDropped,
+    LinkOpened,
+    StayedUp,
+)
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.runtime.runner import Run
+from tests.support.clocks import NOON, SetClock
 from tests.support.site import House, a_house, configure
 
 
@@ -22,10 +33,21 @@ async def no_link(_: ConnectionRun) -> None:
     """The status does not ask the link, but its machine."""
 
 
+def reader(house: House, link: ConnectionRun) -> StatusReader:
+    return StatusReader(
+        house.registry,
+        link,
+        house.supervisor.counts,
+        lambda: 0,
+        lambda: 0.0,
+        clock=house.services.clock,
+    )
+
+
 def looked(house: House) -> Status:
     """The status as a command is given it."""
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    look = StatusReader(house.registry, link, house.supervisor.counts, lambda: 0, lambda: 0.0)
+    look = reader(house, link)
     answer: ControlAnswer = msgspec.json.decode(msgspec.json.encode(look()), type=ControlAnswer)
     assert isinstance(answer, Status)
     return answer
@@ -72,6 +94,34 @@ async def test_events_are_counted_and_those_not_acted_upon(
             "foreign": 2,
             "broken": 1,
         }
+
+
+async def test_times_are_those_of_the_news(directory: Path, backend: DemoBackend) -> None:
+    """The link's attempts are none, nor is that it proved stable."""
+    clock = SetClock(NOON)
+    configure(backend, [])
+    link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
+    async with a_house(directory, backend, clock=clock) as house, trio.open_nursery() as nursery:
+        look = reader(house, link)
+        nursery.start_soon(look.watch)
+        await wait_all_tasks_blocked()
+
+        def after(seconds: float, happens: Callable[[], object]) -> tuple[float, ...]:
+            clock.seconds += seconds
+            happens()
+            now = look()
+            times = (now.at, now.operation.since, now.connection.since)
+            return tuple(time.timestamp() - NOON for time in times)
+
+        assert after(10, lambda: house.supervisor.pause("a test")) == (10, 10, 0)
+        assert after(10, lambda: house.supervisor.pause("another")) == (20, 10, 0)
+        assert after(10, lambda: link.tell(ConnectRequested())) == (30, 10, 0)
+        assert after(10, lambda: link.tell(LinkOpened())) == (40, 10, 0)
+        assert after(10, lambda: link.tell(HandshakeDone())) == (50, 10, 50)
+        assert after(10, lambda: link.tell(StayedUp())) == (60, 10, 50)
+        assert after(10, lambda: link.tell(LinkDropped("gone", 1.0))) == (70, 10, 70)
+        assert after(10, house.supervisor.resume) == (80, 80, 70)
+        nursery.cancel_scope.cancel("the test is over")
 
 
 def test_the_answer_of_an_earlier_version_can_be_read() -> None:

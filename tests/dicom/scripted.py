@@ -131,6 +131,11 @@ class Peer:
 
     async def command_or_release(self) -> bytes | None:
         """Read one message and return its command set; answer a request for release with None."""
+        message = await self.message_or_release()
+        return message and message[0]
+
+    async def message_or_release(self) -> tuple[bytes, bytes] | None:
+        """Read one message: command set, data set; answer a request for release with None."""
         parts = {1: b"", 0: b""}
         while True:
             kind, body = await self.pdu()
@@ -143,7 +148,7 @@ class Peer:
             # (0000,0800) is 0101H where no data set follows
             has_data = b"\x00\x00\x00\x08\x02\x00\x00\x00\x01\x01" not in parts[1]
             if control == 2 or (control == 3 and not has_data):
-                return parts[1]
+                return parts[1], parts[0]
 
     def read_ahead(self, chunk: bytes | bytearray) -> None:
         """Keep what a script has read from the stream itself."""

@@ -9,6 +9,7 @@ from proxy.ledger import CachedEntity, Counts, InstanceState, Ledger, Over, Repo
 from proxy.model import Entity, EntityType, Order
 from proxy.runtime.offload import Inline
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
+from tests.support.clocks import SetClock
 
 STORED, REFUSED, UNKNOWN = InstanceState.STORED, InstanceState.REFUSED, InstanceState.UNKNOWN
 WARNED, PLANNED = InstanceState.STORED_WITH_WARNING, InstanceState.PLANNED
@@ -344,10 +345,10 @@ async def test_a_holding_is_replaced_and_what_nothing_needs_is_released(
 async def test_objects_are_told_with_their_sizes_and_by_when_they_were_kept(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    now = 1000.0
-    async with Ledger.open(tmp_path / "l.db", Inline(), wall_clock=lambda: now) as ledger:
+    clock = SetClock(1000.0)
+    async with Ledger.open(tmp_path / "l.db", Inline(), clock=clock) as ledger:
         await ledger.keep(SESSION, [instance(1)], None)
-        now = 2000.0
+        clock.seconds = 2000.0
         await ledger.keep(OTHER_SESSION, [instance(22, study=2)], None)
         assert await ledger.all_objects(1500.0) == {instance(22, study=2).sha256: 8}
         assert (await ledger.all_objects())[instance(1).sha256] == 7

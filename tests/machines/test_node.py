@@ -355,7 +355,7 @@ class NodeWalk(Walk):
                 threshold=3,
                 interval=10,
                 cap=100,
-                chance=0.5,
+                uniform=0.5,
             )
         return event
 
@@ -427,7 +427,7 @@ class Probed:
                 threshold=3,
                 interval=10,
                 cap=100,
-                chance=0.5,
+                uniform=0.5,
             )
         )
 

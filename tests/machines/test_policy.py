@@ -33,9 +33,9 @@ progresses = st.builds(DeliveryProgress, counts, counts, counts, attempts=counts
 @UNHURRIED
 @given(st.integers(1, 10**9), seconds, seconds, chances)
 def test_a_wait_is_never_too_short_nor_above_the_cap(
-    attempt: int, base: float, cap: float, chance: float
+    attempt: int, base: float, cap: float, uniform: float
 ) -> None:
-    wait = policy.full_jitter(attempt, base, cap, chance)
+    wait = policy.full_jitter(attempt, base, cap, uniform)
     first = min(base, cap)
     assert first * 0.0999 <= wait <= cap
     if attempt < 30:
@@ -69,7 +69,7 @@ def attempt(
         retry_count=allowed,
         retry_delay=10,
         retry_max=60,
-        chance=0.5,
+        uniform=0.5,
     )
 
 
@@ -99,7 +99,7 @@ def fetch(
         permanent=permanent,
         attempts=3,
         cap=60,
-        chance=0.5,
+        uniform=0.5,
         retry_after=retry_after,
     )
 
@@ -302,7 +302,7 @@ def test_the_verdict_is_the_same_whichever_node_ended_first(order: list[str]) ->
 @UNHURRIED
 @given(counts, st.integers(1, 10), st.booleans(), st.booleans(), chances)
 def test_the_breaker_trips_at_the_threshold_and_again_with_each_probe(
-    failures: int, threshold: int, is_open: bool, is_probe: bool, chance: float
+    failures: int, threshold: int, is_open: bool, is_probe: bool, uniform: float
 ) -> None:
     event = policy.node_failed(
         node.Health(failures),
@@ -312,7 +312,7 @@ def test_the_breaker_trips_at_the_threshold_and_again_with_each_probe(
         threshold=threshold,
         interval=10,
         cap=60,
-        chance=chance,
+        uniform=uniform,
     )
     if (is_open and not is_probe) or (not is_open and failures + 1 < threshold):
         assert event == node.NodeFailed("reset")
@@ -331,7 +331,7 @@ def test_probes_grow_rarer() -> None:
             threshold=3,
             interval=10,
             cap=60,
-            chance=0.5,
+            uniform=0.5,
         )
         for failures in range(2, 7)
     ]

@@ -20,6 +20,7 @@ from proxy.pacs.local import CLEAN_UP_S, Checked, LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.runtime.offload import Inline, Offload, Threads
 from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
+from tests.support.clocks import SetClock
 from tests.support.waiting import PATIENCE_S
 
 P = ParamSpec("P")
@@ -176,7 +177,7 @@ async def test_an_object_a_power_cut_has_hurt_is_fetched_again(
 async def test_old_objects_are_not_read_at_each_start(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with Ledger.open(tmp_path / "ledger.db", Inline(), wall_clock=lambda: 1000.0) as ledger:
+    async with Ledger.open(tmp_path / "ledger.db", Inline(), clock=SetClock(1000.0)) as ledger:
         site = Site(tmp_path, ledger, Inline())
         await site.pacs.take_in(SESSION, site.stage(ONE), None)
     site.objects.path(ONE[1].sha256).write_bytes(bytes(ONE[1].size))

@@ -15,6 +15,7 @@ from proxy.machines.delivery import DeliveryProgress, Outcome
 from proxy.model import Entity, EntityType, Order
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
+from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline
 
 ORDER = Order(Entity(EntityType.SESSION, "sess-1", "subj-1"), ("a", "b"), "corr_1", "ws-1")
@@ -51,7 +52,9 @@ def told(frames: list[JsonObject]) -> list[tuple[object, ...]]:
 
 
 async def test_the_envelope_echoes_the_order(outbox: Outbox) -> None:
-    Reports(outbox, "both").delivery_over(ORDER, "a", COMPLETED, DeliveryProgress(3, 3))
+    Reports(outbox, "both", SYSTEM_CLOCK).delivery_over(
+        ORDER, "a", COMPLETED, DeliveryProgress(3, 3)
+    )
     (frame,) = await heard(outbox)
     assert frame.pop("timestamp").endswith("Z")
     assert frame == {
@@ -107,7 +110,7 @@ async def test_the_envelope_echoes_the_order(outbox: Outbox) -> None:
 async def test_each_detail(
     outbox: Outbox, detail: Detail, expected: list[tuple[object, ...]]
 ) -> None:
-    reports = Reports(outbox, detail)
+    reports = Reports(outbox, detail, SYSTEM_CLOCK)
     half, none = DeliveryProgress(4, 2), DeliveryProgress(4, 0)
     reports.downloading(ORDER, ["a", "b"], 50)
     said = await heard(outbox)
@@ -123,7 +126,7 @@ async def test_each_detail(
 
 
 async def test_progress_never_falls_and_100_is_for_completed_alone(outbox: Outbox) -> None:
-    reports = Reports(outbox, "both")
+    reports = Reports(outbox, "both", SYSTEM_CLOCK)
     said = []
     for percent in (60, 0, 100):
         reports.downloading(ORDER, ["a"], percent)
@@ -140,7 +143,7 @@ async def test_progress_never_falls_and_100_is_for_completed_alone(outbox: Outbo
 
 @pytest.mark.parametrize("detail", ["both", "aggregate"])
 async def test_progress_does_not_fall_over_a_restart(outbox: Outbox, detail: Detail) -> None:
-    reports = Reports(outbox, detail)
+    reports = Reports(outbox, detail, SYSTEM_CLOCK)
     reports.recover(ORDER, {"a": DeliveryProgress(4, 2), "b": DeliveryProgress(4, 2)})
     reports.downloading(ORDER, ["a", "b"], 0)
     reports.downloading(ORDER, ["a", "b"], 100)
@@ -152,7 +155,7 @@ async def test_progress_does_not_fall_over_a_restart(outbox: Outbox, detail: Det
 
 
 async def test_what_was_not_planned_before_a_restart_begins_anew(outbox: Outbox) -> None:
-    reports = Reports(outbox, "both")
+    reports = Reports(outbox, "both", SYSTEM_CLOCK)
     reports.recover(ORDER, {"a": DeliveryProgress()})
     reports.downloading(ORDER, ["a"], 0)
     assert told(await heard(outbox)) == [("a", "downloading", 0, 0, 0)]
@@ -161,7 +164,7 @@ async def test_what_was_not_planned_before_a_restart_begins_anew(outbox: Outbox)
 async def test_an_instance_deleted_while_it_was_sent_does_not_break_the_sum(
     outbox: Outbox,
 ) -> None:
-    reports = Reports(outbox, "both")
+    reports = Reports(outbox, "both", SYSTEM_CLOCK)
     sent_more = DeliveryProgress(2, 3, error="session deleted in ITH")
     reports.delivery_over(ORDER, "a", Outcome.CANCELLED, sent_more)
     reports.order_over(ORDER, {"a": (Outcome.CANCELLED, sent_more)})
@@ -169,7 +172,9 @@ async def test_an_instance_deleted_while_it_was_sent_does_not_break_the_sum(
 
 
 async def test_a_cancelled_dispatch_is_a_failed_one_with_a_reason(outbox: Outbox) -> None:
-    Reports(outbox, "both").order_over(ORDER, {"a": (Outcome.CANCELLED, DeliveryProgress())})
+    Reports(outbox, "both", SYSTEM_CLOCK).order_over(
+        ORDER, {"a": (Outcome.CANCELLED, DeliveryProgress())}
+    )
     (frame,) = await heard(outbox)
     assert frame["payload"] == {
         "status": "failed",

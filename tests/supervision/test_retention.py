@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,18 @@ import trio
 from trio.testing import MockClock
 
 from proxy.ledger import InstanceState, Ledger
+from proxy.runtime.clock import Clock
 from proxy.runtime.offload import Inline
 from proxy.supervision.retention import DOCUMENT, forget_regularly
 from tests.ledger.make import SESSION, instance, order
+from tests.support.clocks import NOON, VirtualClock
 
 DAY = 24 * 3600.0
-NOW = 1_800_000_000.0
 
 
-async def run(
-    path: Path, days: float, wall_clock: Callable[[], float], *, new: str | None = None
-) -> None:
+async def run(path: Path, days: float, clock: Clock, *, new: str | None = None) -> None:
     """Let the program run for so many days, and take an order that is done at once, if any."""
-    async with Ledger.open(path, Inline(), wall_clock=wall_clock) as ledger:
+    async with Ledger.open(path, Inline(), clock=clock) as ledger:
         if new is not None:
             dispatch = await ledger.accept(order(correlation_id=new))
             await ledger.keep(SESSION, [instance(1)], None)
@@ -44,15 +42,11 @@ async def remembers(path: Path) -> tuple[bool, int]:
         return known, counts.stored
 
 
-def the_right_time() -> float:
-    return NOW + trio.current_time()
-
-
 @pytest.mark.parametrize(("days", "known"), [(0.5, True), (89, True), (90.9, True), (91.1, False)])
 async def test_so_long_and_no_longer(
     tmp_path: Path, autojump_clock: MockClock, days: float, known: bool
 ) -> None:
-    await run(tmp_path / "l.db", days, the_right_time, new="first")
+    await run(tmp_path / "l.db", days, VirtualClock(), new="first")
     assert await remembers(tmp_path / "l.db") == (known, int(known))
 
 
@@ -61,9 +55,9 @@ async def test_a_clock_that_was_wrong_for_a_while_makes_nothing_forgotten(
     tmp_path: Path, autojump_clock: MockClock, jump: float
 ) -> None:
     path = tmp_path / "l.db"
-    await run(path, 3, the_right_time, new="first")
-    await run(path, 2, lambda: the_right_time() + jump, new="second")
-    await run(path, 3, the_right_time)
+    await run(path, 3, VirtualClock(), new="first")
+    await run(path, 2, VirtualClock(NOON + jump), new="second")
+    await run(path, 3, VirtualClock())
     assert await remembers(path) == (True, 1)
 
 
@@ -72,17 +66,17 @@ async def test_what_was_noted_by_a_wrong_clock_is_forgotten_in_time(
     tmp_path: Path, autojump_clock: MockClock, jump: float
 ) -> None:
     path = tmp_path / "l.db"
-    await run(path, 1.5, lambda: the_right_time() + jump, new="first")
-    await run(path, 91, the_right_time)
+    await run(path, 1.5, VirtualClock(NOON + jump), new="first")
+    await run(path, 91, VirtualClock())
     assert await remembers(path) == (False, 0)
 
 
 async def test_days_are_counted_over_restarts(tmp_path: Path, autojump_clock: MockClock) -> None:
     """An appliance that is switched off each night never runs for a day."""
     path = tmp_path / "l.db"
-    await run(path, 0.4, the_right_time, new="first")
+    await run(path, 0.4, VirtualClock(), new="first")
     for _ in range(219):
-        await run(path, 10.5 / 24, the_right_time)  # ten whole hours
+        await run(path, 10.5 / 24, VirtualClock())  # ten whole hours
     assert await remembers(path) == (False, 0)
 
 
@@ -90,10 +84,10 @@ async def test_what_cannot_be_read_forgets_nothing(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     path = tmp_path / "l.db"
-    await run(path, 80, the_right_time, new="first")
+    await run(path, 80, VirtualClock(), new="first")
     async with Ledger.open(path, Inline()) as ledger:
         ledger.post_document(DOCUMENT, b'{"hours": "many"')
-    await run(path, 80, the_right_time)
+    await run(path, 80, VirtualClock())
     assert (await remembers(path))[0]
 
 
@@ -103,5 +97,5 @@ async def test_an_order_that_is_at_work_is_never_forgotten(
     path = tmp_path / "l.db"
     async with Ledger.open(path, Inline()) as ledger:
         await ledger.accept(order(correlation_id="first"))
-    await run(path, 200, the_right_time)
+    await run(path, 200, VirtualClock())
     assert (await remembers(path))[0]

@@ -22,7 +22,7 @@ def in_every_order(scenario: Callable[[], Awaitable[T]], schedules: int = 60) ->
     """Count what the scenario returns under differently shuffled orders of ready tasks."""
     results: Counter[T] = Counter()
     for seed in range(schedules):
-        with _shuffled(seed):
+        with shuffled(seed):
             results[trio.run(scenario, clock=MockClock(autojump_threshold=0))] += 1
     return results
 
@@ -38,7 +38,7 @@ def cancelled_at_every_step(
     while True:
         step += 1
         knife = _CancelAtStep(step)
-        with _shuffled(step):
+        with shuffled(step):
             trio.run(
                 knife.run, scenario, clock=MockClock(autojump_threshold=0), instruments=[knife]
             )
@@ -74,7 +74,7 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 @contextmanager
-def _shuffled(seed: int) -> Iterator[None]:
+def shuffled(seed: int) -> Iterator[None]:
     """Let trio shuffle its ready tasks by ``seed``; there is no public way to ask for that."""
     before = _run._ALLOW_DETERMINISTIC_SCHEDULING
     state = _run._r.getstate()

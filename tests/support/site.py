@@ -12,7 +12,6 @@ from the outbox, as the link does.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -42,8 +41,9 @@ from proxy.pacs.local import LocalPacs
 from proxy.pacs.objects import Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
-from proxy.runtime.clock import SystemClock
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Inline, Threads
+from proxy.runtime.rng import SYSTEM_RANDOM, Random
 from proxy.runtime.wire import Network, TcpNetwork
 from proxy.settings import (
     DicomSettings,
@@ -86,7 +86,11 @@ class House:
         self.outbox = outbox
         self.backend = backend
         self.heartbeat = Heartbeat(
-            services.settings.local, self.registry, lambda: services.pacs.usage_gb
+            services.settings.local,
+            self.registry,
+            lambda: services.pacs.usage_gb,
+            clock=services.clock,
+            rng=services.rng,
         )
         self.heard: list[JsonObject] = []
 
@@ -201,6 +205,8 @@ async def a_house(
     listens: bool = True,
     repush: Repush = "new",
     new_scans: NewScans = "read",
+    clock: Clock = SYSTEM_CLOCK,
+    rng: Random = SYSTEM_RANDOM,
 ) -> AsyncIterator[House]:
     """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
     settings = Settings(
@@ -221,7 +227,7 @@ async def a_house(
     offload = Threads(4)
     async with (
         Ledger.open(directory / "ledger.db", ledger_offload or Inline()) as ledger,
-        Backend(rest, backend.key, offload) as client,
+        Backend(rest, backend.key, offload, clock=clock, rng=rng) as client,
         trio.open_nursery() as services,
     ):
         pacs = LocalPacs(ledger, Objects(directory), offload)
@@ -235,8 +241,8 @@ async def a_house(
             backend=client,
             network=network or TcpNetwork(),
             offload=offload,
-            clock=SystemClock(),
-            rng=random.Random(),
+            clock=clock,
+            rng=rng,
             archive_limits=ArchiveLimits(reserve_bytes=0),
         )
         house: House = await services.start(_work, shared, outbox, detail, backend)
@@ -256,7 +262,7 @@ async def _work(
 ) -> None:
     """Let the supervisor work in a nursery that it may cancel when it stops."""
     async with trio.open_nursery() as work:
-        supervisor = Supervisor(services, Reports(outbox, detail), work)
+        supervisor = Supervisor(services, Reports(outbox, detail, services.clock), work)
         work.start_soon(supervisor.registry.operation.run.run)
         await supervisor.load()
         task_status.started(House(services, supervisor, outbox, backend))

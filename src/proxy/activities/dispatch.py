@@ -301,7 +301,7 @@ class Dispatch(Granted):
                     permanent=error.permanent,
                     attempts=FETCH_ATTEMPTS,
                     cap=self._services.settings.dicom.retry_max_seconds,
-                    chance=self._services.rng.random(),
+                    uniform=self._services.rng.random(),
                     retry_after=error.retry_after or 0.0,
                 )
             )
@@ -334,7 +334,7 @@ class Dispatch(Granted):
                 got.path,
                 staging / "entries",
                 services.archive_limits,
-                _cancel_point,
+                services.offload.check_cancelled,
                 read_instance,
             )
             passed_over = sum(unpacked.passed_over.values())
@@ -462,8 +462,3 @@ def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:
         percent = min(100 * received // total, 99)
         if percent > run.data.percent:
             run.tell(dispatch.FetchAdvanced(percent))
-
-
-def _cancel_point() -> None:
-    """Let a cancelled dispatch stop unpacking."""
-    trio.from_thread.check_cancelled()

@@ -116,7 +116,7 @@ class NodeAtWork:
                 threshold=BREAKER_FAILURES,
                 interval=settings.echo_interval_seconds,
                 cap=settings.retry_max_seconds,
-                chance=self._services.rng.random(),
+                uniform=self._services.rng.random(),
             )
         )
 

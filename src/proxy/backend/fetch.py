@@ -8,7 +8,6 @@ byte has a limit of its own. ``rest.py`` is the caller.
 from __future__ import annotations
 
 import math
-import random
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +23,7 @@ from proxy.backend.part import Part
 from proxy.backend.refusals import Interrupted, translated
 from proxy.errors import BackendError
 from proxy.runtime.offload import Offload
+from proxy.runtime.rng import Random
 
 Responder: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
 """Sends a request with these additional headers; yields the answer after all redirects."""
@@ -68,6 +68,7 @@ class Fetch:
         limits: FetchLimits,
         *,
         offload: Offload,
+        rng: Random,
         on_progress: OnReceived,
     ) -> None:
         self.etag: str | None = None
@@ -76,6 +77,7 @@ class Fetch:
         self._part = part
         self._limits = limits
         self._offload = offload
+        self._rng = rng
         self._on_progress = on_progress
         self._total: int | None = None
         self._ranges = False
@@ -111,8 +113,8 @@ class Fetch:
             return error.retry_after if in_bounds else None
         if not self._furthest:
             return None
-        longest = min(LONGEST_WAIT_S, self._limits.backoff_seconds * 2**fruitless)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - jitter is no secret
+        longest = min(LONGEST_WAIT_S, self._limits.backoff_seconds * 2.0**fruitless)
+        return longest / 2 * (1 + self._rng.random())
 
     async def _attempt(self, known_etag: str | None) -> bool:
         headers: dict[str, str] = {}

@@ -9,7 +9,7 @@ come from the outbox and are forgotten only when ITH has answered a ping that wa
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import trio
@@ -17,6 +17,7 @@ from trio_websocket import WebSocketConnection
 
 from proxy.backend.upgrade import explain, open_websocket
 from proxy.errors import LinkEvicted, LinkRefused, first
+from proxy.events.base import new_correlation_id, wire_time
 from proxy.events.codec import decode, encode
 from proxy.events.incoming import (
     ConfigUpdateResponse,
@@ -31,6 +32,8 @@ from proxy.machines import connection, policy
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.machines.connection import ConnectionOutput, ConnectionState
 from proxy.reporting.outbox import Outbox, Parcel
+from proxy.runtime.clock import Clock
+from proxy.runtime.rng import Random
 from proxy.runtime.runner import Run
 from proxy.settings import IthSettings, Secret
 
@@ -95,7 +98,8 @@ class Link:
         outbox: Outbox,
         *,
         context: ssl.SSLContext | None,
-        chance: Callable[[], float],
+        clock: Clock,
+        rng: Random,
     ) -> None:
         self._ith = ith
         self._key = key
@@ -103,13 +107,14 @@ class Link:
         self._vitals = vitals
         self._outbox = outbox
         self._context = context
-        self._chance = chance
+        self._clock = clock
+        self._rng = rng
 
     def run(self) -> ConnectionRun:
         """Make the run of the connection machine that keeps this link."""
         data = LinkData(
             handshake_seconds=self._ith.handshake_seconds,
-            timeout_retry_seconds=5.0 * (0.5 + self._chance()),
+            timeout_retry_seconds=5.0 * (0.5 + self._rng.random()),
             stable_seconds=self._ith.stable_seconds,
             refused_seconds=self._ith.refused_seconds,
             evicted_seconds=self._ith.evicted_seconds,
@@ -131,7 +136,9 @@ class Link:
         try:
             async with open_websocket(self._ith, self._key, self._context) as (websocket, local):
                 run.tell(connection.LinkOpened())
-                talk = Conversation(self._ith, run, websocket, local)
+                talk = Conversation(
+                    self._ith, run, websocket, local, clock=self._clock, rng=self._rng
+                )
                 await talk.hold(self._inbox, self._vitals, self._outbox)
         except* Exception as endings:  # noqa: BLE001 - a link is tried again after any error
             ending = first(endings)
@@ -150,7 +157,7 @@ class Link:
                 return connection.KeyTaken(str(error))
             case _:
                 attempt, cap = run.data.attempts + 1, self._ith.backoff_max_seconds
-                wait = policy.full_jitter(attempt, 1.0, cap, self._chance())
+                wait = policy.full_jitter(attempt, 1.0, cap, self._rng.random())
                 return connection.LinkDropped(str(error), max(wait, least))
 
 
@@ -158,12 +165,21 @@ class Conversation:
     """The exchange of frames over one open WebSocket."""
 
     def __init__(
-        self, ith: IthSettings, run: ConnectionRun, websocket: WebSocketConnection, local: str
+        self,
+        ith: IthSettings,
+        run: ConnectionRun,
+        websocket: WebSocketConnection,
+        local: str,
+        *,
+        clock: Clock,
+        rng: Random,
     ) -> None:
         self._ith = ith
         self._run = run
         self._websocket = websocket
         self._local = local
+        self._clock = clock
+        self._new_correlation_id = partial(new_correlation_id, rng.getrandbits)
         self._reading = trio.CancelScope()
         self._heard = trio.Event()
         self._written = trio.Event()
@@ -200,15 +216,18 @@ class Conversation:
     async def _read(self, inbox: Inbox) -> None:
         with self._reading:
             while True:
-                self._take(decode(await self._websocket.get_message()), inbox)
+                frame = await self._websocket.get_message()
+                self._take(decode(frame, new_correlation_id=self._new_correlation_id), inbox)
 
     def _take(self, message: Incoming, inbox: Inbox) -> None:
         if not self._heard.is_set():
             self._heard.set()
             self._run.tell(connection.HandshakeDone())
         match message:
-            case PingEvent():
-                self._say(encode(PongEvent.create(correlation_id=message.correlation_id)))
+            case PingEvent(correlation_id=correlation_id):
+                timestamp = wire_time(self._clock.now())
+                pong = PongEvent.create(correlation_id=correlation_id, timestamp=timestamp)
+                self._say(encode(pong))
             case Connected():
                 inbox.welcome(message.workspace_id, message.proxy_id)
             case ConfigUpdateResponse() | HealthUpdateResponse():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import httpx2
@@ -35,17 +35,17 @@ class Interrupted(BackendError):
         super().__init__(sentence, permanent=False, hint=hint, retry_after=retry_after)
 
 
-def refusal(response: httpx2.Response, what: str, *, own: bool) -> BackendError:
+def refusal(response: httpx2.Response, what: str, *, own: bool, now: float) -> BackendError:
     """Build the error for an answer other than the expected one; its body is not read.
 
     ``what`` names the object of the request: ``configuration``, or an entity's type. ``own`` is
     whether ITH itself answered: a host that keeps its archives refuses an outdated redirect, which
-    ITH renews.
+    ITH renews. ``now`` is in UTC seconds.
     """
     status = response.status_code
     if status in LATER or not 400 <= status < 500 or not own:
         who = "ITH" if own else "The host that keeps the archives of ITH"
-        return Interrupted(f"{who} answered {status}", retry_after=_retry_after(response))
+        return Interrupted(f"{who} answered {status}", retry_after=_retry_after(response, now))
     sentence, hint = f"ITH refused the request for the {what}", ASK_LATER
     if status == 401:
         sentence, hint = "ITH does not accept the proxy key", ASK_FOR_KEY
@@ -85,7 +85,7 @@ def _untrusted(error: BaseException) -> bool:
     return False
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(response: httpx2.Response, now: float) -> float | None:
     """Return the seconds of Retry-After, given as a number or as a date (RFC 9110 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal() and len(value) < 10:
@@ -96,4 +96,4 @@ def _retry_after(response: httpx2.Response) -> float | None:
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    return max(0.0, date.timestamp() - now)

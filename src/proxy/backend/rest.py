@@ -29,7 +29,9 @@ from proxy.backend.refusals import ASK_LATER, Interrupted, refusal, translated
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity
+from proxy.runtime.clock import Clock
 from proxy.runtime.offload import Offload
+from proxy.runtime.rng import Random
 
 MAX_REDIRECTS = 3
 CLOSE_SECONDS = 2
@@ -89,6 +91,8 @@ class Backend:
         key: str,
         offload: Offload,
         *,
+        clock: Clock,
+        rng: Random,
         context: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare a client that sends ``key`` to ITH; ``context`` of None trusts the system.
@@ -103,6 +107,8 @@ class Backend:
         self._settings = settings
         self._key = key
         self._offload = offload
+        self._clock = clock
+        self._rng = rng
         self._addresses = Addresses(
             settings.url, settings.download_hosts, allow_insecure=settings.allow_insecure
         )
@@ -141,7 +147,8 @@ class Backend:
             url = self._addresses.configuration()
             async with self._answer(url, {}, elsewhere=False) as response:
                 if response.status_code != HTTPStatus.OK:
-                    raise refusal(response, "configuration", own=True)
+                    now = self._clock.now()
+                    raise refusal(response, "configuration", own=True, now=now)
                 async with reading(response.aiter_bytes()) as blocks:
                     async for block in blocks:
                         body += block
@@ -177,11 +184,15 @@ class Backend:
         fetch = Fetch(
             lambda headers: self._answer(url, headers, elsewhere=True),
             lambda response: refusal(
-                response, entity.type.value, own=self._addresses.is_own(response.url)
+                response,
+                entity.type.value,
+                own=self._addresses.is_own(response.url),
+                now=self._clock.now(),
             ),
             part,
             self._settings.fetch,
             offload=self._offload,
+            rng=self._rng,
             on_progress=on_progress,
         )
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
+import trio
 from msgspec.structs import replace
 
 from proxy import __version__
@@ -25,13 +26,15 @@ from proxy.control.messages import (
     OperationStatus,
     Status,
 )
+from proxy.fsm import Step
 from proxy.machines.connection import ConnectionState
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.operation import PauseLock
 from proxy.nodes import Configuration
+from proxy.runtime.clock import Clock
+from proxy.runtime.runner import OBSERVERS, Run
 from proxy.supervision.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
 from proxy.supervision.registry import Registry
-from proxy.work.runs import OperationRun
 
 
 class StatusReader:
@@ -44,26 +47,36 @@ class StatusReader:
         event_counts: Mapping[str, int],
         queued_reports: Callable[[], int],
         disk_usage_gb: Callable[[], float],
+        *,
+        clock: Clock,
     ) -> None:
         self._registry = registry
         self._connection = connection
         self._event_counts = event_counts
         self._queued_reports = queued_reports
         self._disk_usage_gb = disk_usage_gb
-        self._link_since = time.time()
+        self._clock = clock
+        self._operation_since = self._link_since = clock.now()
 
     async def watch(self) -> None:
-        """Note when the link comes and goes: attempts in between do not count as news."""
-        while True:
-            await self._connection.until(ConnectionState.ONLINE)
-            self._link_since = time.time()
-            await self._connection.until(*(set(ConnectionState) - {ConnectionState.ONLINE}))
-            self._link_since = time.time()
+        """Note when the proxy paused or went on, and when the link came or went."""
+        OBSERVERS.append(self._note)
+        try:
+            await trio.sleep_forever()
+        finally:
+            OBSERVERS.remove(self._note)
+
+    def _note(self, run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
+        """Of the link, attempts in between do not count as news."""
+        if run is self._registry.operation.run and step.before is not step.after:
+            self._operation_since = self._clock.now()
+        elif run is self._connection and _is_online(step.before) is not _is_online(step.after):
+            self._link_since = self._clock.now()
 
     def __call__(self) -> Status:
         """Return how the proxy is now."""
         registry = self._registry
-        operation = _operation(registry.operation.run)
+        operation = self._operation()
         connection = self._link()
         nodes = tuple(map(node_status, registry.nodes.values()))
         dispatches = tuple(map(_dispatch, registry.dispatches))
@@ -72,7 +85,7 @@ class StatusReader:
         )
         return Status(
             version=__version__,
-            at=_utc(time.time()),
+            at=_utc(self._clock.now()),
             healthy=not problems,
             attention=problems,
             operation=operation,
@@ -87,9 +100,21 @@ class StatusReader:
             event_counts=dict(self._event_counts),
         )
 
+    def _operation(self) -> OperationStatus:
+        run = self._registry.operation.run
+        locks = tuple(
+            LockStatus(
+                "backend" if lock is PauseLock.BACKEND else "operator",
+                wish.reason,
+                _utc(wish.since) if wish.since else None,
+            )
+            for lock, wish in run.data.held.items()
+        )
+        return OperationStatus(_word(run.state), _utc(self._operation_since), locks)
+
     def _link(self) -> ConnectionStatus:
         run = self._connection
-        online = run.state is ConnectionState.ONLINE
+        online = _is_online(run.state)
         return ConnectionStatus(_word(run.state), online, _utc(self._link_since), run.data.error)
 
 
@@ -97,18 +122,6 @@ def _notes(configuration: Configuration | None) -> tuple[Note, ...]:
     if configuration and configuration.config.enable_phi_anonymization:
         return (Note(PSEUDONYMISED, PSEUDONYMS_STAY),)
     return ()
-
-
-def _operation(run: OperationRun) -> OperationStatus:
-    locks = tuple(
-        LockStatus(
-            "backend" if lock is PauseLock.BACKEND else "operator",
-            wish.reason,
-            _utc(wish.since) if wish.since else None,
-        )
-        for lock, wish in run.data.held.items()
-    )
-    return OperationStatus(_word(run.state), _utc(run.since), locks)
 
 
 def node_status(each: NodeAtWork) -> NodeStatus:
@@ -153,6 +166,10 @@ def _delivery(node_id: str, state: str, progress: DeliveryProgress) -> DeliveryS
         progress.files_total,
         progress.error,
     )
+
+
+def _is_online(state: Enum) -> bool:
+    return state is ConnectionState.ONLINE
 
 
 def _word(state: Enum) -> str:

@@ -6,8 +6,10 @@ decoder of ``codec`` hands everything else to the tolerant reader.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from secrets import token_hex
+from secrets import randbits
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import msgspec
@@ -19,14 +21,15 @@ Id: TypeAlias = Annotated[str, Meta(min_length=1)]
 PriorityWord: TypeAlias = Literal["low", "normal", "high", "urgent"]
 
 
-def utc_now() -> str:
-    """The present time as the wire has it: ISO 8601, UTC, milliseconds, ``Z``."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def wire_time(seconds: float) -> str:
+    """A time in UTC seconds since 1970 as the wire has it: ISO 8601, UTC, milliseconds, ``Z``."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def new_correlation_id() -> str:
+def new_correlation_id(getrandbits: Callable[[int], int] = randbits) -> str:
     """A fresh id that ties reports to a request: ``corr_`` and 12 hexadecimal digits."""
-    return f"corr_{token_hex(6)}"
+    return f"corr_{getrandbits(48):012x}"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
@@ -80,7 +83,7 @@ class WebSocketEvent(Message, frozen=True, kw_only=True, tag_field="event_type")
         """Fill in time and correlation id where the caller of ``create`` gave none."""
         return cls(
             workspace_id=workspace_id,
-            timestamp=timestamp or utc_now(),
+            timestamp=timestamp or wire_time(time.time()),
             correlation_id=correlation_id or new_correlation_id(),
             entity_type=entity_type,
             entity_id=entity_id,

@@ -12,21 +12,29 @@ The link calls :func:`decode` for each frame and :func:`encode` for each message
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from proxy.events import tolerance
+from proxy.events.base import new_correlation_id
 from proxy.events.incoming import AnyEvent, Incoming
 from proxy.events.outgoing import Outgoing
 
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 
-def decode(frame: str | bytes) -> Incoming:
-    """Read one frame; whatever it holds, the answer is a value and not an exception."""
+def decode(
+    frame: str | bytes, *, new_correlation_id: Callable[[], str] = new_correlation_id
+) -> Incoming:
+    """Read one frame; whatever it holds, the answer is a value and not an exception.
+
+    An event that has neither a correlation id nor a time gets the id that is made here.
+    """
     try:
         return _DECODER.decode(frame)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return tolerance.read(frame)
+        return tolerance.read(frame, new_correlation_id)
 
 
 def encode(message: Outgoing) -> str:

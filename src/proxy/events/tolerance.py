@@ -10,7 +10,7 @@ nothing of what the frame holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -18,7 +18,7 @@ from typing import TypeVar, cast, get_args
 
 import msgspec
 
-from proxy.events.base import IncomingPayload, ProxyEvent, new_correlation_id
+from proxy.events.base import IncomingPayload, ProxyEvent
 from proxy.events.incoming import (
     AnyControl,
     AnyEvent,
@@ -53,10 +53,10 @@ class _Unreadable(Exception):
     event_type = ""
 
 
-def read(frame: str | bytes) -> Incoming:
+def read(frame: str | bytes, new_correlation_id: Callable[[], str]) -> Incoming:
     """Read any frame whatever; never raises."""
     try:
-        return _read_object(msgspec.json.decode(frame))
+        return _read_object(msgspec.json.decode(frame), new_correlation_id)
     except _Unreadable as error:
         return BrokenFrame(str(error), len(frame), error.event_type)
     except (msgspec.MsgspecError, UnicodeError):
@@ -66,20 +66,21 @@ def read(frame: str | bytes) -> Incoming:
     return BrokenFrame(reason, len(frame))
 
 
-def _read_object(raw: object) -> Incoming:
+def _read_object(raw: object, new_correlation_id: Callable[[], str]) -> Incoming:
     if not isinstance(raw, dict):
         raise _Unreadable("the frame is not a JSON object")
     while (inner := _inner_event(raw)) is not None:
         raw = _fill_gaps(inner, raw)
     kind, name = raw.get("type"), raw.get("event_type")
     if isinstance(kind, str) and kind in _CONTROLS:
-        return _read_message(_CONTROLS[kind], _with_correlation_id(raw), kind)
+        identified = _with_correlation_id(raw, new_correlation_id)
+        return _read_message(_CONTROLS[kind], identified, kind)
     if name is None:
         name = kind
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Unreadable("the frame has no usable event_type and no usable type")
     if name in _EVENTS:
-        return _read_message(_EVENTS[name], _with_correlation_id(raw), name)
+        return _read_message(_EVENTS[name], _with_correlation_id(raw, new_correlation_id), name)
     return _read_message(UnknownEvent, {**raw, "event_type": name}, name)
 
 
@@ -96,7 +97,9 @@ def _fill_gaps(inner: dict[str, object], outer: dict[str, object]) -> dict[str, 
     return {**inner, **gaps}
 
 
-def _with_correlation_id(raw: dict[str, object]) -> dict[str, object]:
+def _with_correlation_id(
+    raw: dict[str, object], new_correlation_id: Callable[[], str]
+) -> dict[str, object]:
     """Give an event without a correlation id one of its own.
 
     The same dated event, replayed, gets the same id again. One without a time might be a second
@@ -104,8 +107,9 @@ def _with_correlation_id(raw: dict[str, object]) -> dict[str, object]:
     """
     if raw.get("correlation_id") not in _ABSENT:
         return raw
-    correlation_id = new_correlation_id()
-    if raw.get("timestamp") not in _ABSENT:
+    if raw.get("timestamp") in _ABSENT:
+        correlation_id = new_correlation_id()
+    else:
         content = msgspec.json.encode({**raw, "correlation_id": None}, order="deterministic")
         correlation_id = f"corr_{sha256(content).hexdigest()[:12]}"
     return {**raw, "correlation_id": correlation_id}

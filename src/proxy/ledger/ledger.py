@@ -13,8 +13,7 @@ exception. The supervisor, the outbox and the local PACS call this; no other mod
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from proxy.ledger.records import (
 from proxy.ledger.sql import text
 from proxy.ledger.writer import LAST_COMMIT_S, PendingResult, Writer
 from proxy.model import Entity, EntityType, Instance, Order
+from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Offload
 
 
@@ -45,14 +45,14 @@ class Ledger:
     def __init__(
         self,
         writer: Writer,
-        wall_clock: Callable[[], float],
+        clock: Clock,
         *,
         was_unclean: bool,
         last_written: float,
         next_report_id: int,
     ) -> None:
         self._writer = writer
-        self._now = wall_clock
+        self._now = clock.now
         self._next_report_id = next_report_id
         self.was_unclean = was_unclean
         """Whether the former run ended without closing the ledger; it has been checked then."""
@@ -62,7 +62,7 @@ class Ledger:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path, offload: Offload, *, wall_clock: Callable[[], float] = time.time
+        cls, path: Path, offload: Offload, *, clock: Clock = SYSTEM_CLOCK
     ) -> AsyncIterator[Ledger]:
         """Open the ledger at ``path``, creating it if it is missing, for the length of the block.
 
@@ -78,7 +78,7 @@ class Ledger:
                 try:
                     yield cls(
                         writer,
-                        wall_clock,
+                        clock,
                         was_unclean=was_unclean,
                         last_written=last_written,
                         next_report_id=await writer.call(documents.next_report_id),

@@ -36,14 +36,14 @@ DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delet
 """Why a delivery ends of which nothing is left to send."""
 
 
-def full_jitter(attempt: int, base: float, cap: float, chance: float) -> float:
+def full_jitter(attempt: int, base: float, cap: float, uniform: float) -> float:
     """Seconds to wait before try ``attempt`` + 1, spread over the whole interval.
 
-    ``attempt`` counts from 1, ``chance`` is uniform in [0, 1). A tenth of the interval is kept as
+    ``attempt`` counts from 1, ``uniform`` is drawn from [0, 1). A tenth of the interval is kept as
     a floor, so that bad luck cannot make a tight loop.
     """
     ceiling = min(cap, base * 2.0 ** min(attempt - 1, 32))
-    return ceiling * (0.1 + 0.9 * chance)
+    return ceiling * (0.1 + 0.9 * uniform)
 
 
 def after_attempt(
@@ -54,7 +54,7 @@ def after_attempt(
     retry_count: int,
     retry_delay: float,
     retry_max: float,
-    chance: float,
+    uniform: float,
     away: bool = False,
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
     """What a failed attempt to deliver means: another one at once or later, or the end.
@@ -65,7 +65,7 @@ def after_attempt(
         return delivery.AttemptsExhausted(error)
     if remedy is Remedy.RETRY_NOW:
         return delivery.AttemptFailed(error, 0.0, away)
-    wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, chance)
+    wait = full_jitter(progress.attempts + 1, retry_delay, retry_max, uniform)
     return delivery.AttemptFailed(error, wait, away)
 
 
@@ -76,7 +76,7 @@ def after_fetch(
     permanent: bool,
     attempts: int,
     cap: float,
-    chance: float,
+    uniform: float,
     retry_after: float = 0.0,
 ) -> dispatch.FetchFailed | dispatch.FetchExhausted | dispatch.RefetchExhausted:
     """What a failed download means: another attempt later, or the end.
@@ -88,7 +88,7 @@ def after_fetch(
         if work.refetches:
             return dispatch.RefetchExhausted(error)
         return dispatch.FetchExhausted(error)
-    wait = full_jitter(work.attempts + 1, 5.0, cap, chance)
+    wait = full_jitter(work.attempts + 1, 5.0, cap, uniform)
     return dispatch.FetchFailed(error, max(wait, min(retry_after, cap)))
 
 
@@ -203,7 +203,7 @@ def node_failed(
     threshold: int,
     interval: float,
     cap: float,
-    chance: float,
+    uniform: float,
 ) -> node.NodeFailed | node.BreakerTripped:
     """What one more failure of a node means; ``threshold`` failures in a row trip the breaker.
 
@@ -215,7 +215,7 @@ def node_failed(
     if not trips_breaker:
         return node.NodeFailed(error)
     trips = max(failures - threshold + 1, 1)
-    wait = full_jitter(trips, interval, cap, chance)
+    wait = full_jitter(trips, interval, cap, uniform)
     return node.BreakerTripped(error, wait, by_probe=is_probe)
 
 

@@ -81,7 +81,7 @@ class LocalPacs:
         copy = await self._offload(self._objects.new_copy)
 
         def checkpoint() -> None:
-            trio.from_thread.check_cancelled()
+            self._offload.check_cancelled()
             if shutil.disk_usage(copy.parent).free < reserve_bytes:
                 raise OSError(errno.ENOSPC, "the reserve is not touched")
 

@@ -13,12 +13,14 @@ from typing import Literal, TypeAlias
 from msgspec.structs import replace
 
 from proxy.events import codec
+from proxy.events.base import wire_time
 from proxy.events.outgoing import DispatchStatusEvent, StatusWord
 from proxy.machines import policy
 from proxy.machines.delivery import DeliveryProgress, Outcome
 from proxy.machines.policy import Endings
 from proxy.model import Order
 from proxy.reporting.outbox import Outbox
+from proxy.runtime.clock import Clock
 
 Detail: TypeAlias = Literal["both", "per-node", "aggregate"]
 
@@ -29,9 +31,10 @@ DOWNLOAD_SHARE = 30
 class Reports:
     """Puts status events into the outbox."""
 
-    def __init__(self, outbox: Outbox, detail: Detail) -> None:
+    def __init__(self, outbox: Outbox, detail: Detail, clock: Clock) -> None:
         self._outbox = outbox
         self._detail = detail
+        self._clock = clock
         self._reached: dict[str, int] = {}
 
     def recover(self, order: Order, known: Mapping[str, DeliveryProgress]) -> None:
@@ -127,6 +130,7 @@ class Reports:
             files_total=progress.files_total,
             progress=percent,
             error=error,
+            timestamp=wire_time(self._clock.now()),
         )
         self._outbox.put(key, codec.encode(event), progress=percent, final=final)
 

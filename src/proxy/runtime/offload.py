@@ -22,6 +22,13 @@ class Offload(Protocol):
         """Return what ``function`` returns; the call is not abandoned when cancelled."""
         ...
 
+    def check_cancelled(self) -> None:
+        """Let ``function``, which calls this, hear of a cancellation.
+
+        Raises :class:`trio.Cancelled`.
+        """
+        ...
+
 
 class Threads:
     """Runs blocking functions in worker threads, at most ``limit`` at a time."""
@@ -35,6 +42,10 @@ class Threads:
             lambda: function(*args, **kwargs), limiter=self._limiter
         )
 
+    def check_cancelled(self) -> None:
+        """Raise :class:`trio.Cancelled` if the call that this thread works for was cancelled."""
+        trio.from_thread.check_cancelled()
+
 
 class Inline:
     """Runs blocking functions in the calling task, for simulations on a virtual clock."""
@@ -43,3 +54,6 @@ class Inline:
         """Return what ``function`` returns, after one checkpoint as a thread would have."""
         await trio.lowlevel.checkpoint()
         return function(*args, **kwargs)
+
+    def check_cancelled(self) -> None:
+        """Do nothing: no task runs beside the function, so none can cancel it meanwhile."""

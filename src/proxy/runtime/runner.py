@@ -8,7 +8,6 @@ a step, and an old activity has ended, clean-up included, before the next one be
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -47,8 +46,6 @@ class Run(Generic[S, D, O]):
             raise ValueError(f"{machine.name}: activities {given} given, {wanted} wanted")
         self.machine = machine
         self.state = machine.initial
-        self.since = time.time()
-        """The time it entered its state, in UTC seconds: for people to read."""
         self.data = data
         self._activities = activities
         self._emit = emit
@@ -72,7 +69,6 @@ class Run(Generic[S, D, O]):
         for observe in OBSERVERS:
             observe(self, step)
         if step.after is not step.before:
-            self.since = time.time()
             activity = self.machine.activity
             self._left |= self.over or activity(step.before) != activity(step.after)
             self._moved.set()

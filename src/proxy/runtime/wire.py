@@ -13,7 +13,7 @@ import struct
 import sys
 import termios
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -102,6 +102,9 @@ class TcpNetwork:
         # The stream's low-water mark suits proxies that mix small messages; ours are large.
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
         return TcpWire(socket.socket(fileno=stream.socket.detach()), self._user_timeout)
+
+
+TCP_NETWORK: Final = TcpNetwork()
 
 
 class TcpWire:

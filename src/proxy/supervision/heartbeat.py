@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy import __version__
+from proxy.events.base import new_correlation_id, wire_time
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
 from proxy.machines.node import NodeState
+from proxy.runtime.clock import Clock
+from proxy.runtime.rng import Random
 from proxy.settings import LocalSettings
 from proxy.supervision.registry import Registry
 
@@ -18,11 +21,19 @@ class Heartbeat:
     """Makes the messages that say how the proxy is; ``disk_usage`` is asked for GiB in use."""
 
     def __init__(
-        self, settings: LocalSettings, registry: Registry, disk_usage: Callable[[], float]
+        self,
+        settings: LocalSettings,
+        registry: Registry,
+        disk_usage: Callable[[], float],
+        *,
+        clock: Clock,
+        rng: Random,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._disk_usage = disk_usage
+        self._clock = clock
+        self._rng = rng
 
     def greeting(self, local_address: str) -> ConfigUpdate | None:
         """Where this proxy is; None before ITH's configuration is known.
@@ -69,4 +80,6 @@ class Heartbeat:
             active_dispatches=sum(not each.run.over for each in registry.dispatches),
             disk_usage_gb=self._disk_usage(),
             version=__version__,
+            timestamp=wire_time(self._clock.now()),
+            correlation_id=new_correlation_id(self._rng.getrandbits),
         )

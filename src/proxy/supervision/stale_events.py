@@ -7,7 +7,6 @@ if the times were wrong, that sets it right.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -15,6 +14,7 @@ import msgspec
 
 from proxy.events.base import ProxyEvent
 from proxy.ledger import Ledger
+from proxy.runtime.clock import Clock
 
 DOCUMENT = "recency"
 CREDIBLE_SECONDS = 24 * 3600
@@ -24,8 +24,9 @@ CREDIBLE_SECONDS = 24 * 3600
 class StaleEventFilter:
     """Remembers the time of the newest change of each type, over restarts too."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
+        self._clock = clock
         self._newest: dict[str, float] = {}
 
     async def load(self) -> None:
@@ -38,7 +39,7 @@ class StaleEventFilter:
     def is_outdated(self, event: ProxyEvent) -> bool:
         """Whether a newer change of this type was applied; if not, this one is the newest now."""
         at = _seconds(event.timestamp)
-        if at is None or at > time.time() + CREDIBLE_SECONDS:
+        if at is None or at > self._clock.now() + CREDIBLE_SECONDS:
             return False
         newest = self._newest.get(event.event_type, at)
         if at < newest:

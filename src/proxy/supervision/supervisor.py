@@ -80,7 +80,7 @@ class Supervisor:
             on_first=self._begin,
             on_active=self._set_active,
         )
-        self._stale_events = StaleEventFilter(services.ledger)
+        self._stale_events = StaleEventFilter(services.ledger, services.clock)
         self._unfinished: list[Unfinished] = []
         self._early_events = EarlyEvents(services.ledger, get_args(EarlyEvent))
         self.counts: Counter[str] = Counter()

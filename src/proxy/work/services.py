@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from proxy.backend.archive import ArchiveLimits
@@ -11,6 +10,7 @@ from proxy.ledger import Ledger
 from proxy.pacs.local import LocalPacs
 from proxy.runtime.clock import Clock
 from proxy.runtime.offload import Offload
+from proxy.runtime.rng import Random
 from proxy.runtime.wire import Network
 from proxy.settings import Settings
 
@@ -26,5 +26,5 @@ class Services:
     network: Network
     offload: Offload
     clock: Clock
-    rng: random.Random
+    rng: Random
     archive_limits: ArchiveLimits

@@ -279,6 +279,6 @@ def after_failure(
         retry_count=retries,
         retry_delay=delay,
         retry_max=dicom.retry_max_seconds,
-        chance=services.rng.random(),
+        uniform=services.rng.random(),
         away=away,
     )
