@@ -1,4 +1,4 @@
-"""The status: read from what is at work at the moment of asking, nothing kept beside it."""
+"""The status: read from the running parts at the moment of the request, and not stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from proxy.work.runs import DispatchAtWork, NodeAtWork, OperationRun, Site
 
 
 class StatusReader:
-    """Looks at the whole proxy."""
+    """Reads the status of all parts of the proxy."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StatusReader:
         self._link_since = time.time()
 
     async def watch(self) -> None:
-        """Note when the link comes and goes: attempts in between do not count as news."""
+        """Note the times at which the link comes and goes; attempts in between do not count."""
         while True:
             await self._connection.until(ConnectionState.ONLINE)
             self._link_since = time.time()
@@ -58,7 +58,7 @@ class StatusReader:
             self._link_since = time.time()
 
     def __call__(self) -> Status:
-        """Return how the proxy is now."""
+        """Return the present status of the proxy."""
         site = self._site
         operation = _operation(site.operation)
         connection = self._link()
@@ -107,7 +107,7 @@ def _operation(run: OperationRun) -> OperationStatus:
 
 
 def node_status(each: NodeAtWork) -> NodeStatus:
-    """Return how a node is."""
+    """Return the status of a node."""
     run, health = each.run, each.run.data
     given = health.associations if health.associations < health.ceiling else None
     return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), health.error, given)
@@ -133,7 +133,7 @@ def _dispatch(at: DispatchAtWork) -> DispatchStatus:
 
 
 def _current(state: DeliveryState, progress: DeliveryProgress) -> DeliveryProgress:
-    """Leave out the error of what is past: a hold that ended, an attempt before this one."""
+    """Leave out an error of the past: of a hold that ended, or of an attempt before this one."""
     under_way = state in {DeliveryState.WAITING, DeliveryState.STORING}
     return replace(progress, error=None) if under_way else progress
 
