@@ -34,7 +34,7 @@ class Show:
         """No more events follow, after success or failure."""
 
     def end(self, verdict: Verdict) -> None:
-        """The verdict is there."""
+        """The verdict is known."""
 
 
 class Lines(Show):

@@ -76,7 +76,7 @@ class LocalPacs:
         """Lend a copy of an instance in another transfer syntax; it is removed at the end.
 
         A cancellation ends the conversion between two blocks, and so does a disk with less than
-        ``reserve_bytes`` free. Raises what :func:`proxy.pacs.convert.convert` does.
+        ``reserve_bytes`` free. Raises the errors of :func:`proxy.pacs.convert.convert`.
         """
         copy = await self._offload(self._objects.new_copy)
 

@@ -252,7 +252,7 @@ class LimitSettings(Section, frozen=True):
 
 
 class ServiceSettings(Section, frozen=True):
-    """How the program stops."""
+    """Time limits of an orderly stop."""
 
     drain_seconds: Annotated[
         float, seconds("Wait after SIGTERM for the instances in flight.", 0, 600)
