@@ -44,8 +44,8 @@ def refusal(response: httpx2.Response, what: str, *, own: bool) -> BackendError:
     """
     status = response.status_code
     if status in LATER or not 400 <= status < 500 or not own:
-        who = "ITH" if own else "The host that keeps the archives of ITH"
-        return Interrupted(f"{who} answered {status}", retry_after=_retry_after(response))
+        server = "ITH" if own else "The host that keeps the archives of ITH"
+        return Interrupted(f"{server} answered {status}", retry_after=_retry_after(response))
     sentence, hint = f"ITH refused the request for the {what}", ASK_LATER
     if status == 401:
         sentence, hint = "ITH does not accept the proxy key", ASK_FOR_KEY

@@ -51,9 +51,9 @@ def screen(status: Status, width: int) -> Iterator[str]:
     since = age(operation.since, status.at)
     yield _row("Operation", f"{_state(operation.state)} for {since}")
     for lock in operation.locks:
-        who = "the operator" if lock.lock == "operator" else "ITH"
+        holder = "the operator" if lock.lock == "operator" else "ITH"
         held = f", for {age(lock.since, status.at)}" if lock.since else ""
-        yield _row("", _fit(f"by {who}: {clean(lock.reason)}{held}", width - LABEL))
+        yield _row("", _fit(f"by {holder}: {clean(lock.reason)}{held}", width - LABEL))
     online = "" if link.online else ", not online"
     yield _row("Link to ITH", f"{_state(link.state)}{online} for {age(link.since, status.at)}")
     yield _row("Nodes", _counts(status.node_counts))

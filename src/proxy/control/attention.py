@@ -63,8 +63,8 @@ def _all(
 
 
 def _paused(lock: LockStatus) -> str:
-    who = "the operator" if lock.lock == "operator" else "ITH"
-    paused = f"Paused by {who}"
+    holder = "the operator" if lock.lock == "operator" else "ITH"
+    paused = f"Paused by {holder}"
     return _because(paused, None if lock.reason.lower() == paused.lower() else lock.reason)
 
 

@@ -113,21 +113,21 @@ def node_status(each: NodeAtWork) -> NodeStatus:
     return NodeStatus(each.node_id, each.node.ae_title, _word(run.state), health.error, given)
 
 
-def _dispatch(at: DispatchAtWork) -> DispatchStatus:
+def _dispatch(dispatch: DispatchAtWork) -> DispatchStatus:
     deliveries = []
-    for node_id in at.order.node_ids:
-        if node_id in at.whole.endings:
-            outcome, progress = at.whole.endings[node_id]
+    for node_id in dispatch.order.node_ids:
+        if node_id in dispatch.whole.endings:
+            outcome, progress = dispatch.whole.endings[node_id]
             deliveries.append(_delivery(node_id, outcome.value, progress))
-        elif node_id in at.deliveries:
-            run = at.deliveries[node_id].run
+        elif node_id in dispatch.deliveries:
+            run = dispatch.deliveries[node_id].run
             deliveries.append(_delivery(node_id, _word(run.state), _current(run.state, run.data)))
     return DispatchStatus(
-        correlation_id=at.order.correlation_id,
-        entity_type=at.order.entity.type.value,
-        priority=at.order.priority.value,
-        state=_word(at.run.state),
-        error=at.run.data.error,
+        correlation_id=dispatch.order.correlation_id,
+        entity_type=dispatch.order.entity.type.value,
+        priority=dispatch.order.priority.value,
+        state=_word(dispatch.run.state),
+        error=dispatch.run.data.error,
         deliveries=tuple(deliveries),
     )
 
