@@ -19,11 +19,6 @@ class PingEvent(WebSocketEvent, frozen=True, kw_only=True, tag="ping"):
     payload: PingPayload = field(default_factory=PingPayload)
     type: Literal["ping"] | UnsetType = UNSET
 
-    @property
-    def dialect(self) -> Literal["type", "event_type"]:
-        """The key that named the ping."""
-        return "event_type" if self.type is UNSET else "type"
-
     @classmethod
     def create(
         cls,
