@@ -1,4 +1,4 @@
-"""The DICOM dispatch proxy of ITH: told by events, it stores imaging sessions at a site's nodes."""
+"""The DICOM dispatch proxy of ITH: on events, it stores imaging sessions at a site's nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> str:
-    """Read the version when it is asked for: it takes longer than to catch the first signal."""
+    """Read the version on demand: it takes longer than the first signal may wait."""
     if name != "__version__":
         raise AttributeError(name)
     from importlib.metadata import version  # noqa: PLC0415 - see above

@@ -174,7 +174,7 @@ def test_an_age_is_told_in_its_largest_unit(seconds: int, words: str) -> None:
 def test_a_node_that_complained_is_shown_with_what_it_is_given() -> None:
     crowded = replace(NODE, associations=1)
     shown = text(a_status(ACTIVE, ONLINE, crowded))
-    assert "  PACS  online  at most 1 at a time: it had no room for more" in shown.splitlines()
+    assert "  PACS  online  at most 1 at a time: it refused more" in shown.splitlines()
     assert "Nothing needs attention." in shown
 
 
@@ -202,9 +202,10 @@ def test_a_note_does_not_hide_what_needs_attention() -> None:
         ({"proxy.status_changed": 3, "foreign": 2}, "Not obeyed  events: 2 for others"),
         (
             {"unknown": 1, "broken": 4, "failed": 1, "foreign": 2},
-            "Not obeyed  events: 2 for others, 4 unreadable, 1 of an unknown type, 1 for a defect",
+            "Not obeyed  events: 2 for others, 4 unreadable, 1 of an unknown type, "
+            "1 because of a defect",
         ),
-        ({"early": 1}, "Not obeyed  events: 1 before it was known who this proxy is"),
+        ({"early": 1}, "Not obeyed  events: 1 before the id of this proxy was known"),
     ],
 )
 def test_events_that_were_not_obeyed_are_counted_with_the_reason(

@@ -259,7 +259,7 @@ async def test_what_is_no_socket_is_not_removed(directory: Path) -> None:
     with pytest.raises(StateDirectoryError, match="cannot be made") as caught:
         async with listening(directory):
             pass
-    assert "Remove what is there" in caught.value.hint
+    assert "Remove the file there" in caught.value.hint
     assert path.read_text() == "somebody's"
 
 

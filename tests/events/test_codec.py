@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from msgspec import UNSET
 
 from proxy.events import Incoming, decode
 from proxy.events.incoming import (
@@ -90,7 +91,7 @@ def test_both_ping_dialects_are_one_event() -> None:
     control, event = decode(CONTROL_PING), decode(FLAT["ping"])
     assert isinstance(control, PingEvent)
     assert isinstance(event, PingEvent)
-    assert (control.dialect, event.dialect) == ("type", "event_type")
+    assert (control.type, event.type) == ("ping", UNSET)
     assert control.timestamp == event.timestamp == "2026-03-01T08:00:30.000Z"
     assert control.event_type == event.event_type == "ping"
     assert control.to_dict()["type"] == "ping"

@@ -125,7 +125,7 @@ async def test_a_delivery_goes_on_without_the_deleted_scan(
     await ledger.keep(SESSION, ONE, None)
     await ledger.plan(dispatch)
     ledger.post_result(dispatch, "n1", ONE[0], STORED, 0)
-    ledger.post_sending(dispatch, "n1", ONE[1])
+    ledger.post_result(dispatch, "n1", ONE[1], InstanceState.SENDING)
     ledger.post_result(dispatch, "n1", ONE[2], STORED, 0)
     await ledger.delete_scan(uid(1), 1)
     ledger.post_result(dispatch, "n1", ONE[1], STORED, 0)

@@ -161,7 +161,7 @@ async def test_results_are_counted_and_answered_instances_not_sent_again(
 ) -> None:
     dispatch = await planned(ledger, 1, 2, 3, 4, 5, 6, nodes=("n1", "n2"))
     assert await ledger.counts(dispatch, "n1") == Counts(total=6)
-    ledger.post_sending(dispatch, "n1", instance(1))
+    ledger.post_result(dispatch, "n1", instance(1), InstanceState.SENDING)
     ledger.post_result(dispatch, "n1", instance(2), STORED, 0x0000)
     ledger.post_result(dispatch, "n1", instance(3), WARNED, 0xB000, "coerced \udcff")
     ledger.post_result(dispatch, "n1", instance(4), REFUSED, 0xA900, None)
@@ -178,7 +178,7 @@ async def test_in_doubt_is_what_was_sent_without_an_answer(
     ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     dispatch = await planned(ledger, 1, 2, 3, 4, 5, nodes=("n1", "n2"))
-    ledger.post_sending(dispatch, "n1", instance(1))
+    ledger.post_result(dispatch, "n1", instance(1), InstanceState.SENDING)
     ledger.post_result(dispatch, "n1", instance(2), UNKNOWN)
     ledger.post_result(dispatch, "n1", instance(3), STORED, 0x0000)
     ledger.post_result(dispatch, "n1", instance(4), REFUSED, 0xA900)
@@ -224,7 +224,7 @@ async def test_an_instance_that_may_be_asked_again_goes_back_to_planned(
     ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     dispatch = await planned(ledger, 1)
-    ledger.post_sending(dispatch, "n1", instance(1))
+    ledger.post_result(dispatch, "n1", instance(1), InstanceState.SENDING)
     ledger.post_result(dispatch, "n1", instance(1), PLANNED, 0xA700, "out of resources")
     assert await ledger.to_send(dispatch, "n1") == [instance(1)]
 
@@ -263,7 +263,7 @@ async def test_planning_again_keeps_states_and_follows_what_is_held(
 ) -> None:
     dispatch = await planned(ledger, 1, 2, 3, nodes=("n1", "n2"))
     ledger.post_result(dispatch, "n1", instance(1), STORED, 0)
-    ledger.post_sending(dispatch, "n1", instance(2))
+    ledger.post_result(dispatch, "n1", instance(2), InstanceState.SENDING)
     assert await ledger.plan(dispatch) == 3
     assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=1)
 

@@ -86,7 +86,7 @@ def test_an_answer_without_settings_changes_none(body: bytes) -> None:
     assert read_configuration(body).configuration.config == SiteConfig()
     read = read_configuration(body, SITE_A)
     assert read.configuration == SITE_A
-    assert read.problems[0].sentence == "config is missing; what was there before holds."
+    assert read.problems[0].sentence == "config is missing; the former settings are kept."
 
 
 OWN = msgspec.structs.replace(
@@ -203,8 +203,8 @@ def test_a_value_that_cannot_be_used_leaves_the_old_one() -> None:
     assert merged.config == msgspec.structs.replace(SITE_A.config, retry_count=2)
     assert merged.changed_fields == ("retry_count",)
     assert [problem.sentence for problem in merged.problems] == [
-        "mode must be private or public; what was there before holds.",
-        "timeout must be a number of seconds from 0 to 86400; what was there before holds.",
+        "mode must be private or public; the former value is kept.",
+        "timeout must be a number of seconds from 0 to 86400; the former value is kept.",
     ]
 
 

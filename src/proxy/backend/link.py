@@ -131,7 +131,7 @@ class Link:
                 log("link.offline", problem=error)
 
     async def keep_link(self, run: ConnectionRun) -> None:
-        """Connect, shake hands, exchange frames; end when the link does, and say why."""
+        """Connect, shake hands and exchange frames until the link ends; report the reason."""
         ending: BaseException | None = None
         try:
             async with open_websocket(self._ith, self._key, self._context) as (websocket, local):

@@ -1,6 +1,6 @@
-"""The command ``ith-proxy``: options, printing, exit codes. What is done is done elsewhere.
+"""The command ``ith-proxy``: options, printing, exit codes. Other packages do the work.
 
-Commands are imported when they are called, so that help is there at once.
+Commands are imported when they are called, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proxy.cli.failures import tell
 
 
 class Lazy(NamedTuple):
-    """Where a command is, and its line in the overview."""
+    """The place of a command, and its line in the overview."""
 
     module: str
     name: str
@@ -26,14 +26,14 @@ class Lazy(NamedTuple):
 COMMANDS = {
     "run": Lazy("proxy.cli.run", "run", "Run the proxy until it is told to stop."),
     "demo": Lazy("proxy.cli.demo", "demo", "See it work: a backend and nodes in one process."),
-    "status": Lazy("proxy.cli.status", "status", "Show how the running proxy is."),
-    "pause": Lazy("proxy.cli.pause", "pause", "Have the running proxy keep orders, send nothing."),
+    "status": Lazy("proxy.cli.status", "status", "Show the state of the running proxy."),
+    "pause": Lazy("proxy.cli.pause", "pause", "Make the running proxy keep orders, send nothing."),
     "resume": Lazy("proxy.cli.pause", "resume", "End the operator's pause."),
     "config": Lazy("proxy.cli.config", "config", "Show, check and explain the settings."),
     "statecharts": Lazy(
         "proxy.cli.statecharts", "statecharts", "Print the state machines this program runs on."
     ),
-    "version": Lazy("proxy.cli.version", "version", "Print the version, and those it stands on."),
+    "version": Lazy("proxy.cli.version", "version", "Print the version and its libraries'."),
 }
 
 
@@ -70,7 +70,7 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; what goes wrong is told on standard error."""
+    """Run a command and return its exit code; errors are printed on standard error."""
     try:
         code = group.main(arguments, prog_name="ith-proxy", standalone_mode=False)
     except click.ClickException as error:

@@ -15,7 +15,7 @@ ORIGIN_AT = 52
 
 
 def key_origin(given: settings.Settings) -> str:
-    """Return where the proxy key is read from."""
+    """Return the source of the proxy key."""
     if os.environ.get("ITH_TOKEN"):
         return "environment: ITH_TOKEN"
     return given.ith.token_file or "not given"
@@ -28,7 +28,7 @@ def config() -> None:
 
 @config.command()
 @settings_options
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--origin", is_flag=True, help="Show the source of each value.")
 def show(config: Path | None, state_dir: Path | None, origin: bool) -> None:
     """Print the settings in force, as a settings file."""
     given = settings.load(config=config, state_dir=state_dir, runnable=False)

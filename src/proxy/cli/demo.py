@@ -1,4 +1,4 @@
-"""``ith-proxy demo``: show the proxy at work, and tell whether it did right."""
+"""``ith-proxy demo``: show the proxy at work, and check its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.cli.exits import Exit
 
 
 @click.command()
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the sample session.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the sample session.")
 @click.option(
     "--slices",
     type=click.IntRange(1, 1000),
@@ -26,11 +26,11 @@ def demo(seed: int, slices: int, as_json: bool, verbose: bool) -> int:
 
     Dispatches a synthetic CT session to two DICOM nodes on this machine, one of which rejects the
     first association. Needs no account and no network, and leaves nothing behind.
-    Exit code 1 if a node does not hold what was sent, or ITH was told anything else.
+    Exit code 1 if a node does not hold all instances, or a report to ITH was wrong.
     """
     logs.configure(level="info" if verbose else "error")
 
-    import trio  # noqa: PLC0415 - help is there at once
+    import trio  # noqa: PLC0415 - help appears at once
     from rich.console import Console  # noqa: PLC0415
 
     from proxy.demo.run import Plan, demonstrate  # noqa: PLC0415
@@ -43,7 +43,7 @@ def demo(seed: int, slices: int, as_json: bool, verbose: bool) -> int:
     try:
         verdict = trio.run(demonstrate, Plan(seed, slices), serve, show)
     except* KeyboardInterrupt:
-        pass  # it comes in a group, from whichever task was running
+        pass  # it comes in a group, from any task that was running
     if verdict is None:
         return Exit.INTERRUPTED
     if as_json:

@@ -1,4 +1,4 @@
-"""With which code the program ends, and why: those of sysexits.h where one fits."""
+"""The exit codes of the program and their meaning: those of sysexits.h if one fits."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Exit(IntEnum):
         member.sentence = sentence
         return member
 
-    OK = 0, "Done; also after a stop that was asked for."
+    OK = 0, "Done, or stopped on request."
     NEGATIVE = 1, "The answer is no, or something needs attention."
     USAGE = 2, "The command line is wrong."
-    NOT_RUNNING = 3, "No proxy is running that could be asked."
-    UNAVAILABLE = 69, "ITH, a node or the running proxy does not do what was asked."
+    NOT_RUNNING = 3, "No proxy is running that could answer."
+    UNAVAILABLE = 69, "ITH, a node or the running proxy does not carry out a request."
     DEFECT = 70, "A defect of this program."
     STATE_DIRECTORY = 73, "The state directory cannot be made or written."
     DISK = 74, "The disk or the ledger fails."
-    REFUSED = 77, "ITH refuses the proxy key, or others can read the file it is in."
+    REFUSED = 77, "ITH refuses the proxy key, or other users can read its file."
     CONFIG = 78, "The settings cannot be used."
-    INTERRUPTED = 130, "Stopped by Ctrl-C before it was done."
+    INTERRUPTED = 130, "Stopped by Ctrl-C before the end."
 
 
 OF_ERROR: dict[type[ProxyError], Exit] = {
@@ -62,6 +62,6 @@ OF_ERROR: dict[type[ProxyError], Exit] = {
 
 
 def exit_of(error: ProxyError) -> Exit:
-    """Return the code for an error nobody handled, by the nearest of its types."""
+    """Return the code for an unhandled error, by the nearest of its types."""
     kinds = (kind for kind in type(error).__mro__ if kind in OF_ERROR)
     return next((OF_ERROR[kind] for kind in kinds), Exit.NEGATIVE)

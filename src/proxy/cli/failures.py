@@ -1,4 +1,4 @@
-"""How a failure is told: what is wrong, what to do, and never a traceback."""
+"""Print failures: the error and its hint, and never a traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.errors import ProxyError
 
 
 def tell(error: Exception) -> Exit:
-    """Print on standard error what went wrong, and return the exit code that says so."""
+    """Print an error on standard error, and return its exit code."""
     foreseen, defects = _sort(error)
     for problem in foreseen:
         _print(str(problem), problem.hint)
@@ -19,7 +19,7 @@ def tell(error: Exception) -> Exit:
 
 
 def _sort(error: Exception) -> tuple[list[ProxyError], list[Exception]]:
-    """Return what we foresee and what we do not, out of groups and of lists of problems."""
+    """Return the foreseen errors and the others, out of groups and of lists of problems."""
     match error:
         case ExceptionGroup():
             parts = [_sort(each) for each in error.exceptions]

@@ -16,12 +16,12 @@ from proxy.settings import state_directory
 
 @click.command()
 @state_dir_option
-@click.option("--reason", default="", metavar="TEXT", help="Why; shown by status. No patient data.")
+@click.option("--reason", default="", metavar="TEXT", help="Shown by status. No patient data.")
 def pause(state_dir: Path | None, reason: str) -> None:
-    """Have the running proxy keep orders, send nothing.
+    """Make the running proxy keep orders, send nothing.
 
-    Orders, deletions and changes of the configuration are still taken, and ITH is told that the
-    proxy is inactive. The pause outlives a restart; it ends with: ith-proxy resume
+    Orders, deletions and changes of the configuration are still accepted, and the proxy is
+    reported to ITH as inactive. The pause outlives a restart; it ends with: ith-proxy resume
     """
     if len(reason) > REASON_LENGTH:
         sentence = f"--reason has {len(reason)} characters; {REASON_LENGTH} are possible."

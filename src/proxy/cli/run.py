@@ -26,9 +26,9 @@ def run(config: Path | None, state_dir: Path | None, log_format: str | None, ver
     """
     signals = ProcessSignals()
 
-    from proxy import logs, settings  # noqa: PLC0415 - signals are caught before this takes time
+    from proxy import logs, settings  # noqa: PLC0415 - signals are caught before this slow import
 
-    logs.standard_error()  # nor does what is told of errors wait for a reader
+    logs.standard_error()  # nor do error messages wait for a reader
     flags: dict[str, tuple[str, object]] = {}
     if log_format:
         flags["log.format"] = ("--log-format", log_format)
@@ -38,6 +38,6 @@ def run(config: Path | None, state_dir: Path | None, log_format: str | None, ver
     settings.prepare(given.state_dir)
     logs.configure(level=given.log.level, format=given.log.format, key=given.token.reveal())
 
-    from proxy.service import main  # noqa: PLC0415 - errors in the settings are told at once
+    from proxy.service import main  # noqa: PLC0415 - errors in the settings are printed at once
 
     return main(given, signals)

@@ -1,4 +1,4 @@
-"""The status as a person reads it: one screen, the most important first, one thing a line."""
+"""The status for a person: one screen, the most important first, one fact a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy.control.attention import GIVEN_UP
 from proxy.control.messages import DeliveryStatus, DispatchStatus, NodeStatus, Status
 
 SHOWN = 8
-"""So many nodes and dispatches are listed; the rest is counted."""
+"""The most nodes and dispatches that are listed; the rest is counted."""
 
 LABEL = 12
 
@@ -20,12 +20,12 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 NOT_OBEYED = {
     "foreign": "for others",
-    "early": "before it was known who this proxy is",
+    "early": "before the id of this proxy was known",
     "broken": "unreadable",
     "unknown": "of an unknown type",
-    "failed": "for a defect",
+    "failed": "because of a defect",
 }
-"""Why events were not acted upon, as the status counts them."""
+"""The reasons why events were not acted upon, as the status counts them."""
 
 COLOURS = {
     "active": "green",
@@ -51,9 +51,9 @@ def screen(status: Status, width: int) -> Iterator[str]:
     since = age(operation.since, status.at)
     yield _row("Operation", f"{_state(operation.state)} for {since}")
     for lock in operation.locks:
-        who = "the operator" if lock.lock == "operator" else "ITH"
+        holder = "the operator" if lock.lock == "operator" else "ITH"
         held = f", for {age(lock.since, status.at)}" if lock.since else ""
-        yield _row("", _fit(f"by {who}: {clean(lock.reason)}{held}", width - LABEL))
+        yield _row("", _fit(f"by {holder}: {clean(lock.reason)}{held}", width - LABEL))
     online = "" if link.online else ", not online"
     yield _row("Link to ITH", f"{_state(link.state)}{online} for {age(link.since, status.at)}")
     yield _row("Nodes", _counts(status.node_counts))
@@ -113,12 +113,12 @@ def _nodes(status: Status, width: int) -> Iterator[str]:
 def _node_line(node: NodeStatus, title: int, state: int, width: int) -> str:
     begin = f"  {clean(node.ae_title):<{title}}  {_state(node.state, state)}  "
     room = width - len(click.unstyle(begin))
-    if node.state in GIVEN_UP:  # what is wrong with those was said above
+    if node.state in GIVEN_UP:  # the error of those is listed above
         return begin.rstrip()
     if node.error:
         return begin + _fit(clean(node.error), room)
     if node.associations is not None:
-        return begin + _fit(f"at most {node.associations} at a time: it had no room for more", room)
+        return begin + _fit(f"at most {node.associations} at a time: it refused more", room)
     return begin.rstrip()
 
 
@@ -172,7 +172,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def age(since: datetime, now: datetime) -> str:
-    """Return how long ago something was, in its largest unit: ``38 min``."""
+    """Return the time between two moments in its largest unit: ``38 min``."""
     seconds = max(0, int((now - since).total_seconds()))
     size, unit = next((each for each in UNITS if seconds >= each[0]), (1, "s"))
     return f"{seconds // size} {unit}"
@@ -184,7 +184,7 @@ def counted(count: int, one: str, many: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text without what would move a terminal's cursor."""
+    """Return a text without characters that move a terminal's cursor."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

@@ -1,4 +1,4 @@
-"""``ith-proxy statecharts``: the documents that show on what tables this program runs."""
+"""``ith-proxy statecharts``: the documents that show the tables this program runs on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def statecharts(context: click.Context, *, check: bool, directory: Path | None) 
 
     Without DIRECTORY the pages are printed. With it, they are written there, and beside each one
     the same machine as SCXML for tools. With --check nothing is written: the files in DIRECTORY,
-    by default ./statecharts, are compared byte for byte with what this program would write.
+    by default ./statecharts, are compared byte for byte with those this program would write.
     """
     if check:
         wrong = list(differences(_committed(directory)))
@@ -55,7 +55,7 @@ def _committed(directory: Path | None) -> Path:
     if not committed.is_dir():
         raise click.UsageError(
             f"There is no directory {committed} to compare with. Name the directory of the "
-            "controlled pages, or call this where it is ./statecharts."
+            "controlled pages, or run this in the directory that has ./statecharts."
         )
     return committed
 
@@ -77,7 +77,7 @@ def documents() -> dict[str, str]:
 
 
 def differences(directory: Path) -> Iterator[str]:
-    """Say, file by file, how ``directory`` is not what this program would write there."""
+    """Yield, file by file, how ``directory`` differs from the files this program would write."""
     for name, body in documents().items():
         file = directory / name
         if not file.is_file():
@@ -92,8 +92,8 @@ def differences(directory: Path) -> Iterator[str]:
 def _changes() -> str:
     head = (
         "# changes\n\n"
-        "What a change does to what is at work: the events that tell of it, and the rows they "
-        "take.\n\n"
+        "The effects of a change on running machines: the events that announce it, and the rows "
+        "they take.\n\n"
         f"Software item `{CHANGES[0].__module__}`. Written by `ith-proxy statecharts`, the rows "
         "from the tables that the program runs; not to be edited. In a state that is not listed "
         "the event is ignored, on purpose: the machine's own page says why.\n"
@@ -126,7 +126,7 @@ def _rows_told(change: Change) -> str:
 
 
 def _shown_by(change: Change) -> str:
-    """Say which end-to-end tests show it."""
+    """Return the line with the end-to-end tests that show it."""
     return (
         "\nShown in `tests/end_to_end` by " + ", ".join(f"`{t}`" for t in change.shown_by) + ".\n"
     )
@@ -135,12 +135,12 @@ def _shown_by(change: Change) -> str:
 def _failures() -> str:
     head = (
         "# failures\n\n"
-        "What can go wrong between the proxy and a node, and what becomes of it.\n\n"
+        "The failures between the proxy and a node, and their handling.\n\n"
         f"Software item `{FAILURES[0].__module__}`. Written by `ith-proxy statecharts` from the "
-        "table that the program looks things up in; not to be edited. `*` stands for every code "
+        "table that the program itself uses; not to be edited. `*` stands for every code "
         "that no other line of its table names.\n"
     )
-    titles = ("Id", "Code", "What is done", "What is said", "Advice", "Source")
+    titles = ("Id", "Code", "Remedy", "Sentence", "Hint", "Source")
     return head + "".join(
         f"\n## {layer.value.capitalize()}\n\n"
         + table(

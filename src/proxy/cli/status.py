@@ -1,4 +1,4 @@
-"""``ith-proxy status``: how the running proxy is, for a person or for a program."""
+"""``ith-proxy status``: the state of the running proxy, for a person or for a program."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from proxy.settings import state_directory
 @state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def status(state_dir: Path | None, as_json: bool) -> int:
-    """Show how the running proxy is.
+    """Show the state of the running proxy.
 
-    Exit code 0: all is well. 1: something needs attention, and is listed with what to do: a
-    pause, no link to ITH, a node that is offline. 3: no proxy is running.
+    Exit code 0: all is well. 1: a pause, no link to ITH, or an offline node needs attention, and
+    is listed with a hint. 3: no proxy is running.
     """
     directory, _ = state_directory(state_dir, os.environ)
     now = ask(directory, ControlRequest("status"))

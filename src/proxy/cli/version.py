@@ -12,7 +12,7 @@ FOUNDATIONS = ("trio", "apsw", "httpx2", "pydicom", "pynetdicom")
 
 @click.command()
 def version() -> None:
-    """Print the version, and those it stands on."""
+    """Print the version and its libraries'."""
     click.echo(f"ith-proxy {installed('ith-proxy')}")
     names = [f"Python {platform.python_version()}"]
     names += [f"{name} {installed(name)}" for name in FOUNDATIONS]

@@ -1,4 +1,4 @@
-"""The control socket: what the operator asks of the proxy that runs, and what it answers.
+"""The control socket: the operator's requests to the running proxy, and its answers.
 
 One request a connection, a line of JSON each way, over a Unix socket in the state directory.
 ``messages`` and ``client`` are the side of the commands and know nothing of the work; ``server``

@@ -1,6 +1,6 @@
-"""What a person should know of: each thing that is not as it should be, and what to do about it.
+"""The problems that need a person's attention, each with its remedy.
 
-Pure. What mends itself, such as one failed attempt to send, is not here.
+Pure. A problem that ends by itself, such as one failed attempt to send, is not among them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LINK = {
     "refused": "Have ITH issue a new key for this proxy, put it in place of the old one, restart.",
     "evicted": "Stop the other program that uses this proxy's key, or give it a key of its own.",
 }
-RETRIED = "It is tried again by itself. If it lasts: check network, firewall and ITH's address."
+RETRIED = "The proxy keeps trying. If it lasts: check network, firewall and ITH's address."
 
 GIVEN_UP = frozenset({"offline", "probing"})
-NODE = "It is asked again and again; what waits for it goes on by itself when it answers."
+NODE = "The proxy keeps checking; waiting deliveries go on by themselves when the node answers."
 
 
 def attention(
@@ -49,22 +49,22 @@ def _all(
     is_configured: bool,
 ) -> Iterator[Attention]:
     if operation.state in {"draining", "stopped"}:
-        yield Attention("The proxy is stopping.", "What is not sent goes on at the next start.")
+        yield Attention("The proxy is stopping.", "Unsent instances are sent after the next start.")
     for lock in operation.locks:
         yield Attention(_paused(lock), RESUME[lock.lock])
     if not connection.online:
         problem = _because("There is no link to ITH", connection.error)
         yield Attention(problem, LINK.get(connection.state, RETRIED))
     if not is_configured:
-        yield Attention("ITH has not told this proxy its nodes yet.", "Orders wait until it has.")
+        yield Attention("ITH has not told this proxy its nodes yet.", "Orders wait until it does.")
     for node in nodes:
         if node.state in GIVEN_UP:
             yield Attention(_because(f"Node {node.ae_title} is offline", node.error), NODE)
 
 
 def _paused(lock: LockStatus) -> str:
-    who = "the operator" if lock.lock == "operator" else "ITH"
-    paused = f"Paused by {who}"
+    holder = "the operator" if lock.lock == "operator" else "ITH"
+    paused = f"Paused by {holder}"
     return _because(paused, None if lock.reason.lower() == paused.lower() else lock.reason)
 
 

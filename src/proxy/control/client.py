@@ -1,6 +1,6 @@
-"""Ask the proxy that runs: the side of the commands. Blocking, and without the service's imports.
+"""Ask the running proxy: the side of the commands. Blocking, and without the service's imports.
 
-Every failure is an error with what to do; the commands only print.
+Every failure is an error with a hint; the commands only print it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from proxy.control.messages import (
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 
 PATIENCE_SECONDS = 10.0
-"""For the whole exchange. The proxy answers in milliseconds unless its disk is slow."""
+"""The limit of one exchange. The proxy answers in milliseconds unless its disk is slow."""
 
 ANSWER_BYTES = 64 * 1024**2
 
 
 def ask(state_dir: Path, request: ControlRequest) -> Status:
-    """Return what the running proxy answers.
+    """Return the answer of the running proxy.
 
     Raises :class:`NotRunning`, :class:`ControlFailed` or :class:`StateDirectoryError`.
     """
@@ -41,7 +41,7 @@ def ask(state_dir: Path, request: ControlRequest) -> Status:
     try:
         understood: ControlAnswer = msgspec.json.decode(answer, type=ControlAnswer)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        sentence = "The running proxy answered what this command does not understand."
+        sentence = "This command does not understand the running proxy's answer."
         hint = "It is probably another version: restart the service after an upgrade."
         raise ControlFailed(sentence, hint=hint) from None
     if isinstance(understood, Refusal):
@@ -56,7 +56,7 @@ def _exchange(path: Path, request: bytes) -> bytes:
     with a_socket() as connection:
         connection.settimeout(PATIENCE_SECONDS)
         connection.connect(str(path))
-        with suppress(BrokenPipeError):  # it has said what it has to say
+        with suppress(BrokenPipeError):  # the proxy has answered without reading all of it
             connection.sendall(request)
         while not answer.endswith(b"\n") and (chunk := connection.recv(65536)):
             answer += chunk

@@ -1,4 +1,4 @@
-"""What is said over the control socket, and where the socket is.
+"""The messages on the control socket, and the path of the socket.
 
 The answer :class:`Status` is also what ``ith-proxy status --json`` prints: a field may be added,
 none is renamed or removed while ``schema`` says 1. States are the words of the statecharts in
@@ -28,14 +28,14 @@ REASON_LENGTH = 200
 
 
 class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the operator wants; only a pause has a reason."""
+    """A request of the operator; only a pause has a reason."""
 
     command: Literal["status", "pause", "resume"]
     reason: Annotated[str, msgspec.Meta(max_length=REASON_LENGTH)] = ""
 
 
 class LockStatus(msgspec.Struct, frozen=True):
-    """One who wants the pause; ``since`` is None where it was not kept."""
+    """One holder of the pause; ``since`` is None if it was not kept."""
 
     lock: Literal["backend", "operator"]
     reason: str
@@ -43,7 +43,7 @@ class LockStatus(msgspec.Struct, frozen=True):
 
 
 class OperationStatus(msgspec.Struct, frozen=True):
-    """Whether the proxy works, and who wants it not to."""
+    """Whether the proxy works, and the holders of a pause."""
 
     state: str
     since: datetime
@@ -51,7 +51,7 @@ class OperationStatus(msgspec.Struct, frozen=True):
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
-    """The link to ITH: ``since`` when it is online, or is not."""
+    """The link to ITH; it has been online, or offline, ``since`` that time."""
 
     state: str
     online: bool
@@ -62,8 +62,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 class NodeStatus(msgspec.Struct, frozen=True):
     """One node of the site.
 
-    ``associations`` is how many it is given at a time since it had no room for more, None where it
-    is given as many as the settings allow.
+    ``associations`` is the present limit of associations at a time, since the node refused more;
+    None if the limit is that of the settings.
     """
 
     node_id: str
@@ -74,9 +74,9 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class DeliveryStatus(msgspec.Struct, frozen=True):
-    """How far a dispatch is at one node; ``files_total`` is 0 until it is known.
+    """The progress of a dispatch at one node; ``files_total`` is 0 until it is known.
 
-    ``error`` is why it is held, waits or ended, None while nothing is in its way.
+    ``error`` is the reason why it is held, waits or ended; None if there is none.
     """
 
     node_id: str
@@ -99,14 +99,14 @@ class DispatchStatus(msgspec.Struct, frozen=True):
 
 
 class Attention(msgspec.Struct, frozen=True):
-    """Something a person should know of, and what to do about it."""
+    """A problem that needs a person's attention, and its remedy."""
 
     problem: str
     hint: str
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Something good to know that needs nobody's attention, and what it means."""
+    """A fact that needs no attention, and its meaning."""
 
     fact: str
     meaning: str
@@ -115,9 +115,9 @@ class Note(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/status/1"):
     """The proxy at one moment; counts are by state, dispatches oldest first.
 
-    ``event_counts`` says how many events of ITH came since the start, by type, and how many of all
-    were not acted upon: ``foreign`` (for another workspace or proxy), ``early`` (it was not known
-    yet which proxy this is), ``broken``, ``unknown``, ``failed``.
+    ``event_counts`` has the number of events received from ITH since the start, by type, and the
+    numbers of those that were not acted upon: ``foreign`` (for another workspace or proxy),
+    ``early`` (before the id of this proxy was known), ``broken``, ``unknown``, ``failed``.
     """
 
     version: str
@@ -137,7 +137,7 @@ class Status(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/sta
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="schema", tag="ith-proxy/refusal/1"):
-    """Why a request was not done, and what to do."""
+    """The reason why a request was refused, and the remedy."""
 
     problem: str
     hint: str = ""
@@ -147,7 +147,7 @@ ControlAnswer: TypeAlias = Status | Refusal
 
 
 def socket_path(state_dir: Path) -> Path:
-    """Return where the control socket is; raises StateDirectoryError if it cannot be there."""
+    """Return the path of the control socket; raises StateDirectoryError if it is too long."""
     path = state_dir / SOCKET
     size = len(os.fsencode(path))
     if size > PATH_BYTES:

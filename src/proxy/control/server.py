@@ -1,7 +1,7 @@
 """Answer the operator: the side of the service.
 
-Whoever may open the socket may do all of this, so only the owner of the state directory may. A
-client has one line of limited size and a few seconds; what it does wrong is its own affair.
+A user who may open the socket may make every request, so only the owner of the state directory may
+open it. A client has one line of limited size and a few seconds; its errors affect no other one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from proxy.logs import log
 from proxy.supervision.supervisor import Supervisor
 
 CLIENT_SECONDS = 5.0
-"""For the whole of one exchange; a client that is slower is left."""
+"""The limit of one exchange; a slower client is dropped."""
 
 CLIENTS = 16
-"""At a time; who comes when there are more is told to come again."""
+"""The most clients at a time; a further one is told to try again."""
 
 BACKLOG = 64
 
 
 @asynccontextmanager
 async def listening(state_dir: Path) -> AsyncIterator[trio.SocketListener]:
-    """Have the control socket while the block lasts.
+    """Listen on the control socket while the block lasts.
 
-    Who has the ledger open is the only proxy in this directory, so a socket that is there is one
-    of a proxy that was killed. Raises StateDirectoryError where there can be no socket.
+    The proxy that has the ledger open is the only one in this directory, so an existing socket is
+    that of a proxy that was killed. Raises StateDirectoryError if the socket cannot be made.
     """
     path = socket_path(state_dir)
     with _bound(path) as listener:
@@ -63,13 +63,13 @@ def _bound(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         sentence = f"The control socket {path} cannot be made: {error.strerror}"
-        hint = "Remove what is there, or name a state directory on a local disk with --state-dir."
+        hint = "Remove the file there, or name a state directory on a local disk with --state-dir."
         raise StateDirectoryError(sentence, hint=hint) from None
     return listener
 
 
 def _remove(path: Path) -> None:
-    """Remove a socket; anything else is not ours to remove, and binding will say so."""
+    """Remove a socket; any other file is not ours to remove, and binding fails."""
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()
@@ -86,7 +86,7 @@ class ControlServer:
         look: Callable[[], Status],
         settled: Callable[[], Awaitable[None]],
     ) -> None:
-        """Ask ``look`` for the status; ``settled`` waits until what was done is durable."""
+        """Ask ``look`` for the status; ``settled`` waits until all changes are durable."""
         self._supervisor = supervisor
         self._look = look
         self._settled = settled
@@ -97,7 +97,7 @@ class ControlServer:
         await trio.serve_listeners(self._serve_client, [listener])
 
     async def _serve_client(self, stream: trio.SocketStream) -> None:
-        """Take one request and answer it, within the time there is."""
+        """Take one request and answer it, within the time limit."""
         self._clients += 1
         try:
             with trio.move_on_after(CLIENT_SECONDS):
@@ -105,7 +105,7 @@ class ControlServer:
                     answer = await self._answer(stream)
                     await stream.send_all(msgspec.json.encode(answer) + b"\n")
         except trio.BrokenResourceError:
-            pass  # it went away
+            pass  # the client has gone
         except Exception as error:  # noqa: BLE001 - the containment boundary of one client
             log("control.failed", level="error", error=error)
         finally:
@@ -148,7 +148,7 @@ def _reason(request: ControlRequest) -> str:
 
 
 async def _line(stream: trio.SocketStream) -> bytes | None:
-    """Return what comes before the first end of line, or before the end; None for too much."""
+    """Return the bytes before the first end of line, or before the end; None for too many."""
     line = bytearray()
     while chunk := await stream.receive_some(REQUEST_BYTES):
         line += chunk

@@ -1,4 +1,4 @@
-"""The status: read from what is at work at the moment of asking, nothing kept beside it."""
+"""The status: read from the running parts at the moment of the request, and not stored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from proxy.supervision.registry import Registry
 
 
 class StatusReader:
-    """Looks at the whole proxy."""
+    """Reads the status of all parts of the proxy."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ def _notes(configuration: Configuration | None) -> tuple[Note, ...]:
 
 
 def node_status(each: NodeAtWork) -> NodeStatus:
-    """Return how a node is."""
+    """Return the status of a node."""
     run, health = each.run, each.run.data
     given = health.associations if health.associations < health.ceiling else None
     return NodeStatus(each.node_id, each.configured.ae_title, _word(run.state), health.error, given)
@@ -152,7 +152,7 @@ def _dispatch(dispatch: Dispatch) -> DispatchStatus:
 
 
 def _current(state: DeliveryState, progress: DeliveryProgress) -> DeliveryProgress:
-    """Leave out the error of what is past: a hold that ended, an attempt before this one."""
+    """Leave out an error of the past: of a hold that ended, or of an attempt before this one."""
     under_way = state in {DeliveryState.WAITING, DeliveryState.STORING}
     return replace(progress, error=None) if under_way else progress
 

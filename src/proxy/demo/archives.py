@@ -49,11 +49,11 @@ def tar_session(instances: Sequence[SampleInstance], *, extras: bool = False) ->
 
 
 def entries(instances: Sequence[SampleInstance], *, extras: bool = False) -> Iterator[DemoEntry]:
-    """Return names and contents: tidy, or with ``extras`` as exported media look.
+    """Return names and contents: tidy, or with ``extras`` like those of exported media.
 
     With extras, every third instance has a name without suffix and the others sit in deep
-    folders, between a DICOMDIR, resource forks, pictures, text and a file that only calls
-    itself DICOM.
+    folders, between a DICOMDIR, resource forks, pictures, text and a file that is DICOM only
+    by name.
     """
     if not extras:
         for number, instance in enumerate(instances, 1):

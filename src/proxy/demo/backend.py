@@ -1,8 +1,8 @@
 """An ITH backend for demonstrations and tests: WebSocket and HTTP on one loopback port.
 
-It follows protocol.md 1 to 3, speaks JSON by hand, records all it hears, and misbehaves where
-its :class:`~proxy.demo.backend_script.Script` says so. It shares nothing with the proxy, which
-meets it over TCP alone.
+It follows protocol.md 1 to 3, writes JSON by hand, records all messages it receives, and misbehaves
+as its :class:`~proxy.demo.backend_script.BackendScript` says. It shares nothing with the proxy,
+which meets it only over TCP.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class DemoBackend:
         self.broken: list[str | bytes] = []
         """Messages that were no JSON object."""
         self.statuses: dict[tuple[str, str | None], list[JsonObject]] = defaultdict(list)
-        """Payloads of ``dispatch.status`` by correlation id and node id (None: of the whole)."""
+        """Payloads of ``dispatch.status`` by correlation id and node id (None: of the dispatch)."""
         self.connections = 0
-        """How many WebSockets were accepted."""
+        """The number of WebSockets accepted."""
         self.refusals = 0
         self.close_codes: list[int | None] = []
-        """How the WebSockets ended that did end."""
+        """The ends of the WebSockets that have ended."""
         self._tls = tls
         self._link: trio_websocket.WebSocketConnection | None = None
         self._link_stream: trio.abc.Stream | None = None
@@ -92,7 +92,7 @@ class DemoBackend:
 
     @property
     def url(self) -> str:
-        """The base URL, as ``ITH_URL`` wants it."""
+        """The base URL, for ``ITH_URL``."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
@@ -100,7 +100,7 @@ class DemoBackend:
         """Whether a proxy is connected."""
         return self._link is not None
 
-    # What a test or the demonstration does --------------------------------------------------
+    # For tests and the demonstration ---------------------------------------------------------
 
     async def send_event(self, event: JsonObject) -> None:
         """Send one event to the connected proxy, in the script's envelope."""
@@ -126,7 +126,7 @@ class DemoBackend:
             await self.changed()
 
     async def changed(self) -> None:
-        """Return at the next thing that happens to this backend."""
+        """Return at the next event at this backend."""
         await self._changed.wait()
 
     def frames_named(self, name: str) -> list[JsonObject]:
@@ -138,7 +138,7 @@ class DemoBackend:
         ]
 
     def final_status(self, correlation_id: str, node_id: str | None = None) -> JsonObject | None:
-        """Return the payload that says completed or failed, None while there is none."""
+        """Return the payload with completed or failed, None while there is none."""
         payloads = self.statuses.get((correlation_id, node_id), [])
         return next((payload for payload in payloads if payload.get("status") in FINAL), None)
 
@@ -175,7 +175,7 @@ class DemoBackend:
             else:
                 await http.serve(replayed, self._answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went away: its good right
+            pass  # the client has gone, as it may
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -212,7 +212,7 @@ class DemoBackend:
             self._tell()
 
     def _verdict(self, request: http.HttpRequest) -> int | None:
-        """Return how to refuse a request for its key, None if the key is right."""
+        """Return the code that refuses a request with a wrong key, None if the key is right."""
         keys = {request.query.get("proxy_key"), request.headers.get("x-proxy-key")} - {None}
         if keys == {self.key}:
             return None

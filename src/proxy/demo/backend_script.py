@@ -1,4 +1,4 @@
-"""What the embedded backend does, and what it records of the proxy's part."""
+"""The behaviour of the embedded backend, and its records of the proxy's frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.demo.frames import JsonObject
 
 
 class Greeting(Enum):
-    """What the backend says first."""
+    """The first message of the backend."""
 
     CONNECTED = "The documented message."
     EVENT = "An event about the proxy, as some versions do."
@@ -18,7 +18,7 @@ class Greeting(Enum):
 
 
 class PingDialect(Enum):
-    """How keep-alives look."""
+    """The form of keep-alives."""
 
     TYPE = "The deployed backend's control message."
     EVENT_TYPE = "An event."
@@ -26,7 +26,7 @@ class PingDialect(Enum):
 
 @dataclass
 class BackendScript:
-    """What the backend does; every field may be changed while it runs.
+    """The behaviour of the backend; every field may be changed while it runs.
 
     ``refuse`` turns connections away: a number under 1000 as HTTP status of the upgrade, else
     as close code right after it; ``wrong_key`` does the same to those with a wrong key or none.
@@ -45,7 +45,7 @@ class BackendScript:
 
 
 class Heard(NamedTuple):
-    """A frame from the proxy, and when it came in seconds of trio's clock."""
+    """A frame from the proxy, and the time of its arrival in seconds of trio's clock."""
 
     at: float
     frame: JsonObject

@@ -29,7 +29,7 @@ class SampleInstance:
 
 
 def encode(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> SampleInstance:
-    """Return the DICOM file of a data set; 16 bit pixels are turned into what the syntax wants."""
+    """Return the DICOM file of a data set; 16 bit pixels are encoded as the syntax requires."""
     if transfer_syntax_uid == RLELossless:
         frame = _rle_frame(ds.PixelData, ds.Columns)
         ds.add_new("PixelData", "OB", encapsulate([frame]))
@@ -44,7 +44,7 @@ def encode(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> Sa
     dcmwrite(file, ds, enforce_file_format=True)
     content = file.getvalue()
     # Preamble and "DICM" (132 bytes), then the group length's element (12), whose value counts
-    # what is left of the group (PS3.10 7.1).
+    # the rest of the group (PS3.10 7.1).
     offset = 144 + int.from_bytes(content[140:144], "little")
     return SampleInstance(
         sop_class_uid=str(ds.SOPClassUID),

@@ -1,7 +1,7 @@
 """The frames ITH sends, as plain dictionaries (protocol.md 2 and 6.1).
 
-Written by hand from the protocol, so that the proxy's own codec is tested against something
-other than itself.
+Written by hand from the protocol, so that the proxy's own codec is tested against an independent
+source.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 JsonObject: TypeAlias = dict[str, Any]
-"""A JSON object. Its values stay untyped: whoever reads a frame in a test knows what is there."""
+"""A JSON object. Its values stay untyped: a test that reads a frame knows its fields."""
 
 WORKSPACE_ID = "6d0f6d0e-0f1c-4d3b-9a55-7f4b6f0c1a01"
 PROXY_ID = "c1a5b0aa-77a4-4c56-8b8e-2f3d9a7b0b02"
@@ -42,7 +42,7 @@ def control_ping() -> JsonObject:
 
 
 def config_update_response(*, fields: Sequence[str] = (), error: str = "") -> JsonObject:
-    """Return the answer to ``config_update``: success, or an error where one is given."""
+    """Return the answer to ``config_update``: success, or an error if one is given."""
     if error:
         return {"type": "config_update_response", "status": "error", "error": error}
     return {

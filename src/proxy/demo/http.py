@@ -1,7 +1,7 @@
 """HTTP/1.1 on a trio stream, just enough for the embedded backend: h11, one request at a time.
 
-The first request's head is read before anybody decides what it is, so that WebSocket and HTTP
-can share one port.
+The first request's head is read before its kind is decided, so that WebSocket and HTTP can share
+one port.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD_LIMIT = 64 * 1024
 class HttpRequest:
     """One HTTP request as it was recorded; header names are in lower case.
 
-    ``status`` and ``sent`` (bytes of the body) tell how it was answered.
+    ``status`` and ``sent`` (bytes of the body) are those of the answer.
     """
 
     at: float
@@ -63,13 +63,13 @@ class Reply:
         await self._send(h11.EndOfMessage())
 
     async def json(self, status: int, body: object, headers: Mapping[str, str] = {}) -> None:
-        """Send a whole answer in JSON."""
+        """Send a complete answer in JSON."""
         await self.whole(status, json.dumps(body).encode(), "application/json", headers)
 
     async def whole(
         self, status: int, body: bytes, content_type: str, headers: Mapping[str, str] = {}
     ) -> None:
-        """Send a whole answer."""
+        """Send a complete answer."""
         lengths = {"content-type": content_type, "content-length": str(len(body))}
         await self.head(status, {**lengths, **headers})
         await self.data(body)
@@ -82,7 +82,7 @@ class Reply:
 
 
 class Hangup(Exception):
-    """The connection is to be closed at this point of the answer, what was sent arriving first."""
+    """The connection is to be closed at this point of the answer, after the bytes sent arrived."""
 
 
 Handler = Callable[[HttpRequest, Reply], Awaitable[None]]
@@ -102,7 +102,7 @@ async def serve(stream: trio.abc.Stream, handler: Handler) -> None:
 
 
 async def _receive(stream: trio.abc.Stream, connection: h11.Connection) -> HttpRequest | None:
-    """Return the next whole request, None when there is no more."""
+    """Return the next complete request, None if there is no more."""
     request: HttpRequest | None = None
     while True:
         event = connection.next_event()
@@ -145,7 +145,7 @@ async def peek(stream: trio.abc.Stream) -> tuple[HttpRequest | None, trio.abc.St
 
 
 class _Replayed(trio.abc.Stream):
-    """A stream that gives back what was read ahead."""
+    """A stream that gives back the bytes that were read ahead."""
 
     def __init__(self, seen: bytes, stream: trio.abc.Stream) -> None:
         self._seen = seen

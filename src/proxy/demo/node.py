@@ -1,7 +1,7 @@
 """A DICOM node: an SCP of Storage, Verification and Query that counts and can misbehave.
 
-It is built on pynetdicom with threads of its own and shares nothing with the proxy, which
-meets it over TCP alone. The demonstration and the end-to-end tests run it.
+It is built on pynetdicom with threads of its own and shares nothing with the proxy, which meets it
+only over TCP. The demonstration and the end-to-end tests run it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ EVERY_TRANSFER_SYNTAX = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
 class DemoNode:
     """One node on the loopback interface; the port is free and stays the same over restarts.
 
-    ``sop_classes`` may name private ones. With a ``directory``, what is stored is also written
+    ``sop_classes`` may name private ones. With a ``directory``, stored instances are also written
     there as DICOM files. ``require_called`` makes the node reject other called AE titles, and
     ``require_calling`` other calling ones.
     """
@@ -82,7 +82,7 @@ class DemoNode:
         self.tally = Tally()
         self.arrivals: list[Arrival] = []
         self.holds: dict[str, str] = {}
-        """SOP Instance UID to SHA-256 of what was answered with success or a warning."""
+        """SOP Instance UID to SHA-256 of the instances answered with success or a warning."""
         self._directory = directory
         self._tls = tls
         self._contexts = _contexts(sop_classes, transfer_syntaxes)
@@ -138,12 +138,12 @@ class DemoNode:
         self._thread.start()
 
     def stop(self) -> None:
-        """Abort what is open, close, and return when all threads have ended."""
+        """Abort open associations, close, and return when all threads have ended."""
         server, thread = self._server, self._thread
         if server is None or thread is None:
             return
         self._stopping.set()
-        # The class's own shutdown() wants a server that its AE has registered.
+        # The class's own shutdown() needs a server that its AE has registered.
         super(AssociationServer, server).shutdown()
         server.server_close()
         thread.join()
@@ -161,12 +161,12 @@ class DemoNode:
             await self.changed()
 
     async def changed(self) -> None:
-        """Return at the next thing that happens to this node."""
+        """Return at the next event at this node."""
         if self._token is None:
             raise RuntimeError("only a node that is running() can be waited for")
         await self._changed.wait()
 
-    # What pynetdicom calls, each in an association's own thread ----------------------------
+    # Called by pynetdicom, each in an association's own thread -----------------------------
 
     def _on_requested(self, event: evt.Event) -> None:
         with self._lock:
@@ -259,7 +259,7 @@ class DemoNode:
         self._tell()
 
     def _tell(self) -> None:
-        """Wake whoever waits in trio."""
+        """Wake the tasks that wait in trio."""
         if self._token:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._wake)
@@ -272,9 +272,9 @@ class DemoNode:
 def _contexts(
     sop_classes: Sequence[str], transfer_syntaxes: Sequence[str]
 ) -> list[PresentationContext]:
-    """Return what the node supports; classes unknown to pynetdicom become storage classes."""
+    """Return the supported contexts; classes unknown to pynetdicom become storage classes."""
     for uid in sop_classes:
-        if uid_to_service_class(uid) is ServiceClass:  # its word for: unknown
+        if uid_to_service_class(uid) is ServiceClass:  # pynetdicom's value for an unknown class
             register_uid(uid, f"Storage_{uid.replace('.', '_')}", StorageServiceClass)
     storage = [build_context(uid, [*transfer_syntaxes]) for uid in sop_classes]
     return [build_context(VERIFICATION), *storage]

@@ -1,4 +1,4 @@
-"""What an embedded node does with what it is sent, and what it counts."""
+"""The behaviour of an embedded node, and its counts."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ def accept(_: Arrival) -> int:
 
 @dataclass
 class NodeScript:
-    """What a node does; every field may be changed while it runs.
+    """The behaviour of a node; every field may be changed while it runs.
 
     ``rejection`` is result, source and reason of the A-ASSOCIATE-RJ (PS3.8 Table 9-21), sent to
     the next ``reject_next`` associations. ``answer`` gives the status of a C-STORE response, or
     a data set with the status and, say, an Error Comment (PS3.7 Annex C); ``delay_s`` passes
     before it. ``abort_at``, ``drop_at`` and ``stall_at`` name the arrival at which the node
-    sends A-ABORT, closes the socket, or never answers; with ``stores_first`` it has it by then.
+    sends A-ABORT, closes the socket, or never answers; with ``stores_first`` it stores the
+    instance before that.
 
     ``echo_status`` is its answer to C-ECHO, after ``echo_delay_s``.
 
-    With ``finds`` it lets itself be asked, by C-FIND at the level IMAGE, for an instance it
-    holds, and takes ``find_delay_s`` for an answer.
+    With ``finds`` it answers C-FIND at the level IMAGE for an instance it holds, and takes
+    ``find_delay_s`` for an answer.
     """
 
     reject_next: int = 0
@@ -68,7 +69,7 @@ class NodeScript:
 
 @dataclass
 class Tally:
-    """What happened to a node so far, counted over restarts."""
+    """The counts of a node so far, kept over restarts."""
 
     associations: int = 0
     rejections: int = 0

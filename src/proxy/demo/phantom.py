@@ -16,7 +16,7 @@ AIR, LUNG, SOFT, LESION, BONE = -1000, -820, 40, 75, 620
 
 
 class Ellipse(NamedTuple):
-    """One organ, in fractions of the image; painted over what is under it."""
+    """One organ, in fractions of the image; painted over the organs below it."""
 
     tissue: int
     x: float
@@ -67,7 +67,7 @@ class Phantom:
 
 
 def _organs(height: float) -> list[Ellipse]:
-    """Return what a slice at this height shows, the outermost first."""
+    """Return the organs in a slice at this height, the outermost first."""
     breadth = 0.75 + 0.25 * (1 - (2 * height - 1) ** 2)
     organs = [
         Ellipse(SOFT, 0.5, 0.5, 0.43 * breadth, 0.31 * breadth),

@@ -1,6 +1,6 @@
-"""What the embedded backend answers over HTTP: the configuration and downloads (protocol.md 3).
+"""The HTTP answers of the embedded backend: the configuration and downloads (protocol.md 3).
 
-Everything asked is recorded; :class:`Fault` makes the next answers go wrong.
+Every request is recorded; :class:`Fault` makes the next answers go wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Archive:
 
     @property
     def size(self) -> int:
-        """The whole archive's size in bytes."""
+        """The size of the complete archive in bytes."""
         if isinstance(self.content, Path):
             return self.content.stat().st_size
         return len(self.content)
@@ -59,9 +59,9 @@ class Fault:
     """One answer that goes wrong, in any combination.
 
     ``status`` gives an error in JSON with ``headers``; ``body`` a 200 with that body instead of
-    what was asked for. Else the right answer is sent, with ``announce`` added to its
-    Content-Length, the byte at ``flip_at`` inverted, and the connection cut ``cut_after`` or left
-    silent ``stall_after`` so many bytes of the body. ``delay_s`` passes first in any case.
+    the right one. Else the right answer is sent, with ``announce`` added to its Content-Length, the
+    byte at ``flip_at`` inverted, and the connection cut ``cut_after`` or left silent
+    ``stall_after`` so many bytes of the body. ``delay_s`` passes first in any case.
     """
 
     status: int | None = None
@@ -150,7 +150,7 @@ async def _refuse(
 
 
 async def _answer(request: HttpRequest, reply: Reply, archive: Archive, fault: Fault) -> None:
-    """Answer with an archive as the request's conditions and the fault will have it."""
+    """Answer with an archive, subject to the request's conditions and the fault."""
     await trio.sleep(fault.delay_s)
     if fault.status is not None:
         await _refuse(request, reply, fault.status, "Something went wrong", fault.headers)
@@ -171,7 +171,7 @@ async def _answer(request: HttpRequest, reply: Reply, archive: Archive, fault: F
 async def _send(
     request: HttpRequest, reply: Reply, archive: Archive, fault: Fault, headers: dict[str, str]
 ) -> None:
-    """Send the archive, or the part of it that was asked for."""
+    """Send the archive, or the requested part of it."""
     size = archive.size
     span = _span(request, archive, size)
     if span is None:
@@ -203,7 +203,7 @@ async def _send(
 
 
 def _blocks(file: BinaryIO, left: int, fault: Fault) -> Iterator[bytes]:
-    """Yield the body up to where the fault ends it."""
+    """Yield the body up to the byte at which the fault ends it."""
     ends = (fault.cut_after, fault.stall_after)
     left = min([left, *(end for end in ends if end is not None)])
     done = 0
@@ -216,7 +216,7 @@ def _blocks(file: BinaryIO, left: int, fault: Fault) -> Iterator[bytes]:
 
 
 def _span(request: HttpRequest, archive: Archive, size: int) -> tuple[int, int] | None:
-    """Return the bytes asked for as start and stop, None if there are none (RFC 9110, 14)."""
+    """Return the requested bytes as start and stop, None if there are none (RFC 9110, 14)."""
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     same = request.headers.get("if-range", archive.etag) == archive.etag
     if not (asked and same and archive.ranges):

@@ -1,7 +1,7 @@
-"""One demonstration: a backend, two nodes, the proxy between them, and whether it told the truth.
+"""One demonstration: a backend, two nodes, the proxy between them, and a check of its reports.
 
-The proxy runs as it would for ``ith-proxy run``, in a state directory that is gone afterwards.
-What it did is judged from outside: by what the nodes hold and what the backend heard.
+The proxy runs as it would for ``ith-proxy run``, in a state directory that is removed afterwards.
+Its work is judged from outside: by the instances at the nodes and the messages at the backend.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from proxy.demo.show import Show
 from proxy.demo.verdict import Observed, Verdict, judge
 
 LIMIT_S = 60.0
-"""For the whole dispatch; it takes about two seconds."""
+"""The limit of the dispatch; it takes about two seconds."""
 
 SESSION_ID = "sess-demo"
 
@@ -56,7 +56,7 @@ Service: TypeAlias = Callable[[settings.Settings], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to demonstrate; the same seed makes the same session."""
+    """The content of a demonstration; the same seed makes the same session."""
 
     seed: int = 1
     slices: int = 48
@@ -66,7 +66,7 @@ class Plan:
 
 async def demonstrate(plan: Plan, service: Service, show: Show) -> Verdict:
     """Dispatch a sample session to both nodes through ``service`` and judge the outcome."""
-    # A node whose peer leaves in the middle of something is part of the play, no error.
+    # A peer that leaves in the middle of an exchange is part of the demonstration, no error.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     instances = await trio.to_thread.run_sync(_session, plan)
     async with AsyncExitStack() as stack:
@@ -109,7 +109,7 @@ def _settings(directory: Path, backend: DemoBackend) -> settings.Settings:
 
 
 async def _dispatch(observed: Observed, plan: Plan, show: Show) -> None:
-    """Order the dispatch as soon as the proxy is there, and show it until it is over."""
+    """Order the dispatch as soon as the proxy is connected, and show it until it is over."""
     backend, nodes = observed.backend, observed.nodes
     with trio.move_on_after(plan.limit_s):
         await backend.wait_for(lambda backend: bool(backend.frames_named("config_update")))

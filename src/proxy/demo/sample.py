@@ -47,7 +47,7 @@ NATIVE = (
 
 @dataclass(frozen=True)
 class Study:
-    """What the instances of one sample session have in common."""
+    """The common attributes of the instances of one sample session."""
 
     seed: int = 1
     patient_name: str = "DEMO^PHANTOM"

@@ -1,4 +1,4 @@
-"""How a demonstration looks while it runs: progress bars, plain lines, or nothing but the end."""
+"""The display of a running demonstration: progress bars, plain lines, or nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from proxy.demo.node import DemoNode
 from proxy.demo.verdict import NodeVerdict, Observed, Verdict
 
 STEPS = 4
-"""A plain line is printed each time so many parts of the session have arrived."""
+"""The number of parts of the session; a plain line is printed when each has arrived."""
 
 
 class Show:
-    """Told what happens, as it happens; this one shows nothing: machines read the verdict."""
+    """Receives the events of a demonstration; this one shows nothing: machines read the verdict."""
 
     def begin(
         self, url: str, nodes: Sequence[DemoNode], instances: Sequence[SampleInstance]
@@ -25,20 +25,20 @@ class Show:
         """Everything is ready."""
 
     def stored(self, node: DemoNode) -> None:
-        """Something may have happened at a node."""
+        """An instance or an association may have reached a node."""
 
     def heard(self, observed: Observed) -> None:
-        """The backend may have heard something."""
+        """A message may have reached the backend."""
 
     def stop(self) -> None:
-        """Nothing more will happen, for good or bad."""
+        """No more events follow, after success or failure."""
 
     def end(self, verdict: Verdict) -> None:
-        """The verdict is there."""
+        """The verdict is known."""
 
 
 class Lines(Show):
-    """Plain lines, one for each thing worth telling: for logs and pipes."""
+    """Plain lines, one for each important event: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -53,7 +53,7 @@ class Lines(Show):
         _introduce(self._console, url, nodes, instances)
 
     def stored(self, node: DemoNode) -> None:
-        """Tell of the first rejection, and of each quarter that has arrived."""
+        """Print the first rejection, and each quarter that has arrived."""
         if node.tally.rejections:
             self._say(f"{node.ae_title}: rejected an association")
         step = len(node.holds) * STEPS // self._total
@@ -61,7 +61,7 @@ class Lines(Show):
             self._say(f"{node.ae_title}: {step * 100 // STEPS} % of the instances are there")
 
     def heard(self, observed: Observed) -> None:
-        """Tell each status word once."""
+        """Print each status word once."""
         for node in observed.nodes:
             for word in observed.words(node.node_id):
                 self._say(f"{node.ae_title}: ITH was told {word}")

@@ -1,4 +1,4 @@
-"""Whether the proxy did what it was asked and told the truth about it, seen from outside."""
+"""Check from outside that the proxy carried out the dispatch and that its reports are true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = "ith-proxy/demo/1"
 
 @dataclass
 class Observed:
-    """The parties of one dispatch that can be asked what happened, and when it was ordered."""
+    """The parties of one dispatch that have records of it, and the time of the order."""
 
     backend: DemoBackend
     nodes: Sequence[DemoNode]
@@ -30,11 +30,11 @@ class Observed:
         return all(self.backend.final_status(self.correlation_id, each) for each in ids)
 
     def words(self, node_id: str | None) -> tuple[str, ...]:
-        """Return the status words heard of a node, or of the dispatch as a whole."""
+        """Return the status words received for a node, or for the dispatch."""
         return self.backend.status_words(self.correlation_id, node_id)
 
     def seconds(self, node_id: str | None) -> float | None:
-        """Return the time from the order to the final status, None where there is none."""
+        """Return the time from the order to the final status, None if there is none."""
         for at, frame in self.backend.heard:
             payload = frame.get("payload", {})
             if (
@@ -49,7 +49,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class NodeVerdict:
-    """One node's row; ``intact`` if it holds exactly what was sent, byte for byte."""
+    """One node's row; ``intact`` if it holds exactly the instances sent, byte for byte."""
 
     node_id: str
     ae_title: str
@@ -101,7 +101,7 @@ class Verdict:
 
 
 def judge(observed: Observed, *, seed: int) -> Verdict:
-    """Compare what the nodes hold and the backend heard with what was asked."""
+    """Compare the instances at the nodes and the messages at the backend with the order."""
     nodes = tuple(_node(observed, node) for node in observed.nodes)
     return Verdict(
         seed=seed,
@@ -142,7 +142,7 @@ def _problems(observed: Observed, nodes: Sequence[NodeVerdict]) -> Iterator[str]
 
 
 def _told(observed: Observed, node_id: str | None, who: str, total: int) -> Iterator[str]:
-    """Yield what is wrong with the statuses about a node, or about the whole dispatch."""
+    """Yield the problems of the statuses of a node, or of the dispatch."""
     key = (observed.correlation_id, node_id)
     payloads = observed.backend.statuses.get(key, [])
     final = observed.backend.final_status(*key)

@@ -171,7 +171,7 @@ def fragments(
 
 
 class PduReader:
-    """Cuts what was received into PDUs.
+    """Cuts the received bytes into PDUs.
 
     After an invalid PDU the stream cannot be cut any more: ``is_broken`` is set, and all further
     bytes are dropped.
@@ -247,7 +247,7 @@ def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
         kind, _, length = struct.unpack_from(">BBH", body, at)
         content = body[at + 4 : at + 4 + length]
         if len(content) < length:
-            raise ValueError("an item is longer than what holds it")
+            raise ValueError("an item is longer than its container")
         yield kind, content
         at += 4 + length
 

@@ -1,8 +1,8 @@
-"""The messages between ITH and the proxy: what they are called, what they hold, how they read.
+"""The messages between ITH and the proxy: their names, their fields, their encoding.
 
 ``incoming`` and ``outgoing`` have one module per message, ``codec`` turns frames into messages
-and back. Nothing here sends, stores, logs or decides: the link carries messages and the
-supervisor gives them their meaning.
+and back. Nothing here sends, stores, logs or decides: the link carries messages, and the
+supervisor acts on them.
 """
 
 from proxy.events.base import ControlMessage, DispatchEvent, Message, PriorityWord, WebSocketEvent

@@ -1,7 +1,7 @@
-"""What all messages have in common: an event its seven fields, a control message its ``type``.
+"""The bases of all messages: an event has seven fields, a control message has its ``type``.
 
-The bases of incoming events also say what a canonical frame must *not* hold, so that the one-pass
-decoder of ``codec`` hands everything else to the tolerant reader.
+The bases of incoming events also name the fields that a canonical frame must *not* have, so that
+the one-pass decoder of ``codec`` hands every other frame to the tolerant reader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def new_correlation_id(getrandbits: Callable[[int], int] = randbits) -> str:
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Base of everything that can be written as a JSON object."""
+    """Base of all values that can be written as a JSON object."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
@@ -53,7 +53,7 @@ class ControlMessage(Message, frozen=True, kw_only=True, tag_field="type"):
 class WebSocketEvent(Message, frozen=True, kw_only=True, tag_field="event_type"):
     """Base of all events: ``event_type`` and six more fields (protocol.md 2).
 
-    ``workspace_id`` and ``timestamp`` of a received event are empty where ITH sent none;
+    ``workspace_id`` and ``timestamp`` of a received event are empty if ITH sent none;
     ``correlation_id`` is never empty.
     """
 
@@ -80,7 +80,7 @@ class WebSocketEvent(Message, frozen=True, kw_only=True, tag_field="event_type")
         timestamp: str | None,
         correlation_id: str | None,
     ) -> Self:
-        """Fill in time and correlation id where the caller of ``create`` gave none."""
+        """Fill in time and correlation id if the caller of ``create`` gave none."""
         return cls(
             workspace_id=workspace_id,
             timestamp=timestamp or wire_time(time.time()),
@@ -92,10 +92,10 @@ class WebSocketEvent(Message, frozen=True, kw_only=True, tag_field="event_type")
 
 
 class IncomingPayload(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Base of what incoming events hold.
+    """Base of the payloads of incoming events.
 
-    A payload with an ``event_type`` is itself the event, in its envelope (protocol.md 1.6): the
-    field that nothing but "absent" satisfies sends such a frame to the tolerant reader.
+    A payload with an ``event_type`` is itself the event, in its envelope (protocol.md 1.6). The
+    field accepts only "absent", so such a frame goes to the tolerant reader.
     """
 
     event_type: UnsetType = UNSET
@@ -113,14 +113,14 @@ class IncomingEvent(WebSocketEvent, frozen=True, kw_only=True):
 
 
 class ProxyEvent(IncomingEvent, frozen=True, kw_only=True):
-    """Base of the three changes of a proxy; ``entity_id`` says of which, None means the receiver.
+    """Base of the three changes of a proxy; ``entity_id`` names the proxy, None means the receiver.
 
-    One that cannot be read is not None: it may be another proxy's.
+    An unreadable ``entity_id`` is not None: it may be another proxy's.
     """
 
 
 class DispatchPayload(IncomingPayload, frozen=True, kw_only=True):
-    """What all dispatches hold: the ids of the nodes, ours or not, and how urgent it is."""
+    """The payload of all dispatches: the ids of the nodes, ours or not, and the urgency."""
 
     nodes: tuple[Id, ...]
     priority: PriorityWord = "normal"

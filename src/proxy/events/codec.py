@@ -2,9 +2,9 @@
 
 A canonical frame, that is a flat event with its fields spelled and typed as ITH documents them, is
 decoded in one pass: its ``event_type`` is the tag that picks the struct. The structs refuse
-whatever needs a second look (``type`` beside ``event_type``, an event inside ``payload``, a missing
-or empty field, another spelling, an unknown name), and only then does ``tolerance`` read the frame
-anew. Control messages and nested envelopes always go that way. On one core of a small cloud
+every other frame (``type`` beside ``event_type``, an event inside ``payload``, a missing or empty
+field, another spelling, an unknown name), and only then does ``tolerance`` read the frame again.
+Control messages and nested envelopes are always read that way. On one core of a small cloud
 machine a flat dispatch takes 0.6 µs, a nested one and a control message about 4 µs.
 
 The link calls :func:`decode` for each frame and :func:`encode` for each message it sends.

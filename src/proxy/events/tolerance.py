@@ -1,10 +1,10 @@
-"""Read what is not canonical: control messages, envelopes, other spellings, broken frames.
+"""Read frames that are not canonical: control messages, envelopes, other spellings, broken frames.
 
-``codec`` comes here only with a frame that its one-pass decoder refused, and this module starts
-again from plain dicts, where need be one field at a time. A field that an event can do without
-never spoils the event: null, or a value that cannot be read as the field's type, counts as absent.
-A field that it cannot do without makes the frame broken; the reason names event type and field,
-nothing of what the frame holds.
+``codec`` calls this only for a frame that its one-pass decoder refused. This module starts again
+from plain dicts, if necessary one field at a time. An optional field never makes an event
+unreadable: null, or a value that cannot be read as the field's type, counts as absent. Without a
+required field the frame is broken; the reason names the event type and the field, and no content
+of the frame.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ def _read_object(raw: object, new_correlation_id: Callable[[], str]) -> Incoming
 
 
 def _inner_event(raw: dict[str, object]) -> dict[str, object] | None:
-    """Return the event of a nested envelope (protocol.md 1.6), None where the frame is flat."""
+    """Return the event of a nested envelope (protocol.md 1.6), None if the frame is flat."""
     payload = raw.get("payload")
     nested = isinstance(payload, dict) and isinstance(payload.get("event_type"), str)
     return cast("dict[str, object]", payload) if nested else None
 
 
 def _fill_gaps(inner: dict[str, object], outer: dict[str, object]) -> dict[str, object]:
-    """Return ``inner`` with what only the outer object says."""
+    """Return ``inner`` with the values that only the outer object has."""
     gaps = {key: outer.get(key) for key in _ENVELOPE if inner.get(key) in _ABSENT}
     return {**inner, **gaps}
 
@@ -102,8 +102,8 @@ def _with_correlation_id(
 ) -> dict[str, object]:
     """Give an event without a correlation id one of its own.
 
-    The same dated event, replayed, gets the same id again. One without a time might be a second
-    wish for the same thing, and gets a fresh id: sending twice does no harm, forgetting does.
+    The same dated event, replayed, gets the same id again. An event without a time may be a second
+    order of the same entity, and gets a fresh id: sending twice does no harm, omitting it does.
     """
     if raw.get("correlation_id") not in _ABSENT:
         return raw
@@ -127,7 +127,7 @@ def _read_message(cls: type[T], raw: dict[str, object], name: str) -> T:
 
 
 def _read_struct(cls: type[T], raw: dict[str, object], path: str) -> T:
-    """Build ``cls`` from those fields that can be read; ``path`` is where ``raw`` was found."""
+    """Build ``cls`` from the readable fields; ``path`` is the place of ``raw`` in the frame."""
     values = {}
     for field in _fields(cls):
         try:
@@ -159,7 +159,7 @@ def _fields(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
 
 
 def _spellings(value: object) -> Iterator[object]:
-    """Yield what ``value`` may have been meant to be, itself first."""
+    """Yield the values that ``value`` may stand for, itself first."""
     yield value
     if isinstance(value, str):
         yield value.strip().lower()

@@ -212,10 +212,6 @@ class Ledger:
         """Whether a deletion left none of a delivery's instances, answered or not."""
         return await self._writer.call(sending.is_emptied, dispatch_id, node_id)
 
-    def post_sending(self, dispatch_id: int, node_id: str, instance: Instance) -> None:
-        """Note that an instance is handed to an association."""
-        self.post_result(dispatch_id, node_id, instance, InstanceState.SENDING)
-
     def post_result(  # noqa: PLR0917 - the C-STORE response's own order
         self,
         dispatch_id: int,

@@ -26,11 +26,6 @@ class InstanceState(Enum):
     UNKNOWN = "unknown"
     """The last byte was sent, and no usable answer arrived."""
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the node has answered for good; such a state is never changed again."""
-        return self not in {InstanceState.PLANNED, InstanceState.SENDING, InstanceState.UNKNOWN}
-
 
 class Counts(msgspec.Struct, frozen=True):
     """The counts of one delivery, in instances; ``stored`` includes those stored with a warning."""

@@ -118,7 +118,7 @@ class Writer:
         self._append(_Posted(function, args, None))
 
     async def call(self, function: Callable[[apsw.Connection, *Args], T], *args: *Args) -> T:
-        """Return what ``function`` returns, once it and all before it are durable.
+        """Return the result of ``function``, once it and all before it are durable.
 
         If the caller is cancelled, the operation is performed all the same.
         """

@@ -1,7 +1,7 @@
 """The log: one line for each named event, on standard error, with fields from a closed list.
 
-What is not in :data:`FIELDS` cannot be logged, UIDs only hashed, exceptions without their text
-unless it is ours, and lines of libraries without theirs: patient data travels in all of these.
+Only fields in :data:`FIELDS` are logged. UIDs are hashed, exceptions are logged without their text
+unless it is ours, and lines of libraries without theirs: all of these may hold patient data.
 The standard library's logging carries the lines, so there is one sink; nothing else is needed.
 """
 

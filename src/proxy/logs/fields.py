@@ -14,7 +14,7 @@ Line: TypeAlias = "dict[str, str | int | float | bool | list[str]]"
 
 
 class FieldKind(Enum):
-    """What a field holds."""
+    """The kind of value that a field holds."""
 
     WORD = "An id, name or code that ITH, the site's configuration or this program made."
     COUNT = "A whole number."
@@ -49,10 +49,10 @@ FIELDS: Final[Mapping[str, FieldKind]] = _fields(
 LONGEST = 300
 
 STRICT = False
-"""Raise where a line breaks the rules; the tests do. Otherwise the field is left out, counted."""
+"""Raise if a line breaks the rules, as in tests. Otherwise the field is left out and counted."""
 
 DROPPED: Counter[str] = Counter()
-"""How often a field or line was left out, by name."""
+"""The number of times a field or line was left out, by name."""
 
 _hash_key = os.urandom(32)
 
@@ -62,13 +62,13 @@ class NotAllowed(ValueError):
 
 
 def hash_with(key: str) -> None:
-    """Hash UIDs with a key derived from this one, so that hashes stay alike after a restart."""
+    """Hash UIDs with a key derived from this one, so that hashes stay the same after a restart."""
     global _hash_key  # noqa: PLW0603 - the log is the process's
     _hash_key = hashlib.blake2s(key.encode(), person=b"log-uids").digest()
 
 
 def hashed(uid: str) -> str:
-    """Return what stands for a UID in the log: alike for alike, for nobody without the key."""
+    """Return the keyed hash that stands for a UID in the log: one UID has always the same hash."""
     return hashlib.blake2s(uid.encode(), key=_hash_key, digest_size=8).hexdigest()
 
 
@@ -98,7 +98,7 @@ def put(line: Line, name: str, value: FieldValue) -> None:
 
 
 def refuse(name: str, why: str) -> None:
-    """Leave out what the rules do not allow, or raise :class:`NotAllowed`."""
+    """Count a field or line that the rules do not allow, or raise :class:`NotAllowed`."""
     if STRICT:
         raise NotAllowed(f"{name!r} {why}")
     DROPPED[name] += 1

@@ -1,4 +1,4 @@
-"""What the program calls to write to the log: :func:`log` and :func:`bound`."""
+"""The functions that write to the log: :func:`log` and :func:`bound`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def log(
     error: BaseException | None = None,
     **fields: FieldValue,
 ) -> None:
-    """Write one line about ``event`` (``noun.happened``); None stands for a field not there."""
+    """Write one line about ``event`` (``noun.happened``); a field of None is left out."""
     number = logging.getLevelNamesMapping()[level.upper()]
     if LOGGER.isEnabledFor(number):
         line: Line = {}
@@ -57,7 +57,7 @@ def bound(**fields: FieldValue) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> Line:
-    """Return an exception's type and place; its text only where it is one of our own sentences."""
+    """Return an exception's type and place; its text only if it is one of our own sentences."""
     names = [type(each).__name__ for each in _causes(error)]
     line: Line = {"error": " < ".join(names)}
     if isinstance(error, ProxyError):
@@ -76,7 +76,7 @@ def _in_short(line: Line) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what led to it."""
+    """Yield an exception and its causes."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -86,5 +86,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def place(filename: str) -> str:
-    """Return a source file's path from its package on, which tells nothing of this machine."""
+    """Return a source file's path from its package on, which shows nothing of this machine."""
     return re.sub(r"^.*/(?:site-packages|src|lib/python[\d.]+)/", "", filename)

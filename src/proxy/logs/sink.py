@@ -1,4 +1,4 @@
-"""Where the log goes and how its lines look: JSON for machines, columns for people."""
+"""The log's destination and the format of its lines: JSON for machines, columns for people."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def configure(
 ) -> None:
     """Send everything logged in this process to ``stream``, standard error unless given.
 
-    Standard error lets nobody wait: see :func:`standard_error`. A stream that is given is written
-    to at once. ``key`` is the proxy key: never written, and what UIDs are hashed with.
+    Writing to standard error never waits: see :func:`standard_error`. A given stream is written to
+    at once. ``key`` is the proxy key: it is never written, and UIDs are hashed with it.
     """
     if key:
         hash_with(key)
@@ -43,13 +43,13 @@ def configure(
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes our lines, and of libraries only warnings and worse, whatever level they set."""
+    """Writes our lines, and only warnings and errors of libraries, whatever level they set."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or hasattr(record, "line")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Count a line that could not be written, instead of printing what it held."""
+        """Count a line that could not be written, instead of printing its content."""
         DROPPED["line"] += 1
 
 
@@ -65,7 +65,7 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(self.line(record)).decode()
 
     def line(self, record: logging.LogRecord) -> Line:
-        """Return a record's fields made safe, and of a library's message nothing but its origin."""
+        """Return a record's fields made safe; a library's message is reduced to its origin."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         ours: Line | None = getattr(record, "line", None)
         event = record.getMessage() if ours is not None else "library.message"
@@ -74,7 +74,7 @@ class JsonFormatter(logging.Formatter):
         return head | {name: self._safe(value) for name, value in fields.items()}
 
     def _safe(self, value: str | float | bool | list[str]) -> str | int | float | bool | list[str]:
-        """Return a value without the key, and without what could forge a line or paint it."""
+        """Return a value without the key, and without characters that forge or colour a line."""
         if isinstance(value, list):
             return [str(self._safe(item)) for item in value]
         if isinstance(value, str):
@@ -114,13 +114,13 @@ class Text(JsonFormatter):
 
 
 def _foreign(record: logging.LogRecord) -> Line:
-    """Return where a library's message came from; what it says may hold anything."""
+    """Return the origin of a library's message; its text may hold patient data."""
     line: Line = {"logger": record.name, "at": f"{place(record.pathname)}:{record.lineno}"}
     error = record.exc_info[1] if record.exc_info else None
     return line | (describe(error) if error else {})
 
 
 def _written(value: object) -> str:
-    """Return a value as text, in quotes where it is not one plain word."""
+    """Return a value as text, in quotes if it is not one plain word."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if re.fullmatch(r"[^\s\"=]+", text) else msgspec.json.encode(text).decode()

@@ -1,4 +1,4 @@
-"""Standard error as a stream that never waits: where nobody reads, lines are lost, not work."""
+"""Standard error as a stream that never waits: without a reader, lines are lost, not work."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 LINES = 10_000
 BYTES = 1024**2
-"""How many lines and bytes wait at most for a reader."""
+"""The most lines and bytes that wait for a reader."""
 
 FLUSH_SECONDS = 1.0
-"""How long the end of the program waits for what is not written yet."""
+"""Seconds that the end of the program waits for lines not written yet."""
 
 
 def standard_error() -> TextIO:
     """Return standard error as a stream that never waits, which ``sys.stderr`` is from now on.
 
-    A stream that somebody put in its place (a test) is left as it is. A standard file that is
-    closed becomes /dev/null, so that no file of this program gets its number, and what others
-    write to it.
+    A stream that replaces it (in a test) is left as it is. A closed standard file becomes
+    /dev/null, so that no file of this program gets its number, and with it text that others write
+    to standard error.
     """
     is_untouched = sys.stderr is sys.__stderr__
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -49,12 +49,12 @@ def standard_error() -> TextIO:
 
 
 class Spool(io.RawIOBase):
-    """A file that a thread of its own writes to, so that nobody waits for the file's reader.
+    """A file that a thread of its own writes to, so that no caller waits for the file's reader.
 
-    Each write is a line, and goes to the file whole and in order, or is lost and counted: because
-    the queue is full, or because the system refuses it. After the first line that is lost to a
-    full queue no other is taken until the queue is written: that is one gap, and a line says so
-    in its place, as soon as one can be written.
+    Each write is a line. It is written to the file completely and in order, or lost and counted,
+    because the queue is full or the system refuses it. After the first line that is lost to a full
+    queue no other is taken until the queue is written: so there is one gap, and a line in its
+    place tells its size, as soon as one can be written.
     """
 
     def __init__(self, number: int) -> None:
@@ -63,15 +63,15 @@ class Spool(io.RawIOBase):
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._lost = 0
-        """How many lines are missing after the last one in the queue."""
+        """The number of lines missing after the last one in the queue."""
         self._idle = False
         self._changed = threading.Condition()
-        # The interpreter must be able to end while the reader lets it wait.
+        # The interpreter must be able to end while the thread waits for the reader.
         self._thread = threading.Thread(target=self._run, name="standard-error", daemon=True)
         self._thread.start()
 
     def writable(self) -> bool:
-        """Say so to the text stream around it."""
+        """Whether this can be written, as the text stream around it asks: always."""
         return True
 
     def fileno(self) -> int:
@@ -79,13 +79,13 @@ class Spool(io.RawIOBase):
         return self._number
 
     def isatty(self) -> bool:
-        """Whether people look at it."""
+        """Whether it is a terminal."""
         return os.isatty(self._number)
 
     def write(self, line: ReadableBuffer, /) -> int:
         """Take a line, without waiting for anything."""
         data = bytes(line)
-        if threading.current_thread() is self._thread:  # what it says itself need not queue
+        if threading.current_thread() is self._thread:  # its own lines need not queue
             self._written = self._write_out(data)
             return len(data)
         with self._changed:
@@ -118,7 +118,7 @@ class Spool(io.RawIOBase):
                 lost += 1
 
     def _next(self) -> tuple[int, bytes]:
-        """Wait for the next line; after the last one, return how many are missing, and none."""
+        """Wait for the next line; after the last one, return the number missing and no line."""
         with self._changed:
             self._idle = True
             self._changed.notify_all()
@@ -132,7 +132,7 @@ class Spool(io.RawIOBase):
             return lost, b""
 
     def _say(self, lost: int) -> bool:
-        """Write how many lines are missing here; return whether that could be written."""
+        """Write the number of lines missing here; return whether that could be written."""
         self._written = False
         log("log.dropped", level="error", count=lost)
         return self._written

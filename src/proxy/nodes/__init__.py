@@ -1,7 +1,7 @@
-"""The site's nodes and the rest of its configuration, as ITH tells them (protocol.md 6).
+"""The site's nodes and the rest of its configuration, as ITH sends them (protocol.md 6).
 
-Everything here is a value or a pure function: reading what came, applying a change, saying what a
-change means. Fetching, keeping and acting upon it is the business of others.
+Everything here is a value or a pure function: read a configuration, apply a change, find the runs
+that a change affects. Other packages fetch and keep the configuration, and act on changes.
 """
 
 from proxy.nodes.changes import Effect, affected, apply_change

@@ -1,4 +1,4 @@
-"""Apply a change of the nodes, and say what a change touches that is running (protocol.md 6.2)."""
+"""Apply a change of the nodes, and find the runs that a change affects (protocol.md 6.2)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def apply_change(nodes: Iterable[Node], changed_action: str, raw: Sequence[objec
     """Return the nodes after a ``proxy.nodes_changed``.
 
     ``removed`` drops the nodes that ``raw`` names; ``replaced`` leaves only those; every other
-    word inserts or overwrites. The event says less about a node than the configuration does, so
-    what it leaves out stays as it was, and a description that cannot be used changes nothing.
+    word inserts or overwrites. The event has fewer fields of a node than the configuration, so
+    missing fields keep their values, and a description that cannot be used changes nothing.
     """
     old = {node.node_id: node for node in nodes}
     action = changed_action.strip().lower()
@@ -41,7 +41,7 @@ def apply_change(nodes: Iterable[Node], changed_action: str, raw: Sequence[objec
 
 
 class Effect(Enum):
-    """What a change of the configuration does to a run; the value is the reason it is given."""
+    """The effect of a change of the configuration on a run; the value is the reason it reports."""
 
     CANCEL = "node removed from configuration"
     HOLD = "the node is set inactive"
@@ -64,12 +64,12 @@ R = TypeVar("R", bound=ForNode)
 def affected(
     runs: Iterable[R], old: Configuration, new: Configuration
 ) -> tuple[tuple[R, Effect], ...]:
-    """Name the runs that a change of the configuration touches, and how, in the order of ``runs``.
+    """Return the runs that a change of the configuration affects, in the order of ``runs``.
 
-    A run is touched where its node went, is to be spoken to at another address or under another
-    name, which makes another node of it even while it is inactive, or changed sides between active
-    and inactive. Nothing else touches a run that is under way: not another node's change, a new
-    name, a retry count or a time limit, which are read when they are next needed.
+    A run is affected when its node was removed, was enabled or disabled, or has a new host, port
+    or AE title, even while it is inactive. No other change affects a run under way: not the change
+    of another node, and not a new name, retry count or time limit, which are read when they are
+    next needed.
     """
     before = {node.node_id: node for node in old.effective_nodes}
     after = {node.node_id: node for node in new.effective_nodes}

@@ -1,7 +1,7 @@
 """The site's configuration: ``GET /api/v1/proxy/configuration`` and our own copy of it.
 
-Read value by value: one that cannot be used is a problem and leaves what was there before, but for
-what ITH is told back.
+It is read value by value: an unusable value is reported as a problem, and the former value stays,
+except for values that are told back to ITH.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _HINT = "Correct the proxy's configuration on the ITH platform."
 
 
 class ConfigurationInvalid(ProxyError):
-    """What should be a configuration is none."""
+    """The data received or kept are not a configuration."""
 
 
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The proxy's own settings as ITH keeps them; the defaults hold where ITH said nothing yet.
+    """The proxy's own settings as ITH keeps them; a default applies until ITH sends a value.
 
-    Address, port, AE title and ``api_url`` say where the site reaches this machine. The last three
-    are told back to ITH (``config_update``); None where ITH has a value that cannot be read, which
-    is not ours to replace. ``enable_phi_anonymization`` guards nothing here: it says whether what
-    ITH has of the site is pseudonymised, None where ITH does not say. ``mode`` is for programs that
-    let others in; this one gives access to nobody. The last five are defaults for nodes of which
-    ITH does not say otherwise; seconds for ``timeout`` and ``retry_delay``.
+    The site reaches this machine by address, port, AE title and ``api_url``. The last three are
+    told back to ITH (``config_update``); None if ITH has a value that cannot be read, which the
+    proxy must not replace. ``enable_phi_anonymization`` guards nothing here: it says whether ITH's
+    data of the site are pseudonymised, None if ITH does not tell. ``mode`` is for programs that
+    accept connections, which this one does not. The last five are defaults for nodes without a
+    value of their own; seconds for ``timeout`` and ``retry_delay``.
     """
 
     ip_address: str = ""
@@ -78,14 +78,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigurationRead(msgspec.Struct, frozen=True):
-    """A configuration that can be used, and what of it could not."""
+    """A usable configuration, and the problems of its unusable parts."""
 
     configuration: Configuration
     problems: tuple[Problem, ...]
 
 
 class ConfigMerged(msgspec.Struct, frozen=True):
-    """The settings after a change, which of them differ now, and what could not be used."""
+    """The settings after a change, the names of those that differ now, and the problems."""
 
     config: SiteConfig
     changed_fields: tuple[str, ...]
@@ -118,7 +118,7 @@ _CONFIG: Mapping[str, Callable[[object], object]] = {
     "calling_ae_title": fields.ae_title,
 }
 _TOLD_BACK = frozenset({"port", "ae_title", "api_url"})
-"""What ``config_update`` says: of these neither a default nor an old value may stand for ITH's."""
+"""The fields of ``config_update``: neither a default nor an old value may stand for ITH's value."""
 
 _ABOUT: Mapping[str, Callable[[object], object]] = {
     "proxy_id": fields.text,
@@ -132,7 +132,7 @@ _ABOUT: Mapping[str, Callable[[object], object]] = {
 def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMerged:
     """Return ``config`` with the values of ``changed``; null and unknown keys change nothing.
 
-    Nor do values that cannot be read, but for those that are told back: they become None.
+    Nor do unreadable values, except for fields that are told back: they become None.
     """
     values, problems = _read_values(_CONFIG, changed)
     differing = {key: value for key, value in values.items() if getattr(config, key) != value}
@@ -142,11 +142,11 @@ def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMer
 
 
 def read_configuration(body: bytes, known: Configuration | None = None) -> ConfigurationRead:
-    """Read ITH's answer; what cannot be read of it is as in ``known``, or None if it is told back.
+    """Read ITH's answer; an unreadable value is as in ``known``, or None if it is told back.
 
-    What it does not mention of the settings stays as in ``known``, too: ITH tells some of them in
-    events alone. Null is the word for the default. Raises :class:`ConfigurationInvalid` where it is
-    not a configuration at all.
+    Settings that it does not mention are as in ``known``, too: ITH sends some of them only in
+    events. Null stands for the default. Raises :class:`ConfigurationInvalid` if it is not a
+    configuration at all.
     """
     try:
         raw = msgspec.json.decode(body, type=dict[str, object])
@@ -161,7 +161,7 @@ def read_configuration(body: bytes, known: Configuration | None = None) -> Confi
     site = raw.get("config")
     if not isinstance(site, dict):
         site = {}
-        problems.append(Problem("config is missing; what was there before holds.", _HINT))
+        problems.append(Problem("config is missing; the former settings are kept.", _HINT))
     merged = merge_config(_with_defaults(known.config, site), site)
     nodes = raw.get("nodes")
     if isinstance(nodes, list):
@@ -174,7 +174,7 @@ def read_configuration(body: bytes, known: Configuration | None = None) -> Confi
 
 
 def _with_defaults(config: SiteConfig, raw: Mapping[str, object]) -> SiteConfig:
-    """Return ``config`` with the default of what is null in ``raw``."""
+    """Return ``config`` with the default for each value that is null in ``raw``."""
     null = [
         field
         for field in _CONFIG
@@ -185,18 +185,18 @@ def _with_defaults(config: SiteConfig, raw: Mapping[str, object]) -> SiteConfig:
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """Write our own copy, for the time when ITH cannot be asked."""
+    """Write our own copy, for times when ITH cannot be reached."""
     return msgspec.json.encode(configuration)
 
 
 def decode_configuration(copy: bytes) -> Configuration:
-    """Read our own copy. Raises :class:`ConfigurationInvalid` where it is damaged."""
+    """Read our own copy. Raises :class:`ConfigurationInvalid` if it is damaged."""
     try:
         return msgspec.json.decode(copy, type=Configuration)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise ConfigurationInvalid(
             "The kept copy of the configuration cannot be read.",
-            hint="It is replaced as soon as ITH has been asked for the configuration.",
+            hint="It is replaced as soon as ITH has sent the configuration.",
         ) from None
 
 
@@ -212,7 +212,7 @@ def _read_values(
         try:
             values[field] = read(value)
         except ValueError as error:
-            outcome = "what was there before holds"
+            outcome = "the former value is kept"
             if field in _TOLD_BACK:
                 values[field], outcome = None, "ITH's value is left as it is"
             problems.append(Problem(f"{field} {error}; {outcome}.", _HINT))

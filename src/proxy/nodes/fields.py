@@ -47,12 +47,12 @@ def ae_title(value: object) -> str:
     """Read an AE title: 1 to 16 characters, spaces around it do not count (PS3.5 6.2).
 
     The default repertoire is printable ASCII; the backslash separates values and is not allowed.
-    Signs that no screen shows are named by code point.
+    Errors name a character by code point, because it may be invisible.
     """
     title = text(value).strip(" ")
     for character in title:
         if not " " <= character <= "~" or character == "\\":
-            raise ValueError(f"must not contain {_named(character)}; type all of it anew")
+            raise ValueError(f"must not contain {_named(character)}; type all of it again")
     if not 1 <= len(title) <= 16:
         raise ValueError(f"must have 1 to 16 characters besides spaces around it, not {len(title)}")
     return title
@@ -90,12 +90,12 @@ def port(value: object) -> int:
 
 
 def count(value: object) -> int:
-    """Read how often something is tried again."""
+    """Read a number of retries."""
     return _whole(value, 0, 1000)
 
 
 def pdu_size(value: object) -> int:
-    """Read a maximum PDU length in bytes; 0 is DICOM's word for unlimited (PS3.8 D.1)."""
+    """Read a maximum PDU length in bytes; 0 stands for unlimited (PS3.8 D.1)."""
     size = _whole(value, 0, 2**32 - 1)
     if 0 < size < 1024:
         raise ValueError("must be 0 (unlimited) or at least 1024 bytes")
@@ -111,7 +111,7 @@ def seconds(value: object) -> float:
 
 
 def timeout(value: object) -> float:
-    """Read a limit in seconds, up to a day; 0 would never let anything succeed."""
+    """Read a limit in seconds, up to a day; 0 is not allowed, because nothing could succeed."""
     if not (duration := seconds(value)):
         raise ValueError("must be longer than 0 seconds")
     return duration
@@ -126,7 +126,7 @@ def flag(value: object) -> bool:
 
 
 def permission(value: object) -> Permission:
-    """Read what a node may do, in the words of either generation of the platform."""
+    """Read the permission of a node, in the words of either generation of the platform."""
     word = text(value).strip().lower().replace("-", "_").replace(" ", "_")
     if word not in _PERMISSIONS:
         raise ValueError("must be read, write or read_write")
@@ -134,7 +134,7 @@ def permission(value: object) -> Permission:
 
 
 def repush(value: object) -> Repush:
-    """Read what a later dispatch sends of what the node has."""
+    """Read the choice of instances to send again in a later dispatch."""
     word = text(value).strip().lower()
     for known in get_args(Repush):
         if word == known:
@@ -150,7 +150,7 @@ def _whole(value: object, low: int, high: int) -> int:
 
 
 def _lax(value: object, kind: type[T]) -> T | None:
-    """Convert ``value``, which may be text; None where that cannot be done."""
+    """Convert ``value``, which may be text; None if that cannot be done."""
     with suppress(msgspec.ValidationError):
         return msgspec.convert(
             value.strip() if isinstance(value, str) else value, kind, strict=False

@@ -8,22 +8,22 @@ from typing import Literal, TypeAlias
 import msgspec
 
 Repush: TypeAlias = Literal["all", "new", "never"]
-"""What a later dispatch sends of what a node has confirmed: all, what is new, nothing of it."""
+"""The instances, among those a node has confirmed, to send again: all, changed ones, or none."""
 
 
 NewScans: TypeAlias = Literal["read", "write", "any", "none"]
-"""Which nodes new scans are for, by what they may do."""
+"""The nodes that new scans are sent to, by their permission."""
 
 
 class Permission(Enum):
-    """What a node may do with the proxy, in the words of the platform (protocol.md 4.2, 6.1)."""
+    """The permission of a node, in the words of the platform (protocol.md 4.2, 6.1)."""
 
     READ = "read"
     WRITE = "write"
     READ_WRITE = "read_write"
 
     def gets_new_scans(self, wanted: NewScans) -> bool:
-        """Whether a node that may do this is one of those that new scans are for."""
+        """Whether new scans are sent to a node with this permission."""
         if wanted in {"any", "none"}:
             return wanted == "any"
         return self is Permission.READ_WRITE or self.value == wanted
@@ -32,9 +32,9 @@ class Permission(Enum):
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A DICOM destination, its address checked.
 
-    The last six are None where ITH does not say: the site's settings, or the program's defaults,
-    hold then. Seconds for ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in bytes,
-    0 for unlimited. ``retry_count`` counts the tries after the first.
+    The last six are None if ITH sends no value: then the site's settings, or the program's
+    defaults, apply. Seconds for ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in
+    bytes, 0 for unlimited. ``retry_count`` counts the attempts after the first.
     """
 
     node_id: str
@@ -55,10 +55,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """By what the ledger remembers what the node has: at another address it is another."""
+        """The key of the node's confirmations in the ledger: another address is another node."""
         return f"{self.ae_title}@{self.host}:{self.port}"
 
     @property
     def address(self) -> tuple[str, int, str, str | None]:
-        """What a running association depends on: host, port and both AE titles."""
+        """The values that a running association depends on: host, port and both AE titles."""
         return self.host, self.port, self.ae_title, self.calling_ae_title

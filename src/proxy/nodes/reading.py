@@ -1,7 +1,7 @@
-"""Read nodes from what ITH sends, in every spelling known (protocol.md 2.13, 6.1).
+"""Read nodes as ITH sends them, in every known spelling (protocol.md 2.13, 6.1).
 
-One bad description never spoils the others: it becomes a :class:`Problem`, which says what to
-correct, and a node that was known before stays as it was.
+A bad description does not affect the others: it becomes a :class:`Problem` with a hint, and a node
+that was known before keeps its former description.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "repush": fields.repush,
 }
 _IN_METADATA = frozenset({"repush"})
-"""What the platform has no field for, and its users write into the node's metadata."""
+"""The fields that users of the platform write into the node's metadata, for want of a field."""
 
 
 class NodeInvalid(ProxyError):
-    """A node's description cannot be used; ``node_id`` is None where not even that can be read."""
+    """A node's description cannot be used; ``node_id`` is None if even the id cannot be read."""
 
     def __init__(self, node_id: str | None, sentence: str, *, hint: str = _HINT) -> None:
         super().__init__(sentence, hint=hint)
@@ -50,7 +50,7 @@ class NodeInvalid(ProxyError):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something in the configuration that was not used: where it is, why, and what to do."""
+    """An unused part of the configuration: its place, the reason and the remedy."""
 
     sentence: str
     hint: str = ""
@@ -58,14 +58,14 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class NodesRead(msgspec.Struct, frozen=True):
-    """The nodes that can be used, each id once, and what is wrong with the others."""
+    """The usable nodes, each id once, and the problems of the others."""
 
     nodes: tuple[Node, ...]
     problems: tuple[Problem, ...]
 
 
 def read_id(raw: object) -> str:
-    """Return the id of a node described by ``raw``, or of which ``raw`` is the id."""
+    """Return the id of a node; ``raw`` is its description, or the id itself."""
     value = fields.pick(raw, "node_id", _SPELLINGS) if isinstance(raw, Mapping) else raw
     try:
         node_id = fields.text(value)
@@ -79,7 +79,7 @@ def read_id(raw: object) -> str:
 def read_node(raw: object, known: Node | None = None) -> Node:
     """Return the node that ``raw`` describes.
 
-    What ``raw`` does not mention is as in ``known``. Raises :class:`NodeInvalid`.
+    Fields that ``raw`` does not mention are as in ``known``. Raises :class:`NodeInvalid`.
     """
     if not isinstance(raw, Mapping):
         raise NodeInvalid(None, "A node is described by something that is not an object.")
@@ -108,9 +108,9 @@ def _find(raw: Mapping[str, object], field: str) -> object:
 
 
 def read_nodes(raw: Sequence[object], known: Iterable[Node] = ()) -> NodesRead:
-    """Read whole descriptions; of two with one id the later holds.
+    """Read complete descriptions; of two with one id the later counts.
 
-    A node of ``known`` keeps its old description where the new one cannot be used.
+    A node of ``known`` keeps its old description if the new one cannot be used.
     """
     old = {node.node_id: node for node in known}
     nodes: dict[str, Node] = {}

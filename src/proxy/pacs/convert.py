@@ -246,7 +246,7 @@ class _Rewriter:
 
 
 class _Hashed(io.RawIOBase):
-    """A file that hashes what is read of it, from its first byte on; not seekable."""
+    """A file that hashes the bytes read from it, from the first one on; not seekable."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -261,7 +261,7 @@ class _Hashed(io.RawIOBase):
         """Return how many bytes were read."""
         return self._at
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what io gives it
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # io passes this
         """Read as much as ``buffer`` holds; 0 bytes at the end."""
         block = self._file.read(len(buffer))
         buffer[: len(block)] = block

@@ -185,7 +185,7 @@ def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encodi
         return declared, stream, encoding
     shown = UNCOMPRESSED[encoding]
     if shown != declared and _is_encapsulated(stream, encoding):
-        raise DicomUnreadable("The transfer syntax of compressed pixel data is not told")
+        raise DicomUnreadable("The transfer syntax of compressed pixel data is missing")
     stream.seek(origin)
     return shown, stream, encoding
 

@@ -30,7 +30,7 @@ class Inflated(io.RawIOBase):
         """Return how many bytes were inflated."""
         return self._at
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what io gives it
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # io passes this
         """Inflate as much as ``buffer`` holds; 0 bytes at the end."""
         inflated = b""
         while not inflated and not self._inflater.eof:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -76,7 +76,7 @@ class LocalPacs:
         """Lend a copy of an instance in another transfer syntax; it is removed at the end.
 
         A cancellation ends the conversion between two blocks, and so does a disk with less than
-        ``reserve_bytes`` free. Raises what :func:`proxy.pacs.convert.convert` does.
+        ``reserve_bytes`` free. Raises the errors of :func:`proxy.pacs.convert.convert`.
         """
         copy = await self._offload(self._objects.new_copy)
 
@@ -154,13 +154,13 @@ class LocalPacs:
         """Delete a subject: instances held under its id, and every instance of that PatientID."""
         return self._finish(self._ledger.delete_subject(subject_id, subject_identifier))
 
-    async def janitor(self, resumable: Collection[int] = ()) -> Checked:
+    async def janitor(self) -> Checked:
         """Bring rows and objects in step; for the start, before anything else uses them.
 
         It checks the size of every object, and the content of those that were taken in shortly
         before the former run ended, because they may not have reached the disk. The entities of
         missing and damaged objects are to be fetched again. Then everything is removed that no row
-        refers to, and all staging but that of the ``resumable`` dispatches.
+        refers to, and all staging.
         """
         async with self._lock:
             await self._ledger.release_unused()
@@ -172,7 +172,7 @@ class LocalPacs:
             damaged += await self._find(self._objects.is_whole, recent)
             dropped = await self._ledger.lose(damaged)
             intact = known.keys() - damaged
-            swept = await self._offload(self._objects.sweep, intact, resumable)
+            swept = await self._offload(self._objects.sweep, intact)
             return Checked(swept.removed, len(damaged), dropped)
 
     async def is_whole(self, instance: Instance) -> bool:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -118,14 +118,13 @@ class Objects:
         except OSError:
             return False
 
-    def sweep(self, known: Container[str], resumable: Collection[int] = ()) -> Swept:
-        """Remove all that is not a known object, and all staging but that of ``resumable``.
+    def sweep(self, known: Container[str]) -> Swept:
+        """Remove all staging, and all objects that are not known.
 
         For the start of the program, when nothing is being taken in: patient data without a row in
         the ledger must not stay.
         """
-        wanted = {str(int(number)) for number in resumable}
-        strangers = [d for d in self._staging.iterdir() if d.name not in wanted or d.is_symlink()]
+        strangers = [*self._staging.iterdir()]
         kept = size = 0
         for shard in self._objects.iterdir():
             if shard.is_symlink() or not shard.is_dir():

@@ -42,7 +42,7 @@ class Outbox:
         self._ledger = ledger
         self._interval = progress_interval
         self._finals: dict[int, Parcel] = {}  # all that are unproven, by report id
-        self._closed: Counter[str] = Counter()  # how many of them each key has
+        self._closed: Counter[str] = Counter()  # the number of them by key
         self._waiting: deque[Parcel] = deque()  # those of them that are to be taken
         self._progress: dict[str, Parcel] = {}  # to be taken, the latest of each key
         self._highest: dict[str, int] = {}

@@ -19,7 +19,7 @@ class Offload(Protocol):
     """Runs a blocking function without blocking trio."""
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``function`` returns; the call is not abandoned when cancelled."""
+        """Return the result of ``function``; the call is not abandoned when cancelled."""
         ...
 
     def check_cancelled(self) -> None:
@@ -37,7 +37,7 @@ class Threads:
         self._limiter = trio.CapacityLimiter(limit)
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``function`` returns; the call is not abandoned when cancelled."""
+        """Return the result of ``function``; the call is not abandoned when cancelled."""
         return await trio.to_thread.run_sync(
             lambda: function(*args, **kwargs), limiter=self._limiter
         )
@@ -51,7 +51,7 @@ class Inline:
     """Runs blocking functions in the calling task, for simulations on a virtual clock."""
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``function`` returns, after one checkpoint as a thread would have."""
+        """Return the result of ``function``, after one checkpoint as a thread would have."""
         await trio.lowlevel.checkpoint()
         return function(*args, **kwargs)
 

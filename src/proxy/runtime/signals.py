@@ -15,7 +15,7 @@ from typing import Final
 STANDARD_INPUT = 0
 
 STOPPING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
-"""Caught whatever the parent process had ignored: there must be a way to stop."""
+"""Caught even if the parent process ignored them: there must be a way to stop."""
 
 NO_RELOAD = "Settings are not reloaded yet: restart the program to apply new ones."
 NO_FILE = "It has no effect: the log goes to standard error, and no log file need be reopened."

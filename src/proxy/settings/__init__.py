@@ -1,6 +1,6 @@
-"""The settings: what they are, where they come from, and what is wrong with them.
+"""The settings: their schema, their sources, and their errors.
 
-A leaf: nothing here knows what a setting is good for. The program calls :func:`load` once.
+A leaf: nothing here knows the use of a setting. The program calls :func:`load` once.
 """
 
 from proxy.settings.load import SettingsError, load

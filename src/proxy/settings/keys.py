@@ -1,6 +1,6 @@
 """The settings as a table: one :class:`Key` for each, read off the structs of ``schema.py``.
 
-Checks one value at a time and says in one sentence what is wrong with it.
+Checks one value at a time; an error is one sentence about that value.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SEE_REFERENCE = "`ith-proxy config reference` lists all settings."
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting; ``type`` is what msgspec converts to, ``unset`` what an empty value means.
+    """One setting; msgspec converts to ``type``, and ``unset`` is the meaning of an empty value.
 
-    ``kind`` says in words what it takes; ``unit`` and ``bounds`` ("1 to 60") are for numbers.
+    ``kind`` describes the type in words; ``unit`` and ``bounds`` ("1 to 60") are for numbers.
     """
 
     section: str
@@ -47,7 +47,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words that follow "it must be"."""
+        """The allowed values, in words that follow "it must be"."""
         unit = f" of {self.unit}" if self.unit else ""
         return f"{self.kind}{unit} from {self.bounds}" if self.bounds else self.kind
 
@@ -82,13 +82,13 @@ def written(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value for a sentence: cut where it is long, and escaped what no screen shows."""
+    """Return a value for a sentence: cut if it is long, with invisible characters escaped."""
     text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written(value))
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
 def _number(value: float) -> str:
-    """Return a number without needless decimals, in groups of three where it is long."""
+    """Return a number without needless decimals, in groups of three digits if it is long."""
     if isinstance(value, float):
         if not value.is_integer():
             return str(value)
@@ -102,7 +102,7 @@ def one_of(words: list[str]) -> str:
 
 
 def _kind(kind: object, allowed: object) -> str:
-    """Return in words what a type takes."""
+    """Return the values of a type in words."""
     if get_origin(kind) is Literal:
         return one_of([written(choice) for choice in get_args(kind)])
     words = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -148,7 +148,7 @@ KEYS: dict[str, Key] = {
 
 
 def find(section: str, name: str) -> Key | None:
-    """Return the key of that name in that section, or nothing."""
+    """Return the key of that name in that section, or None."""
     return KEYS.get(f"{section}.{name}")
 
 

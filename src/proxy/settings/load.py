@@ -27,7 +27,7 @@ NO_FLAGS: Mapping[str, tuple[str, object]] = {}
 
 
 class SettingsError(ConfigError):
-    """Several settings cannot be used; ``problems`` says of each what is wrong."""
+    """Several settings cannot be used; ``problems`` has an error for each."""
 
     def __init__(self, problems: list[ConfigError]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -44,8 +44,8 @@ def load(
 ) -> Settings:
     """Return the settings as the sources give them, with the origin of each value.
 
-    ``runnable``: also demand all that a run needs: the address of ITH and the proxy key. Without
-    it, neither is looked at, and the key is not read. Raises :class:`ConfigError`, or
+    ``runnable``: also require the settings that a run needs, the address of ITH and the proxy key.
+    Without it, neither is checked, and the key is not read. Raises :class:`ConfigError`, or
     :class:`SettingsError` for more than one problem.
     """
     problems: list[ConfigError] = []
@@ -80,7 +80,7 @@ def load(
 
 
 def _key(ith: IthSettings, environ: Mapping[str, str]) -> Secret:
-    """Return the proxy key: ITH_TOKEN, else what the named file holds."""
+    """Return the proxy key: ITH_TOKEN, else the content of the named file."""
     if token := environ.get("ITH_TOKEN"):
         return as_key(token, "ITH_TOKEN")
     if ith.token_file:

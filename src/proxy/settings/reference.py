@@ -1,4 +1,4 @@
-"""The settings in print: the reference, which is itself a settings file, and what is in force."""
+"""The settings in print: the reference, itself a settings file, and the settings in force."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ REMARK_AT = 40
 HEAD = """\
 # Settings of ith-proxy, each with its default.
 #
-# Take a line in by removing its "#". An option of the command line comes before the environment,
-# the environment before this file. The variable for `key` below [section] is
+# Remove the "#" of a line to set it. An option of the command line overrides the environment,
+# the environment overrides this file. The variable for `key` below [section] is
 # ITH_PROXY__SECTION__KEY; ITH_URL and PROXY_HOST_IP are short for ith.url and local.ip_address.
 # The proxy key comes from ITH_TOKEN or from the file named in ith.token_file, never from here.
 """
@@ -67,7 +67,7 @@ def _reference_lines() -> Iterator[str]:
 
 
 def _remark(key: Key) -> str:
-    """Return a comment: what is allowed, and what an empty value stands for."""
+    """Return a comment: the allowed values, and the meaning of an empty value."""
     if key.bounds:
         allowed = ", ".join(filter(None, [key.unit, key.bounds]))
     else:
@@ -78,7 +78,7 @@ def _remark(key: Key) -> str:
 
 
 class SettingInForce(NamedTuple):
-    """A setting in force: its line of TOML, and where its value comes from."""
+    """A setting in force: its line of TOML, and the source of its value."""
 
     section: str
     line: str

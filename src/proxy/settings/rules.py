@@ -1,4 +1,4 @@
-"""What must hold beyond the type of a single setting, before the program may run."""
+"""Conditions beyond the type of a single setting, to be met before the program may run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can only mean this machine, told by its name alone (RFC 6761, 6.3).
+    """Whether a host can only mean this machine, by its name alone (RFC 6761, 6.3).
 
     An IPv6 address may have its brackets. A number that only some resolvers take for an address,
     such as ``127.1``, is none.
@@ -56,7 +56,7 @@ def url_problem(url: str, *, allow_insecure: bool) -> ConfigError | None:
 
 
 def problems(ith: IthSettings) -> Iterator[ConfigError]:
-    """Yield what keeps the program from running with these settings, but for the proxy key."""
+    """Yield the errors of these settings that prevent a run, except those of the proxy key."""
     if not ith.url:
         hint = "Set the environment variable ITH_URL, or url below [ith] in the settings file."
         yield ConfigError("ith.url is not set.", hint=hint)

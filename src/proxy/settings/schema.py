@@ -26,14 +26,14 @@ DAY = 24 * 3600
 def text(sentence: str, *, pattern: str = "", allowed: str = "", unset: str = "") -> Meta:
     """Describe a string.
 
-    ``allowed`` says in words what ``pattern`` lets through, ``unset`` what "" stands for.
+    ``allowed`` describes the strings that match ``pattern``, ``unset`` the meaning of "".
     """
     extra = {"allowed": allowed, "unset": unset}
     return Meta(description=sentence, pattern=pattern or None, extra=extra)
 
 
 def number(sentence: str, low: float, high: float, unit: str = "", *, unset: str = "") -> Meta:
-    """Describe a number between two bounds; ``unset`` says what 0 stands for, if special."""
+    """Describe a number between two bounds; ``unset`` is the meaning of 0, if it is special."""
     return Meta(description=sentence, ge=low, le=high, extra={"unit": unit, "unset": unset})
 
 
@@ -73,7 +73,7 @@ class IthSettings(Section, frozen=True):
         ),
     ] = "/api/v1/proxy/ws"
     allow_insecure: Annotated[
-        bool, Meta(description="Let the proxy key go over plain http to a host other than this.")
+        bool, Meta(description="Allow the proxy key over plain http to a host other than this.")
     ] = False
     ca_file: Annotated[
         str,
@@ -84,11 +84,11 @@ class IthSettings(Section, frozen=True):
     health_update: Annotated[
         bool, Meta(description="Send `health_update`, the deployed backend's sign of life.")
     ] = True
-    health_seconds: Annotated[float, seconds("Between two `health_update` messages.", 1, 3600)] = (
+    health_seconds: Annotated[float, seconds("Time between `health_update` messages.", 1, 3600)] = (
         10.0
     )
     heartbeat: Annotated[bool, Meta(description="Send `proxy.heartbeat` events.")] = True
-    heartbeat_seconds: Annotated[float, seconds("Between two heartbeats.", 1, 3600)] = 30.0
+    heartbeat_seconds: Annotated[float, seconds("Time between two heartbeats.", 1, 3600)] = 30.0
     ping_seconds: Annotated[
         float, seconds("Silence on the link after which the proxy pings.", 1, 3600)
     ] = 30.0
@@ -102,7 +102,7 @@ class IthSettings(Section, frozen=True):
         float, seconds("Longest wait between two attempts to connect.", 1, 3600)
     ] = 60.0
     stable_seconds: Annotated[
-        float, seconds("A link up for as long resets the waits between attempts.", 1, 3600)
+        float, seconds("Age of a link that resets the waits between attempts.", 1, 3600)
     ] = 60.0
     refused_seconds: Annotated[float, seconds("Wait after ITH refused the proxy key.", 10, DAY)] = (
         300.0
@@ -121,16 +121,16 @@ class IthSettings(Section, frozen=True):
         ),
     ] = ()
     archive_format: Annotated[
-        Literal["zip", "tar.gz"], Meta(description="Format in which archives are asked for.")
+        Literal["zip", "tar.gz"], Meta(description="Format in which archives are requested.")
     ] = "zip"
     compression_level: Annotated[
-        int, number("Compression asked of ITH: 0 is none and spares its processors.", 0, 9)
+        int, number("Compression requested of ITH: 0 is none and spares its processors.", 0, 9)
     ] = 0
     first_byte_seconds: Annotated[
         float, seconds("Wait for ITH to start sending an archive it has to build first.", 1, DAY)
     ] = 1200.0
     download_stall_seconds: Annotated[
-        float, seconds("A download without a byte for as long is resumed anew.", 1, 3600)
+        float, seconds("Silence after which a download is cut and resumed.", 1, 3600)
     ] = 60.0
     download_attempts: Annotated[
         int, number("Attempts without any progress before a download fails.", 1, 100)
@@ -138,7 +138,7 @@ class IthSettings(Section, frozen=True):
 
 
 class DicomSettings(Section, frozen=True):
-    """How instances are stored at the nodes; what ITH sends for a node comes before the retries."""
+    """How instances are stored at the nodes; ITH's values for a node override the retries here."""
 
     ae_title: Annotated[
         str,
@@ -159,7 +159,7 @@ class DicomSettings(Section, frozen=True):
         30.0
     )
     stall_seconds: Annotated[
-        float, seconds("A node that takes no byte for as long is given up.", 1, 3600)
+        float, seconds("Wait for a node to take a byte before it is given up.", 1, 3600)
     ] = 30.0
     response_seconds: Annotated[
         float, seconds("Wait for the response to a C-STORE, whatever its size.", 1, 3600)
@@ -171,51 +171,51 @@ class DicomSettings(Section, frozen=True):
         5.0
     )
     cancel_seconds: Annotated[
-        float, seconds("For the instance in flight to end once a delivery is stopped.", 0, 60)
+        float, seconds("Wait for the instance in flight once a delivery is stopped.", 0, 60)
     ] = 3.0
     retry_count: Annotated[
-        int, number("Further attempts after a delivery failed for a passing reason.", 0, 100)
+        int, number("Further attempts after a delivery failed for a temporary reason.", 0, 100)
     ] = 3
     retry_delay_seconds: Annotated[
-        float, seconds("Before the first further attempt; doubles with each.", 0, 3600)
+        float, seconds("Wait before the first further attempt; it doubles with each.", 0, 3600)
     ] = 5.0
     retry_max_seconds: Annotated[float, seconds("Longest wait between two attempts.", 1, DAY)] = (
         300.0
     )
-    echo_seconds: Annotated[float, seconds("For a whole C-ECHO, with its association.", 1, 60)] = (
-        5.0
+    echo_seconds: Annotated[float, seconds("Limit of a C-ECHO with its association.", 1, 60)] = 5.0
+    echo_interval_seconds: Annotated[float, seconds("Time between C-ECHOs to a node.", 5, DAY)] = (
+        30.0
     )
-    echo_interval_seconds: Annotated[float, seconds("Between two C-ECHO to a node.", 5, DAY)] = 30.0
 
 
 class DispatchSettings(Section, frozen=True):
-    """What dispatches send, and how they are reported to ITH."""
+    """The content of dispatches, and their reports to ITH."""
 
     repush: Annotated[
         Literal["all", "new", "never"],
         Meta(
-            description="Send what a node has confirmed before: all of it again, only instances "
-            "whose content is new, or never an instance it has, even changed."
+            description="Instances sent among those that a node has confirmed before: all, only "
+            "those whose content is new, or none, even if changed."
         ),
     ] = "new"
     new_scans: Annotated[
         Literal["read", "write", "any", "none"],
         Meta(
-            description="Nodes that get the new scans ITH tells of without naming any: those that "
-            "it lets read from the proxy, or write to it, any, or none."
+            description="Nodes for new scans that ITH announces without naming a node: those with "
+            "permission to read from the proxy, or to write to it, any, or none."
         ),
     ] = "read"
     status_detail: Annotated[
         Literal["both", "per-node", "aggregate"],
-        Meta(description="Report each node, the dispatch as a whole, or both."),
+        Meta(description="Report each node, the dispatch in one, or both."),
     ] = "both"
     progress_seconds: Annotated[
-        float, seconds("Between two progress reports of a delivery.", 0.1, 600)
+        float, seconds("Time between two progress reports of a delivery.", 0.1, 600)
     ] = 1.0
 
 
 class LimitSettings(Section, frozen=True):
-    """What bounds disk, memory and parallel work."""
+    """Limits of disk, memory and parallel work."""
 
     downloads: Annotated[
         int, number("Archives downloaded at a time; an urgent one may be one more.", 1, 32)
@@ -236,7 +236,7 @@ class LimitSettings(Section, frozen=True):
             0,
             10**15,
             "bytes",
-            unset="what the disk has above the reserve",
+            unset="the free disk space above the reserve",
         ),
     ] = 0
     entry_bytes: Annotated[
@@ -252,18 +252,16 @@ class LimitSettings(Section, frozen=True):
 
 
 class ServiceSettings(Section, frozen=True):
-    """How the program stops."""
+    """Time limits of an orderly stop."""
 
     drain_seconds: Annotated[
-        float, seconds("After SIGTERM, for the instances in flight to end.", 0, 600)
+        float, seconds("Wait after SIGTERM for the instances in flight.", 0, 600)
     ] = 20.0
-    flush_seconds: Annotated[float, seconds("Then, for the last reports to reach ITH.", 0, 60)] = (
-        3.0
-    )
+    flush_seconds: Annotated[float, seconds("Wait after that for reports to leave.", 0, 60)] = 3.0
 
 
 class LocalSettings(Section, frozen=True):
-    """What is reported to ITH about this machine, in place of what it has (`config_update`)."""
+    """Values for ITH about this machine, in place of those it has (`config_update`)."""
 
     ip_address: Annotated[
         str,
@@ -296,7 +294,7 @@ class LogSettings(Section, frozen=True):
     """The log, on standard error."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least level written.")
+        Literal["debug", "info", "warning", "error"], Meta(description="Lowest level written.")
     ] = "info"
     format: Annotated[
         Literal["auto", "json", "text"],
@@ -305,7 +303,7 @@ class LogSettings(Section, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the program was told, checked; made by :func:`proxy.settings.load`."""
+    """All settings, checked; made by :func:`proxy.settings.load`."""
 
     ith: IthSettings = IthSettings()
     dicom: DicomSettings = DicomSettings()

@@ -1,4 +1,4 @@
-"""The proxy key: a value that does not show itself, and where it may be read from."""
+"""The proxy key: a value that does not print itself, and the sources it is read from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CREDENTIAL = re.compile(r"credential:(?P<name>[^/\0]+)")
 
 
 class Secret:
-    """A string that prints as nothing; only :meth:`reveal` gives it away."""
+    """A string that is never printed; only :meth:`reveal` returns it."""
 
     __slots__ = ("_value",)
 
@@ -35,10 +35,10 @@ class Secret:
 
 
 def as_key(value: str, source: str) -> Secret:
-    """Return a key without the white space around it; ``source`` says where it came from.
+    """Return a key without the white space around it; ``source`` names its origin.
 
-    Raises :class:`ConfigError` if it is empty or cannot stand in an HTTP header. Its format is
-    ITH's affair (protocol.md 1.1).
+    Raises :class:`ConfigError` if it is empty or cannot be an HTTP header. ITH alone decides on
+    its format (protocol.md 1.1).
     """
     value = value.strip()
     if not value:

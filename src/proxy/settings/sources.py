@@ -1,7 +1,7 @@
-"""Where settings come from: the file, the environment, the command line.
+"""The sources of settings: the file, the environment, the command line.
 
-Each source yields what it gives as :class:`Given`; what it cannot make sense of is collected as
-a problem, so that the operator is told of all at once.
+Each source yields its values as :class:`Given`; entries that cannot be understood are collected as
+problems, so that the operator sees all of them at once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def config_file(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def state_directory(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, str]:
-    """Return the directory for all state, and who said so."""
+    """Return the directory for all state, and the source that names it."""
     if flag:
         return flag, "option: --state-dir"
     if given := environ.get("STATE_DIRECTORY"):
@@ -104,7 +104,7 @@ def from_environment(environ: Mapping[str, str], problems: list[ConfigError]) ->
 
 
 def from_flags(flags: Mapping[str, tuple[str, object]]) -> Iterator[Given]:
-    """Take what the command line gave: by path of the key, the option's name and its value."""
+    """Take the values of the command line: by path of the key, the option's name and its value."""
     for path, (option, value) in flags.items():
         yield Given(KEYS[path], value, "option", option)
 
@@ -126,7 +126,7 @@ def _known(source: str, section: str, name: str, problems: list[ConfigError]) ->
 
 
 def _no_section(path: Path, section: str) -> ConfigError:
-    """Return what is wrong with a top-level entry that is not a table of ours."""
+    """Return the error for a top-level entry that is not a table of ours."""
     if section in SECTIONS:
         return ConfigError(f"{path}: {section} must be a table.", hint=f"Write [{section}].")
     for key in KEYS.values():

@@ -12,7 +12,7 @@ OTHERS = 0o007
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory where it is missing, and shut out other users: it holds patient data.
+    """Make the directory if it is missing, and shut out other users: it holds patient data.
 
     Raises :class:`StateDirectoryError`.
     """

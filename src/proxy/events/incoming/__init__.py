@@ -1,4 +1,4 @@
-"""The messages that ITH sends, one per module, and what a frame can also turn out to be."""
+"""The messages that ITH sends, one per module, and the results for unknown and broken frames."""
 
 from typing import TypeAlias
 
@@ -32,13 +32,13 @@ AnyEvent: TypeAlias = (
     | ProxyConfigChangedEvent
     | ProxyStatusChangedEvent
 )
-"""What ITH tells with an ``event_type``."""
+"""The messages of ITH that have an ``event_type``."""
 
 AnyControl: TypeAlias = Connected | ConfigUpdateResponse | HealthUpdateResponse
-"""What ITH tells about the link itself, with a ``type``."""
+"""The messages of ITH about the link itself, which have a ``type``."""
 
 Incoming: TypeAlias = AnyEvent | AnyControl | UnknownEvent | BrokenFrame
-"""Everything a received frame can be: a ``match`` over it can be closed with ``assert_never``."""
+"""All results of reading a frame: a ``match`` over it can be closed with ``assert_never``."""
 
 __all__ = [
     "AnyControl",

@@ -8,9 +8,9 @@ import msgspec
 class BrokenFrame(msgspec.Struct, frozen=True):
     """Counted and logged, never fatal; the link stays up.
 
-    ``reason`` names the event type and the field at most, never what the frame holds. ``size`` is
-    the frame's length in bytes, or in characters if it came as text. ``event_type`` is empty where
-    not even that could be read.
+    ``reason`` names the event type and the field at most, never content of the frame. ``size`` is
+    the frame's length in bytes, or in characters if it came as text. ``event_type`` is empty if
+    even that could not be read.
     """
 
     reason: str

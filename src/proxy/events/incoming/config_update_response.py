@@ -1,4 +1,4 @@
-"""``config_update_response``: what ITH did with our ``config_update`` (protocol.md 2.4)."""
+"""``config_update_response``: ITH's answer to our ``config_update`` (protocol.md 2.4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.events.base import ControlMessage
 
 
 class ConfigUpdateResponse(ControlMessage, frozen=True, kw_only=True, tag="config_update_response"):
-    """``status`` is ``success``, or something else and ``error`` says why."""
+    """``status`` is ``success``, or another word and ``error`` has the reason."""
 
     status: str
     fields_updated: tuple[str, ...] = ()

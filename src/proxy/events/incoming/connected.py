@@ -8,7 +8,7 @@ from proxy.events.base import ControlMessage, Id
 
 
 class Connected(ControlMessage, frozen=True, kw_only=True, tag="connected"):
-    """The key was accepted, and this is who it belongs to."""
+    """The key was accepted; the ids are those of its workspace and proxy."""
 
     workspace_id: Id
     proxy_id: Id

@@ -1,4 +1,4 @@
-"""``health_update_response``: what ITH did with our ``health_update`` (protocol.md 2.5)."""
+"""``health_update_response``: ITH's answer to our ``health_update`` (protocol.md 2.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from proxy.events.base import ControlMessage
 
 
 class HealthUpdateResponse(ControlMessage, frozen=True, kw_only=True, tag="health_update_response"):
-    """``status`` is ``success``, or something else and ``error`` says why."""
+    """``status`` is ``success``, or another word and ``error`` has the reason."""
 
     status: str
     error: str | None = None

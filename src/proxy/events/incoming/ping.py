@@ -14,15 +14,10 @@ class PingPayload(IncomingPayload, frozen=True, kw_only=True):
 
 
 class PingEvent(WebSocketEvent, frozen=True, kw_only=True, tag="ping"):
-    """ITH wants a pong; ``type`` is set where it asked as a control message (protocol.md 1.5)."""
+    """ITH requests a pong; ``type`` is set if the ping is a control message (protocol.md 1.5)."""
 
     payload: PingPayload = field(default_factory=PingPayload)
     type: Literal["ping"] | UnsetType = UNSET
-
-    @property
-    def dialect(self) -> Literal["type", "event_type"]:
-        """The key that named the ping."""
-        return "event_type" if self.type is UNSET else "type"
 
     @classmethod
     def create(

@@ -9,14 +9,14 @@ from proxy.events.base import IncomingPayload, ProxyEvent
 
 
 class ConfigChangedPayload(IncomingPayload, frozen=True, kw_only=True):
-    """The names of what changed and the new values, which are empty where ITH sent names only."""
+    """The names of the changed fields and the new values, empty if ITH sent only names."""
 
     changed_fields: tuple[str, ...]
     new_config: dict[str, object]
 
     @classmethod
     def canonical(cls, raw: dict[str, object]) -> dict[str, object]:
-        """Read ``config`` as ``new_config``, and name its keys where ITH did not."""
+        """Read ``config`` as ``new_config``, and name its keys if ITH did not."""
         config = raw.get("config") if raw.get("new_config") is None else raw["new_config"]
         fields = raw.get("changed_fields")
         if fields is None and isinstance(config, dict):

@@ -9,7 +9,7 @@ from proxy.events.base import IncomingPayload, ProxyEvent
 
 
 class NodesChangedPayload(IncomingPayload, frozen=True, kw_only=True):
-    """The nodes as they came: read one by one, elsewhere, so that each can fail alone."""
+    """The nodes as received: ``proxy.nodes`` reads them one by one, so that each can fail alone."""
 
     nodes: tuple[object, ...]
     changed_action: str = "updated"

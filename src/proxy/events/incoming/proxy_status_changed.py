@@ -18,7 +18,7 @@ class StatusChangedPayload(IncomingPayload, frozen=True, kw_only=True):
 
     @classmethod
     def canonical(cls, raw: dict[str, object]) -> dict[str, object]:
-        """Read ``status`` as ``new_status``, and tell the one of word and flag from the other."""
+        """Read ``status`` as ``new_status``, and derive a missing word or flag from the other."""
         word = raw.get("status") if raw.get("new_status") is None else raw["new_status"]
         flag = raw.get("is_active")
         if flag is None and isinstance(word, str):

@@ -9,7 +9,7 @@ from msgspec import Meta
 from proxy.events.base import Id, IncomingEvent, IncomingPayload
 
 SeriesNumber: TypeAlias = Annotated[int, Meta(gt=-(10**11), lt=10**11)]
-"""As many digits as an Integer String has room for (PS3.5 6.2); the ledger cannot look for more."""
+"""The longest number of an Integer String (PS3.5 6.2); the ledger cannot look for more digits."""
 
 
 class ScanDeletedPayload(IncomingPayload, frozen=True, kw_only=True):

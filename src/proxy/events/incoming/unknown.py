@@ -6,10 +6,10 @@ from proxy.events.base import Message
 
 
 class UnknownEvent(Message, frozen=True, kw_only=True):
-    """Kept whole and reported, never fatal: ITH may be newer than this proxy.
+    """Kept as received and reported, never fatal: ITH may be newer than this proxy.
 
     ``event_type`` is the event's name, or the ``type`` of a control message: letters, digits,
-    ``.``, ``_`` and ``-`` only, so it may be logged. ``payload`` is what came, unread.
+    ``.``, ``_`` and ``-`` only, so it may be logged. ``payload`` is the unread content.
     """
 
     event_type: str

@@ -11,7 +11,7 @@ from proxy.events.outgoing.proxy_heartbeat import ProxyHeartbeatEvent, ProxyStat
 Outgoing: TypeAlias = (
     PongEvent | DispatchStatusEvent | ProxyHeartbeatEvent | ConfigUpdate | HealthUpdate
 )
-"""Everything the proxy can say."""
+"""All messages that the proxy sends."""
 
 __all__ = [
     "ConfigUpdate",

@@ -1,4 +1,4 @@
-"""``config_update``: where the proxy can be reached at its site (protocol.md 2.4)."""
+"""``config_update``: the address of the proxy at its site (protocol.md 2.4)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from proxy.events.base import ControlMessage
 
 
 class ConfigUpdate(ControlMessage, frozen=True, kw_only=True, tag="config_update"):
-    """Said once on each link; ``api_url`` is empty where the proxy offers none.
+    """Sent once on each link; ``api_url`` is empty if the proxy offers none.
 
-    ITH takes over what stands here. A field that is left out is none it is to change.
+    ITH stores the values that it holds. A field that is left out stays as it is at ITH.
     """
 
     ip_address: str

@@ -1,4 +1,4 @@
-"""``dispatch.status``: how a dispatch is getting on (protocol.md 2.16)."""
+"""``dispatch.status``: the progress of a dispatch (protocol.md 2.16)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StatusWord: TypeAlias = Literal["downloading", "processing", "completed", "faile
 
 
 class DispatchStatusPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``progress`` is in percent; ``node_id`` is absent where the whole dispatch is meant."""
+    """``progress`` is in percent; without ``node_id`` it is that of the dispatch."""
 
     node_id: str | None = None
     status: StatusWord
@@ -24,7 +24,7 @@ class DispatchStatusPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defa
 
 
 class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispatch.status"):
-    """Where the delivery to one node stands, or, without ``node_id``, the whole dispatch."""
+    """The state of the delivery to one node or, without ``node_id``, of the dispatch."""
 
     payload: DispatchStatusPayload
 

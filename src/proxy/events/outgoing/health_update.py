@@ -1,4 +1,4 @@
-"""``health_update``: that the proxy is online, and which nodes answer (protocol.md 2.5)."""
+"""``health_update``: whether the proxy is online, and its nodes reachable (protocol.md 2.5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NodeHealth(msgspec.Struct, frozen=True):
 class HealthUpdate(
     ControlMessage, frozen=True, kw_only=True, tag="health_update", omit_defaults=True
 ):
-    """The deployed backend's heartbeat; ``nodes`` is left out where there are none."""
+    """The deployed backend's heartbeat; ``nodes`` is left out if there are none."""
 
     proxy_status: HealthStatus
     proxy_version: str

@@ -14,7 +14,7 @@ class PongPayload(msgspec.Struct, frozen=True):
 
 
 class PongEvent(WebSocketEvent, frozen=True, kw_only=True, tag="pong"):
-    """We are alive; named by ``event_type`` and by ``type``, so either dialect understands it."""
+    """The proxy is alive; it has ``event_type`` and ``type``, so either dialect can read it."""
 
     payload: PongPayload
     type: Literal["pong"] = "pong"
@@ -27,7 +27,7 @@ class PongEvent(WebSocketEvent, frozen=True, kw_only=True, tag="pong"):
         timestamp: str | None = None,
         correlation_id: str | None = None,
     ) -> Self:
-        """Make a pong; ``correlation_id`` is the ping's where the two should be tied."""
+        """Make a pong; ``correlation_id`` is the ping's if the two should be tied."""
         return cls._make(
             PongPayload(),
             workspace_id=workspace_id,

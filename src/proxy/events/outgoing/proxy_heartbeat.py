@@ -1,4 +1,4 @@
-"""``proxy.heartbeat``: how the proxy itself is (protocol.md 2.17)."""
+"""``proxy.heartbeat``: the state of the proxy itself (protocol.md 2.17)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProxyHeartbeatPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProxyHeartbeatEvent(WebSocketEvent, frozen=True, kw_only=True, tag="proxy.heartbeat"):
-    """The proxy's health, told from time to time."""
+    """The proxy's health, sent from time to time."""
 
     payload: ProxyHeartbeatPayload
 
