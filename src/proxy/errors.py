@@ -1,4 +1,4 @@
-"""What can go wrong, as the operator and ITH are told it.
+"""The errors of this program, in the words that the operator and ITH read.
 
 Foreign exceptions are translated at the edge (``backend``, ``dicom``, ``ledger``); an activity
 turns a :class:`ProxyError` into a fact for its machine. Anything else is a defect.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ProxyError(Exception):
-    """Base of all errors we foresee: ``str()`` is one sentence, ``hint`` what to do about it.
+    """Base of all foreseen errors: ``str()`` is one sentence, ``hint`` names the remedy.
 
     Neither holds patient data, secrets or names taken from a data set or an archive.
     """
@@ -19,7 +19,7 @@ class ProxyError(Exception):
 
     @property
     def in_full(self) -> str:
-        """The sentence, and what to do."""
+        """The sentence, followed by the hint."""
         return f"{self}. {self.hint}" if self.hint else str(self)
 
 
@@ -28,7 +28,7 @@ class ConfigError(ProxyError):
 
 
 class SecretExposed(ConfigError):
-    """The file with the proxy key can be read by others than its owner."""
+    """The file with the proxy key can be read by users other than its owner."""
 
 
 class StateDirectoryError(ProxyError):
@@ -36,11 +36,11 @@ class StateDirectoryError(ProxyError):
 
 
 class ControlFailed(ProxyError):
-    """The running proxy did not do what a command asked of it."""
+    """The running proxy did not carry out a command."""
 
 
 class NotRunning(ControlFailed):
-    """No proxy runs that a command could ask."""
+    """No proxy is running that could answer a command."""
 
 
 class LedgerError(ProxyError):
@@ -60,9 +60,9 @@ class LinkEvicted(ProxyError):
 
 
 class BackendError(ProxyError):
-    """ITH's HTTPS interface did not give what was asked; ``permanent`` if it never will.
+    """ITH's HTTPS interface did not answer as asked; ``permanent`` if another request cannot help.
 
-    ``retry_after`` is how many seconds ITH asked us to wait, None where it said nothing.
+    ``retry_after`` is the wait that ITH asked for, in seconds; None if it asked for none.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ArchiveError(BackendError):
 
 
 class NotDicom(ProxyError):
-    """A file is no DICOM instance; ``reason`` says in a word or two what it is instead."""
+    """A file is no DICOM instance; ``reason`` names its kind in a word or two."""
 
     def __init__(self, reason: str = "not DICOM") -> None:
         super().__init__(f"The file is no DICOM instance: {reason}")
@@ -91,14 +91,14 @@ class NotDicom(ProxyError):
 
 
 class DicomUnreadable(ProxyError):
-    """A file is DICOM, but damaged or without what identifies an instance."""
+    """A file is DICOM, but damaged or without the UIDs that identify an instance."""
 
 
 class InstanceUnusable(ProxyError):
     """The local file of an instance cannot be sent: the fault is ours, not the node's.
 
-    ``code`` is ``gone``, ``short`` or ``damaged``: the object is lost; or ``read``: it may be read
-    later.
+    ``code`` is ``gone``, ``short`` or ``damaged`` if the object is lost, and ``read`` if it may be
+    readable later.
     """
 
     def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:
@@ -107,9 +107,9 @@ class InstanceUnusable(ProxyError):
 
 
 class NotConverted(ProxyError):
-    """An instance cannot be had in the transfer syntax that the node takes.
+    """An instance cannot be converted to the transfer syntax that the node accepts.
 
-    ``code`` is ``large``, ``encoding`` (its own is broken), or ``copy`` (our disk).
+    ``code`` is ``large``, ``encoding`` (the stored encoding is broken), or ``copy`` (our disk).
     """
 
     def __init__(self, code: str, sentence: str, *, hint: str = "") -> None:
@@ -118,7 +118,7 @@ class NotConverted(ProxyError):
 
 
 class NodeError(ProxyError):
-    """A DICOM node did not do what it was asked; the subclasses say at which layer."""
+    """A DICOM node did not carry out a request; the subclasses say at which layer."""
 
 
 class NodeUnreachable(NodeError):
@@ -165,7 +165,7 @@ class AssociationLost(NodeError):
 
 
 def first(error: BaseException) -> BaseException:
-    """The error that began it: the first of a group, which the others only followed."""
+    """The error that came first: within a group, the others only followed from it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""The nouns that several rooms share: an entity of ITH, an instance, an order to dispatch."""
+"""The terms that several packages share: an entity of ITH, an instance, an order to dispatch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = frozenset(
     {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
-"""Those whose data set is deflated as a whole (PS3.5 A.5, A.7, A.12): one stream, of any length."""
+"""The transfer syntaxes with a deflated data set (PS3.5 A.5, A.7, A.12): one stream, any length."""
 
 
 class EntityType(Enum):
-    """The three kinds of things ITH dispatches; the values are the wire's words."""
+    """The three kinds of entities that ITH dispatches; the values are those of the wire."""
 
     SUBJECT = "subject"
     SESSION = "session"
@@ -27,10 +27,10 @@ class EntityType(Enum):
 
 
 class Entity(msgspec.Struct, frozen=True):
-    """Something of ITH: a subject (patient), session (study) or scan (series).
+    """An entity of ITH: a subject (patient), session (study) or scan (series).
 
     Ids are opaque strings. ``subject_id`` and ``session_id`` are the parents that the download
-    URL wants (protocol.md 3); None where the entity has no such parent.
+    URL needs (protocol.md 3); None if the entity has no such parent.
     """
 
     type: EntityType
@@ -40,12 +40,12 @@ class Entity(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[EntityType, str]:
-        """Which thing of ITH it is, whatever is known of its parents."""
+        """The type and id, which identify the entity even if its parents are not known."""
         return self.type, self.id
 
 
 class Priority(Enum):
-    """How urgent ITH says a dispatch is; the order of the enum is the order of service."""
+    """The urgency that ITH gives a dispatch; the order of the enum is the order of service."""
 
     URGENT = "urgent"
     HIGH = "high"
@@ -59,7 +59,7 @@ class Priority(Enum):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """One dispatch as ITH asked for it, for the nodes that are ours."""
+    """One dispatch as ITH ordered it, for those nodes that are ours."""
 
     entity: Entity
     node_ids: tuple[str, ...]
@@ -68,7 +68,7 @@ class Order(msgspec.Struct, frozen=True):
     priority: Priority = Priority.NORMAL
 
     def is_same(self, other: Order) -> bool:
-        """Whether ITH means one order by both; it may name other nodes when it comes again."""
+        """Whether both are the same order of ITH; a repeated order may name other nodes."""
         return bool(self.correlation_id) and (self.correlation_id, self.entity.key) == (
             other.correlation_id,
             other.entity.key,
@@ -78,8 +78,8 @@ class Order(msgspec.Struct, frozen=True):
 class Instance(msgspec.Struct, frozen=True):
     """One DICOM instance in the local PACS.
 
-    ``sha256`` (hex) names its file; ``offset`` is where the data set begins in it, after the file
-    meta group, and ``size`` where it ends, both in bytes.
+    ``sha256`` (hex) names its file. In the file the data set begins at ``offset``, after the file
+    meta group, and ends at ``size``, both in bytes.
     """
 
     sop_class_uid: str

@@ -1,7 +1,7 @@
-"""The service: everything put together in one nursery, and taken apart in order.
+"""The service: starts all parts in one nursery, and stops them in order.
 
-Users end before what they use: work ends first, then the last reports leave, then the link
-closes, then the ledger. Nothing is shielded on that way: the link simply outlives the work.
+A part stops before the parts that it uses: work ends first, then the last reports leave, then the
+link closes, then the ledger. No step of it is shielded: the link simply outlives the work.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from proxy.supervision.supervisor import Supervisor
 from proxy.work.services import Services
 
 WORKER_THREADS = 8
-"""For everything that blocks but the ledger, which has a thread of its own."""
+"""Threads for all blocking calls but those of the ledger, which has a thread of its own."""
 
 
 def main(settings: Settings, signals: ProcessSignals) -> int:
     """Run the proxy in this process until a signal; return the exit code of an orderly stop.
 
-    Raises what :func:`serve` raises, out of its group.
+    Raises the errors of :func:`serve`, taken out of their exception group.
     """
     try:
         trio.run(serve_until_signal, settings, signals)
@@ -70,10 +70,10 @@ async def serve_until_signal(
     *,
     task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the proxy; the first signal that stops it drains, the second one stops it now.
+    """Run the proxy; the first signal to stop drains it, the second one stops it at once.
 
-    While it starts nothing is at work that could be drained, and the first one ends it. The
-    started value and what is raised are those of :func:`serve`.
+    During the start there is no work to drain, so the first one ends the program. The started
+    value and the errors raised are those of :func:`serve`.
     """
     supervisor: Supervisor | None = None
     with signals.received() as received:
@@ -110,12 +110,12 @@ async def serve(
 ) -> None:
     """Run the proxy until it is drained.
 
-    The supervisor is the started value: whoever holds it can call ``drain``. Raises
-    :class:`proxy.errors.ProxyError` where the proxy cannot work: state directory, ledger, key.
+    The started value is the supervisor, whose ``drain`` ends the run. Raises
+    :class:`proxy.errors.ProxyError` if the state directory, the ledger or the key cannot be used.
 
-    A simulation gives a world of its own: ``network`` reaches the nodes, ``offload`` makes what
-    runs blocking functions, so many at a time, ``clock`` tells the wall-clock time, ``rng`` is
-    asked for whatever is random. trio's own hooks replace its clock and the network to ITH:
+    A simulation gives a world of its own: ``network`` reaches the nodes, ``offload`` makes a
+    runner of blocking functions with that many threads, ``clock`` tells the wall-clock time, and
+    ``rng`` draws all that is random. trio's own hooks replace its clock and the network to ITH:
     ``trio.run(..., clock=...)``, ``trio.socket.set_custom_socket_factory`` and
     ``trio.socket.set_custom_hostname_resolver``. The disk and the control socket stay real.
     """
@@ -195,7 +195,7 @@ async def serve(
 
 
 def _disk_usage_gb(state_dir: Path, pacs: LocalPacs) -> float:
-    """What the state directory takes, in units of 1024³ bytes: the objects and the ledger."""
+    """The size of the state directory in units of 1024³ bytes: the objects and the ledger."""
     ledger = sum(file.stat().st_size for file in state_dir.glob("ledger.db*"))
     return pacs.usage_gb + ledger / 1024**3
 

@@ -511,7 +511,7 @@ def test_what_is_looked_into_must_fit_on_the_disk_as_if_it_were_kept(
     got = unpacked(tmp_path, archive, ArchiveLimits(reserve_bytes=50_000_000))
     assert len(got.instances) == 1
     assert got.skipped == {"zip archive": 5}
-    assert got.passed_over == {"zip archive that needs more room than the disk has": 3}
+    assert got.passed_over == {"zip archive that needs more space than the disk has": 3}
 
 
 def test_a_file_that_is_not_taken_costs_the_instances_nothing(tmp_path: Path) -> None:

@@ -630,8 +630,8 @@ async def test_retry_after_is_obeyed(status: int) -> None:
         (whole(b"<html>", status=200), "ITH answered the upgrade with HTTP 200"),
         (b"", "the connection ended before ITH answered the upgrade"),
         (b"HTTP/1.1 1", "the connection ended before ITH answered the upgrade"),
-        (b"220 mail\r\n\r\n", "what answers at ITH's address does not speak HTTP"),
-        (b"x" * 100_000, "what answers at ITH's address does not speak HTTP"),
+        (b"220 mail\r\n\r\n", "the server at ITH's address does not speak HTTP"),
+        (b"x" * 100_000, "the server at ITH's address does not speak HTTP"),
         (
             b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             "the link broke (LocalProtocolError)",

@@ -343,6 +343,7 @@ async def test_damaged_entries_are_counted_after_a_restart(
         await house.configured()
         ending = await house.over(order, "a")
         assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 3, 4)
+        await house.over(order)
         await house.idle()
         house.tell(frames.session_dispatch("sess-1", ["a"], correlation_id=order))
         await house.until(lambda: len(house.finals(order)) == 4)

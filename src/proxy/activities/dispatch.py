@@ -14,8 +14,7 @@ from proxy.activities.node import NodeAtWork
 from proxy.backend.archive import unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
-from proxy.ledger import Accepted, PendingResult, Undeliverable, Unfinished
-from proxy.ledger import Delivery as KnownDelivery
+from proxy.ledger import Accepted, PendingResult, RecordedDelivery, Undeliverable, Unfinished
 from proxy.logs import bound, log
 from proxy.machines import dispatch, policy
 from proxy.machines.delivery import DeliveryProgress, Outcome
@@ -171,7 +170,7 @@ class Dispatch(Granted):
     def _deliver(
         self,
         nodes: Mapping[str, NodeAtWork],
-        known: Mapping[str, KnownDelivery],
+        known: Mapping[str, RecordedDelivery],
         so_far: Mapping[str, DeliveryProgress],
     ) -> None:
         """Prepare a delivery to each node that has had none; one that is gone ends here."""
@@ -195,7 +194,7 @@ class Dispatch(Granted):
             self.deliveries[node_id] = delivery
             self.group.deliveries.append((node_id, delivery.run))
 
-    def _back_off(self, known: KnownDelivery | None) -> SavedBackOff | None:
+    def _back_off(self, known: RecordedDelivery | None) -> SavedBackOff | None:
         if known is None or known.next_attempt_at is None:
             return None
         left = max(known.next_attempt_at - self._services.clock.now(), 0.0)

@@ -1,7 +1,7 @@
-"""The URLs this proxy asks ITH for, and which others a redirect may lead to. Pure.
+"""The URLs that this proxy requests from ITH, and the redirects that it follows. Pure.
 
-Ids are opaque and enter a URL percent-encoded. The proxy key may travel to ITH's own origin only,
-and nothing at all to a host that the settings do not name.
+Ids are opaque and enter a URL percent-encoded. The proxy key is sent to ITH's own origin only, and
+no request goes to a host that the settings do not name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLLECTIONS = {
 
 
 class Addresses:
-    """What may be asked of whom; raises :class:`ConfigError` for a base URL that cannot be."""
+    """The URLs of ITH and the allowed redirects; raises :class:`ConfigError` for a bad base URL."""
 
     def __init__(
         self, base: str, download_hosts: tuple[str, ...] = (), *, allow_insecure: bool = False
@@ -67,13 +67,13 @@ class Addresses:
 
     @property
     def is_local(self) -> bool:
-        """Whether ITH is on this very machine, as in tests and demonstrations."""
+        """Whether ITH is on this machine, as in tests and demonstrations."""
         return is_loopback(self.base.host)
 
     def redirected(self, url: httpx2.URL, location: str, *, elsewhere: bool) -> httpx2.URL:
-        """Return where ``location`` leads from ``url``; other origins only if ``elsewhere``.
+        """Return the URL that ``location`` means at ``url``; other origins only if ``elsewhere``.
 
-        Raises :class:`BackendError` where that is not allowed.
+        Raises :class:`BackendError` if the redirect is not allowed.
         """
         try:
             target = url.join(location)
@@ -109,7 +109,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int]:
 
 
 def _segment(id: str) -> str:
-    """Encode an id as one segment of a path; "." and ".." mean something else there."""
+    """Encode an id as one segment of a path; "." and ".." would change the path."""
     if id in {"", ".", ".."}:
         raise BackendError(
             "An id in the order of ITH cannot be part of a web address",

@@ -1,8 +1,8 @@
-"""The answer to the WebSocket upgrade, looked at before trio-websocket does.
+"""The answer to the WebSocket upgrade, examined before trio-websocket reads it.
 
-That library reads the body of a refusal to its end, and waits on where the connection ends before
-the WebSocket is open. Here the status line decides, and an early end is an error. ``upgrade``
-lays this over its connection.
+That library reads the body of a refusal to its end, and goes on waiting if the connection ends
+before the WebSocket is open. Here the status line decides, and an early end is an error.
+``upgrade`` wraps its connection in this stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 from proxy.errors import LinkLost
 
 STATUS_BYTES = 16
-"""Enough to see that it is HTTP; h11 limits how long the head may be."""
+"""Bytes that suffice to recognise HTTP; h11 limits the length of the head."""
 LONGEST_WAIT_S = 3600.0
 
 STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)\b")
@@ -35,7 +35,7 @@ class UpgradeRejected(LinkLost):
 
 
 class UpgradeStream(trio.abc.Stream):
-    """The connection to ITH; until ``is_open``, each of its ends raises :class:`LinkLost`."""
+    """The connection to ITH; until ``is_open``, any end of it raises :class:`LinkLost`."""
 
     def __init__(self, stream: Connection) -> None:
         self.is_open = False
@@ -43,7 +43,7 @@ class UpgradeStream(trio.abc.Stream):
         self._head = b""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive; raises :class:`LinkLost` where the WebSocket will not come to be."""
+        """Receive; raises :class:`LinkLost` if the WebSocket cannot be opened."""
         if self.is_open:
             return await self._stream.receive_some(max_bytes)
         try:
@@ -54,7 +54,7 @@ class UpgradeStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send; raises :class:`LinkLost` where the WebSocket will not come to be."""
+        """Send; raises :class:`LinkLost` if the WebSocket cannot be opened."""
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError:
@@ -71,14 +71,12 @@ class UpgradeStream(trio.abc.Stream):
         await self._stream.aclose()
 
     def _examine(self, data: bytes) -> None:
-        """Look at what has come of the answer's head; raise where it is no 101."""
+        """Examine the answer's head as far as it has arrived; raise if the status is not 101."""
         self._head += data
         head, end, _ = self._head.partition(b"\r\n\r\n")
         status = STATUS.match(head)
         if (end or len(head) >= STATUS_BYTES) and status is None:
-            raise LinkLost(
-                "what answers at ITH's address does not speak HTTP", hint="Check ith.url."
-            )
+            raise LinkLost("the server at ITH's address does not speak HTTP", hint="Check ith.url.")
         if not end and not data:
             raise _hung_up()
         if end and status and status[1] != b"101":

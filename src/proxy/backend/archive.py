@@ -1,10 +1,10 @@
 """Unpack a downloaded archive into DICOM instances, one file each, named by a counter.
 
-Content alone decides what is an instance; names and depth in the archive play no part and become
-no path. All else in the archive is looked into and counted: as skipped where it is no image, as
-passed over where it may hold one. All or nothing: an archive that is damaged anywhere leaves no
-file. Blocking; the caller runs it through ``Offload``. What is known of DICOM comes in as
-``read``, so that this room and ``pacs`` stay independent.
+Only the content decides whether a file is an instance; names and depth in the archive play no part
+and become no path. All other files are examined and counted: as skipped if they hold no image, as
+passed over if they may hold one. An archive that is damaged anywhere leaves no file. Blocking; the
+caller runs it through ``Offload``. The reader of DICOM files comes in as ``read``, so that this
+package and ``pacs`` stay independent.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class StagedInstance(msgspec.Struct, frozen=True):
 
 
 class Unpacked(msgspec.Struct, frozen=True):
-    """What came out of an archive.
+    """The result of unpacking an archive.
 
-    ``skipped`` counts, by reason, what is no loss. ``passed_over`` counts, by reason, the members
-    in which an image may be that did not come out: archives that hold DICOM, or that were not
-    read whole. ``damaged`` counts DICOM files that cannot be sent for want of a UID,
-    ``conflicting`` instances left out because an earlier one of the same study, series and SOP
-    instance UID has other content. Each of these but ``skipped`` is a loss to report.
+    ``skipped`` counts, by reason, the members that are no loss. ``passed_over`` counts, by reason,
+    the members that may hold an image and were not unpacked: archives that hold DICOM, or that
+    were not read completely. ``damaged`` counts DICOM files that cannot be sent because a UID is
+    missing, ``conflicting`` instances left out because an earlier one of the same study, series
+    and SOP instance UID has other content. All counts but ``skipped`` are losses to report.
     """
 
     instances: tuple[StagedInstance, ...]
@@ -60,11 +60,11 @@ def unpack(
     checkpoint: Callable[[], None],
     read: ReadInstance,
 ) -> Unpacked:
-    """Unpack ``archive`` into the directory ``staging``, which is this call's own.
+    """Unpack ``archive`` into the directory ``staging``, which no other call uses.
 
-    What a killed run left in ``staging`` is removed first; whenever this raises, ``staging``
-    goes. ``checkpoint`` is called between entries and blocks and may raise to cancel. Raises
-    :class:`ArchiveError` where the archive is damaged, exceeds a limit, or holds no instance.
+    Leftovers of a killed run in ``staging`` are removed first; after an error, ``staging`` is
+    removed. ``checkpoint`` is called between entries and blocks and may raise to cancel. Raises
+    :class:`ArchiveError` if the archive is damaged, exceeds a limit, or holds no instance.
     """
     if staging.exists():
         shutil.rmtree(staging)
@@ -145,7 +145,7 @@ class _Unpacking:
         return digest.hexdigest()
 
     def _keep(self, path: Path, sha256: str, entry: Entry) -> bool:
-        """Take the file as an instance; False where it is none, or is there already."""
+        """Take the file as an instance; False if it is none, or its UIDs were taken before."""
         try:
             instance = self._read(path, sha256)
         except NotDicom as error:
@@ -170,7 +170,7 @@ class _Unpacking:
         return False
 
     def _leave(self, entry: Entry, word: str, why: str | None) -> None:
-        """Count what is no instance: as passed over where there is a reason to."""
+        """Count a member that is no instance: as passed over if there is a reason to."""
         if why:
             self._passed_over[why] += 1
         else:
@@ -185,5 +185,5 @@ class _Unpacking:
             permanent=True,
             hint="Have the archives in it uploaded to ITH as plain files: they are not unpacked."
             if self._passed_over
-            else "Look in ITH whether what was dispatched holds images.",
+            else "Check in ITH whether the dispatched entity holds images.",
         )

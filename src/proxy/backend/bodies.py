@@ -11,7 +11,7 @@ import trio
 
 @asynccontextmanager
 async def reading(blocks: AsyncGenerator[bytes, None]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Give ``blocks`` and close them at the end, wherever they are.
+    """Yield ``blocks`` and close them at the end, even if they were not read to the end.
 
     The HTTP library nests generators and closes only the outermost one; the inner ones would be
     left to the garbage collector. A cancellation ends them all, from the innermost outwards.
@@ -21,5 +21,5 @@ async def reading(blocks: AsyncGenerator[bytes, None]) -> AsyncIterator[AsyncIte
     finally:
         with trio.move_on_after(0, shield=True), suppress(httpx2.TransportError):
             async for _ in blocks:
-                pass  # what is here already comes without a checkpoint
+                pass  # blocks that have already arrived come without a checkpoint
             await blocks.aclose()

@@ -1,6 +1,6 @@
-"""Tell by its first bytes what a file or an HTTP body is; names and declared types are not asked.
+"""Tell the kind of a file or an HTTP body by its first bytes, never by names or declared types.
 
-Knows DICOM only by its prefix: that the rest is not DICOM is for the reader in ``pacs`` to say.
+DICOM is recognised only by its prefix; for a file without it the reader in ``pacs`` decides.
 Called by the download, which must not take an error page for an archive, and while unpacking.
 """
 
@@ -11,11 +11,11 @@ import tarfile
 from enum import Enum
 
 HEAD_BYTES = 512
-"""As many first bytes as :func:`kind_of` wants, if there are as many; images of discs take more."""
+"""The number of first bytes that :func:`kind_of` needs; for disc images it needs more."""
 
 
 class ContentKind(Enum):
-    """What some bytes are; the value is the word an operator reads."""
+    """The kind of some content; the value is the word that an operator reads."""
 
     DICOM = "DICOM"
     EMPTY = "empty"
@@ -64,7 +64,7 @@ class ContentKind(Enum):
 
 
 ARCHIVES = frozenset({ContentKind.ZIP, ContentKind.GZIP, ContentKind.TAR})
-"""What this program unpacks."""
+"""The kinds that this program unpacks."""
 
 PLAIN = frozenset(
     {
@@ -81,7 +81,7 @@ PLAIN = frozenset(
     }
 )
 SEALED = frozenset(ContentKind) - PLAIN - ARCHIVES
-"""What may hold files of any kind, and this program cannot unpack."""
+"""The kinds that may hold any file and that this program cannot unpack."""
 
 MESSAGES = frozenset({ContentKind.JSON, ContentKind.XML, ContentKind.TEXT})
 
@@ -141,7 +141,7 @@ PATTERNS: tuple[tuple[re.Pattern[bytes], ContentKind], ...] = (
     (
         re.compile(rb"[\x50-\x5f]\x2aM\x18"),
         ContentKind.ZSTD,
-    ),  # a frame to skip, which lz4 has as well
+    ),  # a skippable frame, which lz4 has as well
     (re.compile(rb"(?s:\].{4}(?:\xff{8}|.{5}\0{3})\0)"), ContentKind.LZMA),
     (re.compile(rb"(?s:..-(?:lh[0-9dx]|lz[45s]|pm[0-2])-)"), ContentKind.LHA),
     (re.compile(rb"(?s:\x60\xea.[\0-\x0a][\x1e-\x30].{5}\x02)"), ContentKind.ARJ),
@@ -153,7 +153,7 @@ TAR_CHECKSUM = slice(148, 156)
 
 
 def kind_of(head: bytes) -> ContentKind:
-    """Return what begins with ``head``; ``OTHER`` may still be DICOM without its preamble."""
+    """Return the kind of ``head``; ``OTHER`` may still be DICOM without its preamble."""
     if not head:
         return ContentKind.EMPTY
     for offset, magic, kind in MAGIC:
@@ -168,7 +168,7 @@ def kind_of(head: bytes) -> ContentKind:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Whether the checksum of a tar header is right: that of 1979 has no other mark (tar(5))."""
+    """Whether the checksum of a tar header is right, the only mark of the 1979 format (tar(5))."""
     if not block[TAR_CHECKSUM].strip(b" \0").isdigit():
         return False
     try:

@@ -1,4 +1,4 @@
-"""One file of an archive, as every kind of archive gives it."""
+"""One file of an archive, in the same form for every kind of archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 1024 * 1024
 
 
 class Readable(Protocol):
-    """What content is read from."""
+    """A source of content."""
 
     def read(self, size: int, /) -> bytes:
         """Return ``size`` bytes, fewer only at the end."""
@@ -27,9 +27,10 @@ class Readable(Protocol):
 class Entry(NamedTuple):
     """One file of an archive, valid until the next one is asked for.
 
-    ``stream`` gives ``size`` bytes; None stands for all there are. ``packed`` returns of how many
-    bytes the archive has made what it gave so far. ``called`` is what the archive says that this
-    is in place of a file: content decides, so it only names what turns out to be no image.
+    ``stream`` gives ``size`` bytes; None means all until its end. ``packed`` returns how many bytes
+    of the archive were used for the content of all entries so far. ``called`` is the type, such as
+    a link, that the archive declares in place of a file: content decides, so it only names an
+    entry that turns out to be no image.
     """
 
     stream: Readable
@@ -38,7 +39,7 @@ class Entry(NamedTuple):
     called: str | None = None
 
     def read(self) -> bytes:
-        """Return the next block; it is for the caller to count."""
+        """Return the next block; the caller counts it."""
         with translated():
             return self.stream.read(BLOCK)
 
@@ -51,8 +52,8 @@ def without_content(called: str) -> Entry:
 def blocks(entry: Entry, first: bytes, meter: Meter) -> Iterator[bytes]:
     """Yield the content of ``entry`` from its ``first`` block on, counted as a file to be written.
 
-    Raises :class:`proxy.errors.ArchiveError` where a limit is exceeded, or the size is another
-    than the archive said.
+    Raises :class:`proxy.errors.ArchiveError` if a limit is exceeded, or the size is not the one
+    that the archive declares.
     """
     size = 0
     block = first
@@ -68,9 +69,9 @@ def blocks(entry: Entry, first: bytes, meter: Meter) -> Iterator[bytes]:
 
 @contextmanager
 def spooled(entry: Entry, first: bytes, staging: Path, meter: Meter) -> Iterator[BinaryIO]:
-    """Give the content of ``entry`` as a file of its own, which is in ``staging`` till the end.
+    """Yield the content of ``entry`` as a file in ``staging``, which is removed at the end.
 
-    Raises what :func:`blocks` raises.
+    Raises the errors of :func:`blocks`.
     """
     with tempfile.NamedTemporaryFile(dir=staging) as file:
         file.writelines(blocks(entry, first, meter))

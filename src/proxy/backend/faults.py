@@ -1,6 +1,6 @@
 """The errors of reading an archive; every error of the libraries becomes one of them, at the edge.
 
-None of them says anything of the content, names included.
+None of them tells anything about the content, not even a name.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from proxy.errors import ArchiveError
 
 
 class Unread(ArchiveError):
-    """An archive that was not read whole; ``what`` says why: it "holds", "has" or "is" something.
+    """An archive that was not read completely; ``what`` is the reason, such as "is damaged".
 
-    The same words tell of an archive within the archive.
+    The same words describe an archive within the archive.
     """
 
     def __init__(self, what: str, *, permanent: bool, hint: str) -> None:
@@ -28,15 +28,15 @@ class Unread(ArchiveError):
 
 
 class BeyondLimit(Unread):
-    """An archive that would take more than this machine gives it."""
+    """An archive that exceeds a limit of this machine."""
 
 
 def damaged(what: str = "is damaged or incomplete") -> Unread:
-    """Build the error for an archive that another download may bring whole."""
+    """Build the error for an archive that another download may bring undamaged."""
     return Unread(
         what,
         permanent=False,
-        hint="The download is tried again; if this stays so, the archive is broken at ITH.",
+        hint="The download is tried again; if it keeps failing, the archive is broken at ITH.",
     )
 
 
@@ -61,7 +61,7 @@ def too_large(what: str, setting: str) -> BeyondLimit:
 def disk_full() -> BeyondLimit:
     """Build the error for an archive that would leave the disk less than its reserve."""
     return BeyondLimit(
-        "needs more room than the disk has",
+        "needs more space than the disk has",
         permanent=False,
         hint="Free disk space on this machine, or lower limits.reserve_gb.",
     )
@@ -69,7 +69,7 @@ def disk_full() -> BeyondLimit:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the libraries raise on bad input into :class:`Unread`."""
+    """Turn the errors that the libraries raise on bad input into :class:`Unread`."""
     try:
         yield
     except (
@@ -85,7 +85,7 @@ def translated() -> Iterator[None]:
     except NotImplementedError:
         raise unreadable("holds content of an unknown kind") from None
     except OSError as error:
-        # A position of nonsense is an invalid argument.
+        # A damaged archive can give a file position that is an invalid argument.
         if error.errno in {None, errno.EINVAL}:
             raise damaged() from None
         raise

@@ -1,8 +1,8 @@
-"""Bring one body onto the disk, whole: resume where it broke off, or start over.
+"""Download one complete body to the disk: resume it after an interruption, or start over.
 
-A resumption asks for the rest of the very version begun (Range with If-Range, RFC 9110 13.1.5 and
-14.2), so parts of two versions never mix. The body must go on moving; how long ITH takes to begin
-is another matter. ``rest.py`` is the caller.
+A resumption requests the rest of the version that was begun (Range with If-Range, RFC 9110 13.1.5
+and 14.2), so parts of two versions never mix. The body must go on moving; the wait for its first
+byte has a limit of its own. ``rest.py`` is the caller.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from proxy.runtime.offload import Offload
 from proxy.runtime.rng import Random
 
 Responder: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
-"""Asks with these headers besides the usual ones; gives the answer, redirects followed."""
+"""Sends a request with these additional headers; yields the answer after all redirects."""
 
 OnReceived: TypeAlias = Callable[[int, int | None], None]
-"""Is told the bytes there are and those there will be, None where ITH does not say."""
+"""Called with the bytes received and the bytes expected; None if ITH does not tell the latter."""
 
 FLUSH_BYTES = 1024 * 1024
 FLUSH_SECONDS = 1.0
-"""The body is written, and progress told, when so much has come or so long has passed."""
+"""The body is written, and progress reported, after so many bytes or so many seconds."""
 
 MOVING_BYTES = 16 * 1024
-"""A body moves if it brings as much before it counts as stalled: a drip is no movement."""
+"""A body that brings fewer bytes within its limit counts as stalled: a drip is no movement."""
 
 LONGEST_WAIT_S = 30.0
 
@@ -44,9 +44,9 @@ CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 class FetchLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient a fetch is; seconds.
+    """The limits of a fetch; times in seconds.
 
-    ``attempts`` is how many in a row may fail without getting further by a MiB;
+    ``attempts`` is the number of attempts in a row that may fail without getting further by a MiB;
     ``backoff_seconds`` is the first wait between them, doubled each time.
     """
 
@@ -86,9 +86,9 @@ class Fetch:
         self._pending_bytes = 0
 
     async def run(self, known_etag: str | None) -> bool:
-        """Fetch until the body is whole; False where ITH still has the version ``known_etag``.
+        """Fetch the complete body; False if ITH still has the version ``known_etag``.
 
-        Raises :class:`BackendError` once another attempt at once would be no use.
+        Raises :class:`BackendError` once an immediate further attempt would be no use.
         """
         fruitless = 0
         while True:
@@ -105,7 +105,7 @@ class Fetch:
             await trio.sleep(wait)
 
     def _wait(self, error: Interrupted, fruitless: int) -> float | None:
-        """Return how long to wait for the next attempt; None to leave it to the caller."""
+        """Return the seconds until the next attempt; None if the caller is to decide on another."""
         if fruitless >= self._limits.attempts:
             return None
         if error.retry_after is not None:
@@ -134,7 +134,7 @@ class Fetch:
         raise Interrupted("ITH sent nothing for too long")
 
     async def _accept(self, response: httpx2.Response, *, resuming: bool) -> None:
-        """Make ready for the body that follows, or raise."""
+        """Prepare for the body that follows, or raise."""
         if response.status_code == 200:
             await self._begin(response)
         elif response.status_code == 206 and resuming:
@@ -153,7 +153,7 @@ class Fetch:
             await self._offload(self._part.expect, self._total)
 
     async def _begin(self, response: httpx2.Response) -> None:
-        """Take the version that comes now, from its first byte."""
+        """Take the version of this answer, from its first byte."""
         await self._forget()
         self.etag = response.headers.get("ETag")
         strong = self.etag is not None and self.etag.startswith('"')
@@ -178,8 +178,8 @@ class Fetch:
         return True
 
     async def _receive(self, blocks: AsyncIterator[bytes], clock: trio.CancelScope) -> None:
-        """Write the body; ``clock`` cuts it when it stops moving."""
-        moved = MOVING_BYTES  # the first byte ends the patience there was for it
+        """Write the body; ``clock`` cancels the reading when the body stops moving."""
+        moved = MOVING_BYTES  # the first byte ends the wait for the first byte
         flushed = trio.current_time()
         async for block in blocks:
             self._pending.append(block)
@@ -205,11 +205,11 @@ class Fetch:
 
     @property
     def _recognisable(self) -> bool:
-        """Whether enough is there to tell an archive from an error page."""
+        """Whether enough bytes have arrived to tell an archive from an error page."""
         return self._part.size > 0 or self._pending_bytes >= HEAD_BYTES
 
     async def _flush(self) -> None:
-        """Write what is pending; at the very start of the body, look at what it is."""
+        """Write the pending bytes; at the start of the body, check its kind."""
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if self._part.size == 0:
             kind = kind_of(b"".join(pending)[:HEAD_BYTES])
@@ -224,7 +224,7 @@ class Fetch:
         self._on_progress(self._part.size, self._total)
 
     async def _keep_pending(self) -> None:
-        """Write what came before an interruption, so that it need not come again."""
+        """Write the bytes received before an interruption, so that they are not fetched again."""
         if self._pending and self._recognisable:
             await self._flush()
         self._pending, self._pending_bytes = [], 0

@@ -20,7 +20,7 @@ CHUNK = 64 * 1024
 """Packed bytes that are read at a time."""
 
 GZIP = zlib.MAX_WBITS | 16
-"""Has zlib read the header and compare the checksum and the length."""
+"""Makes zlib read the header and verify the checksum and the length."""
 
 MAGIC = b"\x1f\x8b"
 
@@ -28,8 +28,8 @@ MAGIC = b"\x1f\x8b"
 class Gunzip(io.RawIOBase):
     """The unpacked content of ``file``, a gzip file from its start.
 
-    ``has_rest`` says, once all was read, that other bytes follow the last member: gzip(1) takes no
-    notice of them.
+    ``has_rest`` says, once all was read, that other bytes follow the last member; gzip(1) ignores
+    them.
     """
 
     def __init__(self, file: BinaryIO, checkpoint: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class Gunzip(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer``; less only at the end. Raises ArchiveError where the file is damaged."""
+        """Fill ``buffer``; less only at the end. Raises ArchiveError if the file is damaged."""
         view = memoryview(buffer)
         filled = 0
         while filled < len(view) and (block := self._next(len(view) - filled)):
@@ -70,7 +70,7 @@ class Gunzip(io.RawIOBase):
         return block
 
     def _begin_member(self) -> bool:
-        """Step over the zeros behind a member; False where no other member follows."""
+        """Skip the zeros behind a member; False if no other member follows."""
         while True:
             self._packed = self._packed.lstrip(b"\0")
             if len(self._packed) >= len(MAGIC):

@@ -12,11 +12,11 @@ ZIP_END = b"PK\x05\x06"
 ZIP64_LOCATOR = b"PK\x06\x07"
 ZIP_ENTRY = b"PK\x01\x02"
 END_RECORD = struct.Struct("<12xL6x")
-"""The end of a zip's central directory (APPNOTE 4.3.16): its size is what matters here."""
+"""The end record of a zip (APPNOTE 4.3.16): only the size of the directory is used."""
 
 LOCATOR_BYTES = 20
 MOST_ENDS = 16
-"""End records that are looked at."""
+"""End records that are examined at most."""
 
 TAIL = END_RECORD.size + 0xFFFF
 """Bytes that may lie between the start of the end record and the end of the file."""
@@ -27,16 +27,16 @@ TRAILERS: tuple[tuple[int, bytes, ContentKind], ...] = (
     (12, b"NER5", ContentKind.NERO),
     (8, b"NERO", ContentKind.NERO),
 )
-"""Signatures by how far before the end they are."""
+"""Signatures by their distance from the end of the file."""
 
 SECTIONS = 96
-"""Most sections of a program that Windows loads."""
+"""The largest number of sections of a program that Windows loads."""
 
 CARRIED = (ARCHIVES | SEALED) - {ContentKind.CABINET}
-"""Kinds behind a program that may be a study; a cabinet is what an installer installs."""
+"""Kinds behind a program that may hold a study; a cabinet holds the files of an installer."""
 
 INSTALLER = b";!@Install@!UTF-8!"
-"""What a self-extracting 7z archive may have before its signature: what to do with the files."""
+"""The instructions that a self-extracting 7z archive may have before its signature begin so."""
 
 
 def hidden_in(file: BinaryIO) -> ContentKind | None:
@@ -57,7 +57,7 @@ def hidden_in(file: BinaryIO) -> ContentKind | None:
 
 
 def _ends_in_zip(file: BinaryIO, start: int, tail: bytes) -> bool:
-    """Whether an end record in ``tail`` has a directory before it: a program may hold its bytes."""
+    """Whether a directory precedes an end record in ``tail``: a program may hold its signature."""
     at = len(tail)
     for _ in range(MOST_ENDS):
         at = tail.rfind(ZIP_END, 0, at)
@@ -72,7 +72,7 @@ def _ends_in_zip(file: BinaryIO, start: int, tail: bytes) -> bool:
             return True
         if _bytes_at(file, end - length, ZIP_ENTRY):
             return True
-    return True  # only what is to be hidden needs so many
+    return True  # only a file that is to hide something has so many
 
 
 def _bytes_at(file: BinaryIO, position: int, expected: bytes) -> bool:

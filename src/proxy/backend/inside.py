@@ -1,7 +1,7 @@
-"""Look into what lies in an archive and is no instance, for an image that may be in it.
+"""Examine the members of an archive that are no instances, for images that they may hold.
 
-An archive in the archive is not unpacked to be sent. It is read, one level deep, to say whether
-something was passed over: it was, unless all of it was read and nothing in it is DICOM.
+An archive in the archive is not unpacked for sending. It is read one level deep, and it counts as
+passed over unless it was read completely and nothing in it is DICOM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ReadInstance: TypeAlias = Callable[[Path, str], Instance]
 """Reads one DICOM file, given its path and SHA-256; raises NotDicom or DicomUnreadable."""
 
 CANDIDATES = frozenset({ContentKind.DICOM, ContentKind.OTHER})
-"""What ``ReadInstance`` is asked about."""
+"""The kinds that ``ReadInstance`` decides on."""
 
 CANNOT_BE_UNPACKED = "cannot be unpacked"
 HOLDS_DICOM = "holds DICOM"
@@ -32,9 +32,9 @@ HOLDS_AN_ARCHIVE = "holds another archive"
 
 
 class Inside:
-    """Looks into the members of one archive.
+    """Examines the members of one archive.
 
-    Each answer is the reason to count a member as passed over; None where nothing in it can be an
+    Each answer is the reason to count a member as passed over; None if nothing in it can be an
     image. Files are written to ``staging`` one at a time, and removed.
     """
 
@@ -47,9 +47,9 @@ class Inside:
         self._read = read
 
     def of_entry(self, entry: Entry, head: bytes, kind: ContentKind) -> str | None:
-        """Look into ``entry``, whose first block is ``head``.
+        """Examine ``entry``, whose first block is ``head``.
 
-        Raises :class:`proxy.errors.ArchiveError` where the archive that it is in is damaged.
+        Raises :class:`proxy.errors.ArchiveError` if the archive that contains it is damaged.
         """
         if kind in SEALED:
             return _reason(kind, CANNOT_BE_UNPACKED)
@@ -62,7 +62,7 @@ class Inside:
             return _reason(kind, error.what)
 
     def of_file(self, file: BinaryIO) -> str | None:
-        """Look into ``file``, which does not begin as an archive."""
+        """Examine ``file``, which does not begin as an archive."""
         return self._of(file, ContentKind.OTHER)
 
     def _of(self, file: BinaryIO, begins_as: ContentKind) -> str | None:
@@ -108,7 +108,7 @@ class Inside:
 
 
 def _is_settled(head: bytes, kind: ContentKind) -> bool:
-    """Whether the first block is all that is to be seen, and shows nothing."""
+    """Whether the first block decides alone, and holds no archive."""
     is_whole = kind not in ARCHIVES | CANDIDATES and len(head) < BLOCK
     return is_whole and not hidden_in(io.BytesIO(head))
 

@@ -1,4 +1,4 @@
-"""What unpacking an archive may cost, and the meters that stop it where that is exceeded."""
+"""The limits of unpacking an archive, and the meters that enforce them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GIB = 1024**3
 
 
 class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on what one archive may unpack to; sizes in bytes.
+    """Limits on the content of one archive; sizes in bytes.
 
-    ``ratio`` is how many bytes may come out of one packed byte, over the archive so far and past
-    its first MiB; ``total_bytes`` of None leaves the disk's free space above ``reserve_bytes``.
+    ``ratio`` limits the unpacked bytes per packed byte, over the archive so far and past its first
+    MiB. With ``total_bytes`` of None the limit is the disk's free space above ``reserve_bytes``.
     """
 
     entries: int = 200_000
@@ -29,7 +29,7 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter:
-    """Counts what is taken out of an archive; every count is also a point to cancel at."""
+    """Counts the entries and bytes of an archive; every count is also a cancellation point."""
 
     def __init__(
         self, limits: ArchiveLimits, directory: Path, checkpoint: Callable[[], None]
@@ -42,7 +42,7 @@ class Meter:
 
     @property
     def entries_left(self) -> int:
-        """How many more entries are within the limit."""
+        """The number of entries left within the limit."""
         return self.limits.entries - self._entries
 
     def entry(self) -> None:
@@ -84,7 +84,7 @@ class Meter:
 
 
 class CopyMeter(Meter):
-    """Counts the copy of a member that goes again: one file must fit, and only time is spent."""
+    """Counts the temporary copy of a member: it must fit as one file, and adds to no total."""
 
     def unpacked(self, size: int, packed: int) -> None:
         """Let the copy be cancelled."""
@@ -92,11 +92,12 @@ class CopyMeter(Meter):
 
 
 class LookMeter(Meter):
-    """Counts what is in the archives of an archive, which is read and not kept.
+    """Counts the content of archives within an archive, which is read and not kept.
 
-    It is apart from what is kept, so that a member beyond a limit costs no other one its place.
-    All that is read must stay within the number of entries, and fit on the disk as if it were
-    kept; the ratio is that of what one member gives to the ``packed`` bytes of the whole archive.
+    It is counted apart from the kept files, so that a member beyond a limit does not cost another
+    one its place. All content read must stay within the number of entries, and fit on the disk as
+    if it were kept. The ratio is that of the bytes of one member to the ``packed`` bytes of the
+    complete archive.
     """
 
     def __init__(

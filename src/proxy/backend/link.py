@@ -2,8 +2,8 @@
 
 One task reads and never waits for a dispatch: it hands each event to the supervisor, which is
 synchronous. One task writes; all others put frames into its channel, because a send that is
-cancelled half-way would tear the frame for admit_all. The durable reports come from the outbox
-and are forgotten only when ITH has answered a ping that was sent after them.
+cancelled half-way leaves a torn frame, which breaks the link for all of them. The durable reports
+come from the outbox and are forgotten only when ITH has answered a ping that was sent after them.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from proxy.settings import IthSettings, Secret
 ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
 
 SILENCE_SECONDS = 2.0
-"""After so long it is taken that ITH waits for us to speak first."""
+"""After so long a silence ITH is taken to wait for our first message."""
 
 CHANNEL = 64
-"""Room for frames of our own between two sends: pongs and signs of life, never reports."""
+"""Frames of our own that may wait for the writing task: pongs and signs of life, never reports."""
 
 
 class Inbox(Protocol):
-    """Who the messages of ITH are for; the supervisor is."""
+    """The receiver of ITH's messages: the supervisor."""
 
     def handle(self, event: Incoming) -> None:
         """Act on one event of ITH, without waiting."""
         ...
 
     def welcome(self, workspace_id: str, proxy_id: str) -> None:
-        """Learn who we are to ITH."""
+        """Take the ids under which ITH knows this proxy and its workspace."""
         ...
 
     def came_online(self) -> None:
-        """Learn that the link is up."""
+        """Act on the link being up."""
         ...
 
     def look(self) -> None:
@@ -71,23 +71,23 @@ class Inbox(Protocol):
 
 
 class SignsOfLife(Protocol):
-    """Who knows how the proxy is; the vitals do."""
+    """The source of messages about the state of the proxy: the heartbeat."""
 
     def greeting(self, local_address: str) -> ConfigUpdate | None:
-        """Say where this proxy is; None before ITH's configuration is known."""
+        """Build the message with this proxy's address; None before ITH's configuration is known."""
         ...
 
     def health(self, *, online: bool) -> HealthUpdate:
-        """Say how the nodes are, for the deployed backend."""
+        """Build the message with the nodes' state, which the deployed backend reads."""
         ...
 
     def heartbeat(self) -> ProxyHeartbeatEvent | None:
-        """Say how the proxy is; None before its workspace is known."""
+        """Build the message with the proxy's state; None before its workspace is known."""
         ...
 
 
 class Link:
-    """Keeps one WebSocket to ITH for as long as the connection machine is wired."""
+    """Keeps one WebSocket to ITH while the connection machine is in a state of ``WIRED``."""
 
     def __init__(
         self,
@@ -140,14 +140,14 @@ class Link:
                     self._ith, run, websocket, local, clock=self._clock, rng=self._rng
                 )
                 await talk.hold(self._inbox, self._vitals, self._outbox)
-        except* Exception as endings:  # noqa: BLE001 - whatever ends a link, it is tried again
+        except* Exception as endings:  # noqa: BLE001 - a link is tried again after any error
             ending = first(endings)
         run.tell(connection.LinkClosed() if ending is None else self._fact(run, ending))
 
     def _fact(
         self, run: ConnectionRun, ending: BaseException
     ) -> connection.LinkDropped | connection.KeyRefused | connection.KeyTaken:
-        """What the end of a link means to the machine."""
+        """The fact that the end of a link is to the machine."""
         error, least = explain(ending)
         log("link.lost", level="warning", error=error)
         match error:
@@ -162,7 +162,7 @@ class Link:
 
 
 class Conversation:
-    """What is said over one open WebSocket."""
+    """The exchange of frames over one open WebSocket."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Conversation:
             nursery.cancel_scope.cancel("the link is closed")
 
     async def _say_goodbye(self, vitals: SignsOfLife, outbox: Outbox) -> None:
-        """Write what is in the channel, have its arrival proven, close with 1000."""
+        """Write the frames in the channel, wait for the proof of their arrival, close with 1000."""
         if self._ith.health_update:
             await self._frames.send(encode(vitals.health(online=False)))
         self._frames.close()
@@ -237,13 +237,13 @@ class Conversation:
                 inbox.handle(message)
 
     def _say(self, frame: str) -> None:
-        """Put a pong into the channel; a full channel means that nobody reads."""
+        """Put a pong into the channel; a full channel means that ITH does not read."""
         try:
             self._frames.send_nowait(frame)
         except trio.WouldBlock:
             log("link.pong_dropped", level="warning")
         except trio.ClosedResourceError:
-            pass  # our last word is said
+            pass  # the link is closing: the last frame has been put in
 
     async def _write(self, outbox: Outbox) -> None:
         async for item in self._to_write:
@@ -255,7 +255,7 @@ class Conversation:
         self._written.set()
 
     async def _talk(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:
-        """Say all we have to say by ourselves, once ITH has spoken or waits for us to."""
+        """Send the messages of our own, once ITH has spoken or waits for our first message."""
         with trio.move_on_after(min(SILENCE_SECONDS, self._ith.handshake_seconds / 2)) as silence:
             await self._heard.wait()
         if silence.cancelled_caught:
@@ -268,13 +268,13 @@ class Conversation:
             talkers.start_soon(self._say_heartbeat, vitals)
 
     async def _speak_first(self, inbox: Inbox, vitals: SignsOfLife) -> None:
-        """Say what is true without a configuration, and have that fetched for what is not."""
+        """Send the message that needs no configuration, and have the configuration fetched."""
         inbox.look()
         if self._ith.health_update:
             await self._frames.send(encode(vitals.health(online=True)))
 
     async def _greet(self, inbox: Inbox, vitals: SignsOfLife) -> None:
-        """Say where we are as soon as the configuration is known: ITH keeps what it is told."""
+        """Send our address once the configuration is known: ITH stores the message as it is."""
         await inbox.configured()
         if (greeting := vitals.greeting(self._local)) is not None:
             await self._frames.send(encode(greeting))

@@ -20,8 +20,8 @@ from proxy.backend.unzip import unzip
 def members(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
     """Yield the files in the archive ``file``; a file that is no archive is its own only entry.
 
-    What is packed by gzip counts as what is in it. Raises :class:`proxy.errors.ArchiveError`
-    where the archive is damaged, exceeds a limit, or cannot be read by this program.
+    A gzip file counts as the file that it contains. Raises :class:`proxy.errors.ArchiveError`
+    if the archive is damaged, exceeds a limit, or cannot be read by this program.
     """
     file.seek(0)
     kind = kind_of(file.read(HEAD_BYTES))

@@ -1,7 +1,7 @@
-"""The file a download grows in. Blocking: called through ``Offload``.
+"""The file that a download is written to. Blocking: called through ``Offload``.
 
-The file is ``<name>.part`` until it is whole, then takes its name. Not synced: what ITH sent can
-be fetched again.
+The file is ``<name>.part`` until it is complete, then takes its name. It is not synced, because it
+can be fetched again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from proxy.errors import BackendError
 
 
 class Part:
-    """A file in the making; ``size`` is how many bytes are written."""
+    """An incomplete file; ``size`` is the number of bytes written."""
 
     def __init__(self, target: Path, *, max_bytes: int | None, reserve_bytes: int) -> None:
         self.size = 0
@@ -26,19 +26,19 @@ class Part:
         self._file = -1
 
     def open(self) -> None:
-        """Create the file; what a killed run left is removed."""
+        """Create the file; the leftover of a killed run is removed."""
         self._path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
 
     def empty(self) -> None:
-        """Forget what is written."""
+        """Discard the bytes written so far."""
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         self.size = 0
 
     def expect(self, size: int) -> None:
-        """Raise :class:`BackendError` unless ``size`` bytes in all are allowed and have room."""
+        """Raise :class:`BackendError` unless ``size`` bytes in all are allowed and fit the disk."""
         if self._max_bytes is not None and size > self._max_bytes:
             raise BackendError(
                 f"The archive is larger than {self._max_bytes} bytes",
@@ -64,7 +64,7 @@ class Part:
         self.expect(self.size)
 
     def finish(self) -> None:
-        """Give the file its name: it is whole."""
+        """Give the complete file its name."""
         self._path.replace(self._target)
         self._close()
 

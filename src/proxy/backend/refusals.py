@@ -1,4 +1,4 @@
-"""What an HTTP answer, or its absence, means for the operator and for another attempt."""
+"""The meaning of an HTTP answer, or of its absence, for the operator and for another attempt."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import httpx2
 from proxy.errors import BackendError
 
 LATER = frozenset({408, 425, 429})
-"""Refusals of the moment among the 4xx (RFC 9110, RFC 8470, RFC 6585)."""
+"""The temporary refusals among the 4xx (RFC 9110, RFC 8470, RFC 6585)."""
 
 ASK_FOR_KEY = "Check the proxy key (ITH_TOKEN or ith.token_file)."
 ASK_FOR_RIGHTS = "Check in ITH that this proxy is active and belongs to the right workspace."
 ASK_FOR_PROXY = "Check ith.url; if the proxy was deleted in ITH, enter the key of a new one."
 ASK_FOR_ENTITY = "It was deleted in ITH, or belongs to another workspace."
-ASK_LATER = "This is tried again; if it stays so, ask the operators of ITH."
+ASK_LATER = "This is tried again; if it keeps failing, ask the operators of ITH."
 ASK_NETWORK = "Check this machine's network, DNS, firewall and HTTPS proxy on the way to ITH."
 ASK_CERTIFICATE = (
     "If the network inspects TLS, put its certificate into the system's store or ith.ca_file."
@@ -36,11 +36,11 @@ class Interrupted(BackendError):
 
 
 def refusal(response: httpx2.Response, what: str, *, own: bool, now: float) -> BackendError:
-    """Build the error for an answer other than the one wanted; its body is not looked at.
+    """Build the error for an answer other than the expected one; its body is not read.
 
-    ``what`` was asked for: ``configuration``, or an entity's type. ``own`` is whether ITH itself
-    answered: a host that keeps its archives refuses an outdated redirect, which ITH renews. ``now``
-    is in UTC seconds.
+    ``what`` names the object of the request: ``configuration``, or an entity's type. ``own`` is
+    whether ITH itself answered: a host that keeps its archives refuses an outdated redirect, which
+    ITH renews. ``now`` is in UTC seconds.
     """
     status = response.status_code
     if status in LATER or not 400 <= status < 500 or not own:

@@ -1,8 +1,8 @@
-"""ITH's HTTPS interface: this proxy's configuration, and the archives of what is dispatched.
+"""ITH's HTTPS interface: this proxy's configuration, and the archives of dispatched entities.
 
-HTTP/1.1, no content coding, redirects followed by ourselves and never with the proxy key to
-another origin. Says what went wrong in :class:`BackendError`; whether to try again later is the
-caller's to decide. What is in an archive is ``archive.py``'s business.
+It speaks HTTP/1.1 without content coding. It follows redirects itself, and never sends the proxy
+key to another origin. Errors are raised as :class:`BackendError`; the caller decides whether to
+try again later. ``archive.py`` unpacks the archives.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ REDIRECTS = frozenset(
 
 
 class RestSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where ITH is and what may be asked of it.
+    """The address of ITH, and the form and limits of requests to it.
 
     ``url`` is ITH's base address; ``download_hosts`` are other hosts it may redirect a download
-    to, exact or as ``*.example.org``. ``max_bytes`` of None leaves an archive what the disk has
-    above ``reserve_bytes``.
+    to, exact or as ``*.example.org``. With ``max_bytes`` of None the limit of an archive is the
+    disk's free space above ``reserve_bytes``.
     """
 
     url: str
@@ -69,7 +69,7 @@ class RestSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Download(msgspec.Struct, frozen=True):
-    """An archive that is whole on disk; ``etag`` is its version at ITH, None where not told."""
+    """A complete archive on disk; ``etag`` is its version at ITH, None if ITH gave none."""
 
     path: Path
     size: int
@@ -95,7 +95,7 @@ class Backend:
         rng: Random,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Prepare a client that shows ``key`` to ITH; ``context`` of None trusts the system.
+        """Prepare a client that sends ``key`` to ITH; ``context`` of None trusts the system.
 
         Raises :class:`ConfigError` for an address or a key that cannot be used.
         """
@@ -165,11 +165,11 @@ class Backend:
         etag: str | None,
         on_progress: OnReceived,
     ) -> Download | NotModified:
-        """Bring the archive of ``entity`` to the file ``into``, whole or not at all.
+        """Download the archive of ``entity`` to the file ``into``, completely or not at all.
 
-        Resumes what breaks off. Where ``etag`` is given and still ITH's version, nothing is
-        fetched. ``on_progress`` gets the bytes there are, and those there will be where ITH says
-        so. Raises :class:`BackendError`; no file stays behind then, nor after a cancellation.
+        Interrupted downloads are resumed. If ``etag`` is given and still ITH's version, nothing is
+        fetched. ``on_progress`` gets the bytes received and the bytes expected, None if ITH does
+        not tell. Raises :class:`BackendError`; no file is left then, nor after a cancellation.
         """
         compression = {
             "compression_format": self._settings.archive_format,
@@ -210,13 +210,13 @@ class Backend:
                 hint="Look at the disk that holds the state directory: space, permissions.",
             ) from None
         finally:
-            part.discard()  # not through Offload: what is cancelled cannot wait for a thread
+            part.discard()  # not through Offload: a cancelled task cannot wait for a thread
 
     @asynccontextmanager
     async def _answer(
         self, url: httpx2.URL, headers: dict[str, str], *, elsewhere: bool
     ) -> AsyncIterator[httpx2.Response]:
-        """Ask and follow redirects, to other origins only if ``elsewhere``."""
+        """Send a request and follow redirects, to other origins only if ``elsewhere``."""
         for _ in range(MAX_REDIRECTS + 1):
             secret = {"X-Proxy-Key": self._key} if self._addresses.is_own(url) else {}
             async with self._client.stream("GET", url, headers=headers | secret) as response:

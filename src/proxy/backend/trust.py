@@ -1,4 +1,4 @@
-"""Whom TLS connections to ITH trust."""
+"""The certificates that TLS connections to ITH trust."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from proxy.errors import ConfigError
 def system_trust(ca_file: Path | None = None) -> ssl.SSLContext:
     """Trust the certificates this machine trusts, and those in ``ca_file`` (PEM) besides.
 
-    TLS 1.2 is the least (BCP 195). There is no way to switch verification off. Raises
-    :class:`ConfigError` where ``ca_file`` cannot be used.
+    TLS 1.2 is the lowest version (BCP 195). There is no way to switch verification off. Raises
+    :class:`ConfigError` if ``ca_file`` cannot be used.
     """
     context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -21,7 +21,7 @@ TYPE = slice(156, 157)
 MAX_EXTENSION = 1024 * 1024
 
 CONTINUED = b"M"
-"""The GNU type of what a file has on another volume (GNU tar manual, "Standard")."""
+"""The GNU type of the part of a file on a further volume (GNU tar manual, "Standard")."""
 
 NO_CONTENT = {
     tarfile.LNKTYPE: "link",
@@ -30,7 +30,7 @@ NO_CONTENT = {
     tarfile.BLKTYPE: "device",
     tarfile.FIFOTYPE: "device",
 }
-"""Types without content, whatever size is said; all others that are not known are files (POSIX)."""
+"""Types without content, whatever size the header gives; all unknown types are files (POSIX)."""
 
 EXTENSIONS = frozenset(
     {
@@ -48,12 +48,12 @@ PAX_SPARSE = b" GNU.sparse."
 
 
 def untar(stream: Readable, packed: Callable[[], int], meter: Meter) -> Iterator[Entry]:
-    """Yield the files of a tar archive; directories are passed over.
+    """Yield the files of a tar archive; directories are left out.
 
-    ``packed`` returns how many bytes of the file have been used for what ``stream`` gave so far.
-    Archives that were put one behind the other are read as one; other bytes behind the end are no
-    part of it. Raises :class:`proxy.errors.ArchiveError` where the archive is damaged, lacks its
-    end, exceeds a limit, or holds a file that is not whole.
+    ``packed`` returns how many bytes of the file were used for the bytes ``stream`` gave so far.
+    Concatenated archives are read as one; other bytes behind the end are no part of it. Raises
+    :class:`proxy.errors.ArchiveError` if the archive is damaged, lacks its end, exceeds a limit,
+    or holds an incomplete file.
     """
     tape = _Tape(stream, packed, meter)
     pax_size: int | None = None
@@ -67,7 +67,7 @@ def untar(stream: Readable, packed: Callable[[], int], meter: Meter) -> Iterator
         at_end = False
         with translated():
             member = tarfile.TarInfo.frombuf(header, "latin-1", "strict")
-        kind = header[TYPE]  # tarfile makes an old file whose name ends in "/" a directory
+        kind = header[TYPE]  # tarfile takes an old file whose name ends in "/" for a directory
         if kind in EXTENSIONS:
             extension = tape.extension(member.size)
             if kind in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}:
@@ -90,11 +90,11 @@ def untar(stream: Readable, packed: Callable[[], int], meter: Meter) -> Iterator
     if not at_end:
         raise damaged()
     while tape.read(BLOCK):
-        pass  # to the end of the gzip stream, where its checksum is compared
+        pass  # to the end of the gzip stream, where its checksum is verified
 
 
 class _Tape:
-    """The unpacked bytes of the archive; what is stepped over is a point to cancel at."""
+    """The unpacked bytes of the archive; every read and every skip is a cancellation point."""
 
     def __init__(self, stream: Readable, packed: Callable[[], int], meter: Meter) -> None:
         self._stream = stream
@@ -107,7 +107,7 @@ class _Tape:
             return self._stream.read(size)
 
     def counted(self, size: int) -> bytes:
-        """Read what the archive has besides content."""
+        """Read and count bytes that are not content of a file."""
         block = self.read(size)
         self._meter.unpacked(len(block), self._packed())
         return block
@@ -150,7 +150,7 @@ class _Section:
 
 
 def _pax_size(records: bytes) -> int | None:
-    """Return the size in a pax extended header, which may exceed what a plain header can say."""
+    """Return the size in a pax extended header, which may exceed the range of a plain header."""
     if PAX_SPARSE in records:
         raise unreadable("holds a sparse file")
     found = PAX_SIZE.findall(records)

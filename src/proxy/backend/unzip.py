@@ -1,6 +1,6 @@
 """Iterate over the files in a zip archive (APPNOTE.TXT), zip64 and data descriptors included.
 
-``zipfile`` does the reading; what it would take on trust is checked here first.
+``zipfile`` does the reading; values that it would take on trust are checked here first.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from proxy.backend.faults import damaged, translated, unreadable
 from proxy.backend.limits import Meter
 
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""Those whose decompressor bounds its output; bzip2's and LZMA's may fill the memory."""
+"""The methods whose decompressor bounds its output; bzip2's and LZMA's may fill the memory."""
 
 ENCRYPTED = 0x1 | 0x40
 LOCAL_HEADER = 30
 """Bytes of the fixed part of an entry's local header (APPNOTE 4.3.7)."""
 
 SPLIT_MARKER = 4
-"""Bytes that an archive begins with which was once to be split (APPNOTE 8.5.4)."""
+"""Bytes before the first entry of an archive that was planned as a split one (APPNOTE 8.5.4)."""
 
 UNIX = frozenset({3, 19})
-"""Hosts whose entries have a mode of UNIX in their attributes; 19 is OS X (APPNOTE 4.4.2.2)."""
+"""Hosts whose entries have a UNIX mode in their attributes; 19 is OS X (APPNOTE 4.4.2.2)."""
 
 MAX_DIRECTORY = 64 * 1024 * 1024
 DIRECTORY_SIGNATURE = b"PK\x01\x02"
 
 
 def unzip(file: BinaryIO, meter: Meter) -> Iterator[Entry]:
-    """Yield the files of a zip archive in the order of their bytes; directories are passed over.
+    """Yield the files of a zip archive in the order of their bytes; directories are left out.
 
-    What lies before them is a file as well: a program that unpacks them, or another archive.
-    Raises :class:`proxy.errors.ArchiveError` where the archive is damaged, exceeds a limit, or
+    Bytes before them are a file as well: a program that unpacks them, or another archive.
+    Raises :class:`proxy.errors.ArchiveError` if the archive is damaged, exceeds a limit, or
     holds a file that is encrypted or packed by a method other than deflate.
     """
     with (
@@ -82,14 +82,14 @@ class _Start:
 
 
 def _is_directory(info: zipfile.ZipInfo, mode: int) -> bool:
-    """Whether this is a directory: it has no content, not even one that was left out."""
+    """Whether this is a directory: its header declares no content, neither size nor checksum."""
     if info.file_size or info.CRC:
         return False
     return info.filename.endswith("/") or mode == stat.S_IFDIR
 
 
 def _called(mode: int) -> str | None:
-    """Return what the attributes say that an entry is in place of a file."""
+    """Return the type that the attributes declare in place of a file, or None."""
     if mode in {0, stat.S_IFREG, stat.S_IFDIR}:
         return None
     return "link" if mode == stat.S_IFLNK else "device"
@@ -98,7 +98,7 @@ def _called(mode: int) -> str | None:
 class _Guarded(io.BufferedReader):
     """The archive as a file that does not let ``zipfile`` load a huge central directory.
 
-    It reads the directory as one block and makes an object of each of its entries.
+    ``zipfile`` reads the directory as one block and makes an object of each of its entries.
     """
 
     def __init__(self, raw: io.RawIOBase, meter: Meter) -> None:

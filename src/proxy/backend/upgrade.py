@@ -1,4 +1,4 @@
-"""Opening the WebSocket to ITH: where to connect, as whom, and what a refusal means.
+"""Opening the WebSocket to ITH: the address, the proxy key, and the meaning of a refusal.
 
 Called by ``link`` alone. The proxy key goes into the query, percent-encoded, and into the header
 ``X-Proxy-Key`` (protocol.md 1.1); it appears in no error and no log.
@@ -40,9 +40,9 @@ async def open_websocket(
 ) -> AsyncIterator[tuple[WebSocketConnection, str]]:
     """Connect to ITH, upgrade, and drop the connection at the end of the block.
 
-    Gives the WebSocket and our own IP address towards ITH. Raises :class:`LinkLost` where there
-    is no connection; a refused upgrade comes in a group, because a reading task finds out: see
-    :func:`explain`.
+    Gives the WebSocket and our own IP address towards ITH. Raises :class:`LinkLost` if there is no
+    connection. A refused upgrade is raised in an exception group, because the reading task finds
+    it: see :func:`explain`.
     """
     base = urlsplit(ith.url)
     path = base.path.rstrip("/") + ith.websocket_path
@@ -50,7 +50,7 @@ async def open_websocket(
         answer = UpgradeStream(stream)
         websocket = await wrap_client_stream(
             nursery,
-            cast("trio.SocketStream", answer),  # any stream will do; the annotation asks too much
+            cast("trio.SocketStream", answer),  # any stream works; the annotation is too narrow
             base.netloc.rpartition("@")[2],
             f"{path}?proxy_key={quote(key.reveal(), safe='')}",
             extra_headers=[(b"X-Proxy-Key", key.reveal().encode("ascii"))],
@@ -109,7 +109,7 @@ def _tls_reason(error: trio.BrokenResourceError) -> str:
 
 
 def explain(error: BaseException) -> tuple[ProxyError, float]:
-    """Turn what ended a link into our error and the least seconds to wait (Retry-After)."""
+    """Turn the error that ended a link into ours and the least seconds to wait (Retry-After)."""
     match error:
         case UpgradeRejected(status=status) if status in REFUSALS:
             sentence = f"ITH refused the proxy key (HTTP {status})"

@@ -1,7 +1,7 @@
-"""One DICOM association to a node, as those use it who have messages to send (PS3.7).
+"""One DICOM association to a node, for callers with messages to send (PS3.7).
 
-It negotiates contexts and exchanges messages; the protocol below is ``proxy.dicom.provider``'s,
-what the messages are is ``proxy.dicom.storage``'s and ``proxy.dicom.find``'s.
+It negotiates contexts and exchanges messages. The protocol below it is in
+``proxy.dicom.provider``, the messages are in ``proxy.dicom.storage`` and ``proxy.dicom.find``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
-from proxy.machines.upper_layer import Clocks, DataRequested, Pdu, Send
+from proxy.errors import AssociationLost
+from proxy.machines.upper_layer import Clocks
 from proxy.runtime.wire import Buffer, Network, lost
 
 __all__ = ["Association", "Clocks", "Target", "associate"]
@@ -29,15 +30,15 @@ _BLOCK_FRAGMENTS = 500
 """With the two buffers of each fragment's PDU, a block is less than one sendmsg takes."""
 _MEGABYTE = 1_000_000
 _LOOK_SECONDS = 1.0
-"""How often the kernel is asked what it still has to deliver."""
+"""Seconds after which the kernel is asked again for the bytes it still has to deliver."""
 _MAX_PENDING = 64
-"""So many answers to a C-FIND are taken; to what is asked here, there is one."""
+"""The most answers to one C-FIND; the queries of this program have one."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Whom to ask for an association, and as whom.
+    """The node to ask for an association, and our AE title.
 
-    ``max_pdu_size`` is what we announce to be able to receive, in bytes.
+    ``max_pdu_size`` is the longest PDU that we announce to receive, in bytes.
     """
 
     host: str
@@ -48,9 +49,9 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Due(NamedTuple):
-    """The response that belongs to a message: in which context, of what kind, to which message.
+    """The response that is due to a message: its context, its kind and the id of the message.
 
-    ``sop_instance_uid`` is the one that it may name, any where it is empty.
+    It may name only ``sop_instance_uid``, or any instance if that is empty.
     """
 
     context_id: int
@@ -59,7 +60,7 @@ class Due(NamedTuple):
     sop_instance_uid: str
 
     def is_met_by(self, context_id: int, response: Response) -> bool:
-        """Whether a response that came in a context is this one (PS3.7 section 9.3)."""
+        """Whether a response received in a context is this one (PS3.7 section 9.3)."""
         answers = context_id, response.command_field, response.message_id
         is_it = answers == (self.context_id, self.command_field, self.message_id)
         names = response.sop_instance_uid
@@ -72,16 +73,16 @@ async def associate(
 ) -> AsyncIterator[Association]:
     """Hold an association for the length of the block.
 
-    Left normally it is released; a node that does not answer that is no error. Left by an error
-    or a cancellation it is aborted, and its socket is closed within ``clocks.abort`` even where
-    the node has stopped reading.
+    At a normal end it is released; a node that does not answer the release is no error. At an error
+    or a cancellation it is aborted, and its socket is closed within ``clocks.abort`` even if the
+    node has stopped reading.
 
     Raises :class:`proxy.errors.NodeUnreachable`, :class:`proxy.errors.AssociationRejected` or
     :class:`proxy.errors.AssociationLost`.
     """
     association = Association(target, proposals, clocks)
     try:
-        await association.open(network, target.host, target.port)
+        await association.open(network)
         yield association
         await association.release()
     finally:
@@ -90,39 +91,66 @@ async def associate(
         association.close()
 
 
-class Association(Provider):
+class Association:
     """An association at work; get one from :func:`associate`.
 
     ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
-    has no answer was handed to the kernel: where it was not, the node cannot have stored it.
-    ``refusal`` is the answer to a message that is not sent whole: a failure may come early
+    has no answer was handed to the kernel: if it was not, the node cannot have stored it.
+    ``refusal`` is the answer to a message that is not completely sent: a failure may come early
     (PS3.7 section 9.3.1).
     """
 
     def __init__(self, target: Target, proposals: Sequence[pdu.Proposal], clocks: Clocks) -> None:
-        super().__init__(clocks)
         self.contexts = Contexts(proposals)
         self.fragment_size = 0
         self._buffer = memoryview(b"")
         self.sent_whole = False
+        self._clocks = clocks
         self._target = target
+        self._provider = Provider(clocks, self)
         self._messages = MessageReader()
         self._responses: list[Response] = []
         self._due: Due | None = None
         self._message_id = 0
 
+    @property
+    def established(self) -> bool:
+        """Whether messages can be sent."""
+        return self._provider.established
+
+    @property
+    def local_address(self) -> str:
+        """Our own address towards the node."""
+        return self._provider.local_address
+
+    async def open(self, network: Network) -> None:
+        """Connect and negotiate; raises as :func:`associate` does."""
+        await self._provider.open(network, self._target.host, self._target.port)
+
+    async def release(self) -> None:
+        """Release, unless it is over already. A failure of the release is no error."""
+        await self._provider.release()
+
+    async def abort(self) -> None:
+        """Abort, unless it is over, and wait for the node to close if the abort can reach it."""
+        await self._provider.abort()
+
+    def give_up(self, code: str) -> AssociationLost:
+        """Abort for ``code`` of :class:`AssociationLost`, and return the error to raise."""
+        return self._provider.give_up(code)
+
     def close(self) -> None:
-        """Close the socket, and free the buffer now: a cycle of objects waits long for that."""
-        super().close()
+        """Close the socket, and free the buffer now: a reference cycle would keep it long."""
+        self._provider.close()
         self._buffer = memoryview(b"")
 
     @property
     def buffer(self) -> memoryview:
-        """Where to read data sets, in blocks of some whole fragments.
+        """The buffer to read data sets into, in blocks of complete fragments.
 
-        Raises :class:`proxy.errors.AssociationLost` where there is no association to send on.
+        Raises :class:`proxy.errors.AssociationLost` if there is no association to send on.
         """
-        self._check()
+        self._provider.check()
         if not self._buffer:
             raise lost("closed")
         return self._buffer
@@ -136,22 +164,18 @@ class Association(Provider):
         Raises :class:`proxy.errors.AssociationLost`.
         """
         self.sent_whole = False
-        self._listen_now()
-        self._check()
-        step = self._run.tell(DataRequested())
-        if Send(Pdu.DATA) not in step.outputs:
+        if not self._provider.begin():
             raise lost("closed")
         self._message_id = self._message_id % 0xFFFF + 1
         self._due = Due(context_id, answer, self._message_id, sop_instance_uid)
-        self._reader.allow()
         return self._message_id
 
     async def send(self, buffers: list[Buffer], *, is_last: bool = True) -> None:
-        """Send whole PDUs of a message, as :meth:`Provider.send`; ``is_last``: the last of it.
+        """Send complete PDUs of a message, as :meth:`Provider.send`; ``is_last`` ends the message.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
-        await super().send(buffers)
+        await self._provider.send(buffers)
         self.sent_whole = is_last
 
     @property
@@ -174,34 +198,34 @@ class Association(Provider):
         return await self.responses(len(command) + len(identifier))
 
     async def responses(self, sent_bytes: int) -> list[Response]:
-        """Wait for the final response to a message of ``sent_bytes``; the pending ones go before.
+        """Return the pending responses and the final one to a message of ``sent_bytes``.
 
-        The time for them all begins when the node's host has the last byte: on a slow line the
-        kernel may deliver for minutes what it took from us, and then the limit of a stall is the
-        one.
+        The time limit for all of them begins when the node's host has the last byte. On a slow
+        line the kernel may need minutes to deliver the bytes it took from us; until then the limit
+        of a stall applies.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         patience = self._clocks.response
         patience += self._clocks.response_per_megabyte * sent_bytes / _MEGABYTE
-        moved_at, queued = trio.current_time(), self._connected.queued()
+        moved_at, queued = trio.current_time(), self._provider.queued()
         while True:
             until = moved_at + (self._clocks.stall if queued else patience)
             with trio.move_on_at(min(until, trio.current_time() + _LOOK_SECONDS)):
-                while self._due is not None and self._error is None:
-                    await self._listen()
+                while self._due is not None and self._provider.error is None:
+                    await self._provider.listen()
             if self._responses and self._due is None:
                 self.sent_whole = False
                 complete, self._responses = self._responses, []
                 return complete
-            self._check()
-            if (left := self._connected.queued()) < queued:
+            self._provider.check()
+            if (left := self._provider.queued()) < queued:
                 moved_at, queued = trio.current_time(), left
             elif trio.current_time() >= until:
                 raise self.give_up("stalled" if queued else "timeout")
 
-    def _agree(self, answer: pdu.Accept) -> None:
-        """Take what the node accepted; its longest PDU binds us, fragments have even length."""
+    def agree(self, answer: pdu.Accept) -> None:
+        """Apply the node's answer: its longest PDU limits ours, fragments have even length."""
         self.contexts.negotiate(answer.contexts)
         longest = min(answer.max_pdu_size or _OWN_PDU_LIMIT, _OWN_PDU_LIMIT)
         self.fragment_size = (longest - _PDV_HEADER) // 2 * 2
@@ -211,8 +235,8 @@ class Association(Provider):
         fragments = min(_BLOCK_BYTES // self.fragment_size, _BLOCK_FRAGMENTS)
         self._buffer = memoryview(bytearray(fragments * self.fragment_size))
 
-    def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
-        """Join fragments to responses; only such as are due are taken (PS3.7 section 9.3)."""
+    def join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
+        """Join fragments to responses, and take only those that are due (PS3.7 section 9.3)."""
         try:
             for pdv in pdvs:
                 response = self._messages.add(pdv)
@@ -223,19 +247,20 @@ class Association(Provider):
             self.give_up("protocol")
 
     def _take(self, context_id: int, response: Response) -> None:
-        """Take a response to what was sent; that of a message is in the message's context."""
+        """Take the response that is due; it must come in the context of its message."""
         if self._due is None or not self._due.is_met_by(context_id, response):
             raise InvalidMessage("a response that is not due")
         if not (self.sent_whole or response.is_failure):
             raise InvalidMessage("a success before the end of its request")
-        self._reader.allow()
+        self._provider.allow()
         self._responses.append(response)
         if not response.is_pending:
             self._due = None
         elif len(self._responses) > _MAX_PENDING:
             raise InvalidMessage("answers without end")
 
-    def _request(self) -> bytes:
+    def request(self) -> bytes:
+        """Encode A-ASSOCIATE-RQ."""
         target = self._target
         return pdu.encode_associate_request(
             target.called_ae_title,

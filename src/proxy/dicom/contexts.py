@@ -1,9 +1,9 @@
-"""Presentation contexts: what to propose for the instances at hand, and what the node took.
+"""Presentation contexts: those to propose for some instances, and those that the node accepted.
 
-One context for each pair of SOP class and transfer syntax: where a context offers several
-syntaxes the node picks one, and it need not be the one the stored bytes are in
-(PS3.8 sections 9.3.2.2 and 9.3.3.2). What can be converted without loss is offered once more, in
-a context of its own, for nodes that take none but the default (PS3.5 section 10.1).
+There is one context for each pair of SOP class and transfer syntax: if a context offers several
+syntaxes the node picks one, and it need not be the one of the stored bytes
+(PS3.8 sections 9.3.2.2 and 9.3.3.2). An instance that can be converted without loss is offered once
+more, in a context of its own, for nodes that accept only the default (PS3.5 section 10.1).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ SYNTAX_REFUSED = 4
 """The result of a presentation context whose transfer syntaxes the node does not take."""
 
 FALLBACKS = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-"""What an instance is converted to where the node does not take its own syntax; best first."""
+"""The syntaxes to convert to if the node does not accept the instance's own; best first."""
 
 CONVERTIBLE = frozenset({*FALLBACKS, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
-"""What can be converted: compressed pixel data are never decompressed."""
+"""The syntaxes that can be converted: compressed pixel data are never decompressed."""
 
 ECHO = Proposal(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 
 
 def plan(instances: Iterable[Instance], limit: int = MAX_CONTEXTS) -> list[tuple[Proposal, ...]]:
-    """What to propose for ``instances``, in their order: one tuple for each association needed.
+    """The proposals for ``instances``, in their order: one tuple for each association needed.
 
-    Each has up to ``limit`` contexts. What can be converted of one SOP class is in one
-    association, with what it is converted to.
+    Each tuple has up to ``limit`` contexts. All convertible syntaxes of one SOP class are in one
+    association, together with the syntaxes to convert to.
     """
     groups: dict[tuple[str, str], dict[str, None]] = {}
     for each in instances:
@@ -69,7 +69,7 @@ class Contexts:
         self._refused: dict[tuple[str, str], int] = {}
 
     def negotiate(self, answer: dict[int, tuple[int, str]]) -> None:
-        """Take in the node's result and syntax for each context; what was not proposed is void."""
+        """Apply the node's result and syntax for each context; ignore those not proposed."""
         for context_id, proposal in self.proposed.items():
             result, syntax = answer.get(context_id, (None, ""))
             if result == 0 and syntax in proposal.transfer_syntax_uids:
@@ -92,8 +92,8 @@ class Contexts:
     def refusal(self, sop_class_uid: str, transfer_syntax_uid: str) -> int | None:
         """Return the result (PS3.8 Table 9-18) by which such an instance was refused, if any.
 
-        Some nodes give the SOP class as the reason where it is the syntax, or none: where they
-        took the class in another one, it is the syntax.
+        Some nodes refuse a syntax with the SOP class as the reason, or with no reason. If the node
+        accepted the class in another syntax, the reason is the syntax.
         """
         if any(taken == sop_class_uid for taken, _ in self._accepted):
             return SYNTAX_REFUSED

@@ -1,8 +1,8 @@
 """The messages of C-STORE, C-ECHO and C-FIND, requested by us (PS3.7 sections 6.3 and 9.3).
 
-Bytes in, values out. A command set is in Implicit VR Little Endian, always; so is the identifier
-of a C-FIND here, since its context is proposed in no other syntax. What cannot be understood is
-:class:`InvalidMessage`.
+Bytes in, values out. A command set is always in Implicit VR Little Endian; so is the identifier of
+a C-FIND here, since its context is proposed in no other syntax. Bytes that cannot be understood
+raise :class:`InvalidMessage`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SUCCESSES_AND_WARNINGS = (0x0000, 0x0001, 0x0107, 0x0116)
 
 
 class DimsePriority(IntEnum):
-    """(0000,0700), PS3.7 section 9.3.1; most nodes do not look at it."""
+    """(0000,0700), PS3.7 section 9.3.1; most nodes ignore it."""
 
     MEDIUM = 0
     HIGH = 1
@@ -43,10 +43,10 @@ class InvalidMessage(Exception):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a response says; the optional texts are empty, the optional numbers None.
+    """The content of a response; a missing text is empty, a missing number None.
 
-    ``comment`` is the node's free text and may hold patient data: for the site's own eyes.
-    ``identifier`` is a pending response's data set, as it came.
+    ``comment`` is the node's free text and may hold patient data: it must not leave the site.
+    ``identifier`` is the data set of a pending response, as received.
     """
 
     command_field: int
@@ -69,7 +69,7 @@ class Response(msgspec.Struct, frozen=True):
 
     @property
     def is_pending(self) -> bool:
-        """Whether more responses follow: so it is with C-FIND alone (PS3.4 Table C.4-1)."""
+        """Whether more responses follow, which only C-FIND has (PS3.4 Table C.4-1)."""
         return self.command_field == C_FIND_RSP and self.status in _PENDING
 
 
@@ -114,7 +114,7 @@ def encode_echo_request(message_id: int) -> bytes:
 def decode_response(command: bytes) -> Response:
     """Decode C-STORE-RSP, C-FIND-RSP or C-ECHO-RSP (PS3.7 Tables 9.3-2, 9.3-4 and 9.3-13).
 
-    A remark that cannot be read takes nothing from what the status says.
+    An unreadable comment, error id or list of elements does not invalidate the status.
     """
     elements = decode_elements(command)
     return Response(
@@ -136,7 +136,7 @@ class MessageReader:
         self._pending: Response | None = None
 
     def add(self, pdv: Pdv) -> Response | None:
-        """Add a fragment; the response if it was the last one.
+        """Add a fragment; return the response if it was the last one.
 
         A pending response has an identifier, which follows it; no other has a data set
         (PS3.7 sections 9.1.1.1, 9.1.2.1 and 9.1.5.1).
@@ -144,7 +144,7 @@ class MessageReader:
         Raises :class:`InvalidMessage`.
         """
         if pdv.is_command is (self._pending is not None):
-            raise InvalidMessage("a data set where none is due, or none where one is")
+            raise InvalidMessage("a data set that is not due, or none that is due")
         self._joined += pdv.fragment
         if len(self._joined) > MAX_SET_BYTES:
             raise InvalidMessage("a command set or identifier without end")
@@ -186,7 +186,7 @@ def decode_elements(encoded: bytes) -> dict[int, bytes]:
             raise InvalidMessage("it ends within an element's head") from error
         at += _ELEMENT.size
         if length > len(encoded) - at:
-            raise InvalidMessage("an element that is longer than what it is in")
+            raise InvalidMessage("an element that is longer than its container")
         found[group << 16 | element] = encoded[at : at + length]
         at += length
     return found

@@ -1,7 +1,7 @@
 """C-FIND: ask a node whether it has an instance (PS3.7 section 9.1.2, PS3.4 section C.4.1).
 
-One question for one instance, by all its unique keys: whether a node matches a list of UIDs is
-its own choice, and a list would not say which of them it left out.
+One query asks for one instance, by all its unique keys: a node need not match a list of UIDs, and
+a list would not tell which of them it left out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SOP_INSTANCE, _LEVEL, _STUDY, _SERIES = 0x00080018, 0x00080052, 0x0020000D, 0x0
 
 
 def is_answered(association: Association) -> bool:
-    """Whether the node lets itself be asked over this association."""
+    """Whether the node accepts C-FIND over this association."""
     return _context(association) is not None
 
 
 async def find(association: Association, instance: Instance) -> bool:
-    """Ask whether the node has an instance of these UIDs, with whatever content.
+    """Ask whether the node has an instance of these UIDs; its content may differ.
 
-    True only where an answer names the instance and the node ended its answers with success. Left
-    by a cancellation, the association is aborted: the answers that are on their way are nobody's.
+    True only if an answer names the instance and the node ended its answers with success. At a
+    cancellation the association is aborted, because the answers on their way have no receiver.
 
     Raises :class:`proxy.errors.AssociationLost`.
     """
@@ -48,7 +48,7 @@ async def find(association: Association, instance: Instance) -> bool:
 
 
 def identifier(instance: Instance) -> bytes:
-    """Encode what is asked: one instance by its unique keys (PS3.4 section C.6.2.1)."""
+    """Encode the query for one instance by its unique keys (PS3.4 section C.6.2.1)."""
     return (
         dimse.encode_uid(_SOP_INSTANCE, instance.sop_instance_uid)
         + dimse.encode_element(_LEVEL, b"IMAGE ")

@@ -15,10 +15,10 @@ import msgspec
 from proxy.machines.upper_layer import UNRECOGNIZED_PDU
 
 MAX_RECEIVED_BYTES = 1 << 20
-"""The longest PDU we read. What we announce is less; an answer longer than this is no answer."""
+"""The longest PDU that is read. We announce less, and a longer answer is invalid."""
 
 ALLOWANCE = 1000
-"""So many PDUs and fragments may come for one thing that was asked: an answer needs a few."""
+"""The most PDUs and fragments that may answer one request; an answer needs a few."""
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_CLASS_UID = "2.25.210114928081464648474414623819894397032"
@@ -36,7 +36,7 @@ _FIXED_FIELDS = 68
 class InvalidPdu(Exception):
     """A PDU that cannot be understood; ``reason`` is the one A-ABORT gives (PS3.8 Table 9-26).
 
-    ``head`` is how it begins.
+    ``head`` is its beginning.
     """
 
     def __init__(self, fault: str, reason: int = INVALID_PARAMETER, head: bytes = b"") -> None:
@@ -173,8 +173,8 @@ def fragments(
 class PduReader:
     """Cuts what was received into PDUs.
 
-    Behind an invalid PDU nothing can be told apart: ``is_broken`` then, and whatever else comes is
-    dropped.
+    After an invalid PDU the stream cannot be cut any more: ``is_broken`` is set, and all further
+    bytes are dropped.
     """
 
     def __init__(self, limit: int = MAX_RECEIVED_BYTES) -> None:
@@ -184,11 +184,11 @@ class PduReader:
         self._allowance = ALLOWANCE
 
     def allow(self) -> None:
-        """Take as many PDUs again as one answer may have: something new was asked."""
+        """Renew the allowance of PDUs for the answer to a further request."""
         self._allowance = ALLOWANCE
 
     def feed(self, data: bytes) -> None:
-        """Add bytes; then take what :meth:`pdus` gives."""
+        """Add bytes; take the PDUs from :meth:`pdus` then."""
         if not self.is_broken:
             self._unread += data
 
@@ -196,7 +196,7 @@ class PduReader:
         """Take the PDUs that are complete.
 
         Raises :class:`InvalidPdu` for an unknown type, an over-long length or broken contents, and
-        where more comes than the allowance.
+        if more arrives than the allowance.
         """
         try:
             while (received := self._next()) is not None:
@@ -238,7 +238,7 @@ def _pdu(kind: int, body: bytes) -> bytes:
 
 
 def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Walk through items or sub-items; unknown ones are the caller's to skip."""
+    """Walk through items or sub-items; the caller skips unknown ones."""
     at = count = 0
     while at < len(body):
         count += 1

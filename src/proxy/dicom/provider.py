@@ -1,15 +1,15 @@
 """The upper layer service provider, requestor's side: the association machine over a wire (PS3.8).
 
-The task that uses it is the one that runs it: there is no reader beside it, no thread and no
-queue. While it sends, it listens; while it waits, the limit of the machine's state runs. What the
-messages are is the service user's: ``proxy.dicom.association``.
+The task that uses it runs it: there is no reader task, no thread and no queue. It listens while it
+sends; while it waits, the limit of the machine's state runs. The messages are the concern of the
+service user, ``proxy.dicom.association``.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -26,34 +26,39 @@ from proxy.runtime.wire import Buffer, Network, Wire, lost
 _FIXED_PDUS = {ul.Pdu.RELEASE_RQ: pdu.RELEASE_RQ, ul.Pdu.RELEASE_RP: pdu.RELEASE_RP}
 
 
-class Provider(ABC):
-    """One association as PS3.8 sees it; the service user is the subclass.
+class ServiceUser(Protocol):
+    """The user of a provider: it knows the messages, and is told what the node says."""
 
-    ``local_address`` is ours towards the node.
+    def request(self) -> bytes:
+        """Encode A-ASSOCIATE-RQ."""
+        ...
+
+    def agree(self, answer: pdu.Accept) -> None:
+        """Apply the node's answer to the request."""
+        ...
+
+    def join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
+        """Take fragments of messages."""
+        ...
+
+
+class Provider:
+    """One association as PS3.8 sees it.
+
+    ``local_address`` is ours towards the node. ``error`` is why the association is lost, if it is.
     """
 
-    def __init__(self, clocks: Clocks) -> None:
+    def __init__(self, clocks: Clocks, user: ServiceUser) -> None:
         self.local_address = ""
+        self.error: NodeError | None = None
         self._clocks = clocks
+        self._user = user
         self._run = Run(ASSOCIATION, clocks, {}, self._perform)
         self._wire: Wire | None = None
         self._reader = pdu.PduReader()
         self._received: pdu.Received | None = None
         self._unsent: list[Buffer] = []
         self._cut = False
-        self._error: NodeError | None = None
-
-    @abstractmethod
-    def _request(self) -> bytes:
-        """Encode A-ASSOCIATE-RQ."""
-
-    @abstractmethod
-    def _agree(self, answer: pdu.Accept) -> None:
-        """Take what the node accepted."""
-
-    @abstractmethod
-    def _join(self, pdvs: tuple[pdu.Pdv, ...]) -> None:
-        """Take fragments of messages."""
 
     @property
     def established(self) -> bool:
@@ -72,26 +77,26 @@ class Provider(ABC):
                 self._wire = await network.connect(host, port)
         except NodeUnreachable as error:
             self._lose(error)
-        self._check()
+        self.check()
         self.local_address = self._connected.local
         self._run.tell(ul.ConnectionOpened())
         await self._stay()
-        self._check()
+        self.check()
 
     async def release(self) -> None:
-        """Release, unless it is over already. Nothing that happens here is an error."""
+        """Release, unless it is over already. A failure of the release is no error."""
         self._run.tell(ul.ReleaseRequested())
         while self._run.state in {AssociationState.Sta7, AssociationState.Sta11}:
             await self._stay()
 
     async def abort(self) -> None:
-        """Abort, unless it is over, and wait for the node to close if it can have heard of it."""
+        """Abort, unless it is over, and wait for the node to close if the abort can reach it."""
         self._run.tell(ul.AbortRequested())
         if self._run.state is AssociationState.Sta13 and not self._cut:
             await self._stay()
 
     def close(self) -> None:
-        """Close the socket now; what is left in it is thrown away if it could not be ended well."""
+        """Close the socket now; after an irregular end the bytes left in it are discarded."""
         if self._run.state is AssociationState.Sta13:
             self._run.tell(ul.ArtimExpired())
         if self._wire is not None:
@@ -99,21 +104,21 @@ class Provider(ABC):
             self._wire.close(reset=cut)
 
     async def send(self, buffers: list[Buffer]) -> None:
-        """Send whole PDUs of a message; ``buffers`` is used up.
+        """Send complete PDUs of a message; ``buffers`` is used up.
 
         Raises :class:`proxy.errors.AssociationLost`, at once when the node aborts.
         """
-        self._listen_now()
-        self._check()
+        self.listen_now()
+        self.check()
         self._unsent = buffers
-        while self._unsent and self._error is None:
+        while self._unsent and self.error is None:
             await self._send_some()
-        self._check()
+        self.check()
 
     def give_up(self, code: str) -> AssociationLost:
-        """Abort for a reason of ours; returns the error to raise, an ``AssociationLost.code``."""
+        """Abort for ``code`` of :class:`AssociationLost`, and return the error to raise."""
         error = lost(code)
-        self._error = self._error or error
+        self.error = self.error or error
         self._run.tell(ul.AbortRequested())
         return error
 
@@ -123,9 +128,27 @@ class Provider(ABC):
             raise RuntimeError("the association was never opened")
         return self._wire
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def begin(self) -> bool:
+        """Ask the machine for a message; False where there is no association to send it on."""
+        self.listen_now()
+        self.check()
+        is_sent = ul.Send(ul.Pdu.DATA) in self._run.tell(ul.DataRequested()).outputs
+        if is_sent:
+            self.allow()
+        return is_sent
+
+    def allow(self) -> None:
+        """Allow the node the PDUs of one more answer."""
+        self._reader.allow()
+
+    def queued(self) -> int:
+        """Return how many bytes the node's host has not acknowledged yet."""
+        return self._connected.queued()
+
+    def check(self) -> None:
+        """Raise the error for which the association is lost."""
+        if self.error is not None:
+            raise self.error
 
     @contextmanager
     def _limit(self) -> Iterator[None]:
@@ -137,26 +160,26 @@ class Provider(ABC):
             self._run.tell(stay.limit.event())
 
     async def _stay(self) -> None:
-        """Send what is due and listen, until the state is left or its limit is over."""
+        """Send the pending bytes and listen, until the state is left or its limit is over."""
         state = self._run.state
         with self._limit():
             while self._run.state is state:
                 if self._unsent:
                     await self._send_some()
                 else:
-                    await self._listen()
+                    await self.listen()
 
     async def _send_some(self) -> None:
-        """Send some of what is due; hear what the node says meanwhile, which is no movement."""
+        """Send some of the pending bytes; bytes received meanwhile do not count as movement."""
         before, state, taken = self._connected.queued(), self._run.state, 0
         with trio.move_on_after(self._clocks.stall) as stall:
             try:
                 while self._run.state is state and not taken:
                     taken = await self._connected.send_some(self._unsent)
                     if not taken:
-                        self._listen_now()
+                        self.listen_now()
             except AssociationLost as error:
-                self._listen_now()  # The node's A-ABORT may have come before its reset.
+                self.listen_now()  # The node's A-ABORT may have come before its reset.
                 if not self._run.over:
                     self._lose(error)
                 return
@@ -165,7 +188,8 @@ class Provider(ABC):
         elif stall.cancelled_caught and self._connected.queued() >= before:
             self.give_up("stalled")
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Wait for bytes of the node, and take them."""
         try:
             data = await self._connected.receive_some()
         except AssociationLost as error:
@@ -173,8 +197,8 @@ class Provider(ABC):
         else:
             self._hear(data)
 
-    def _listen_now(self) -> None:
-        """Hear what has come already."""
+    def listen_now(self) -> None:
+        """Take the bytes that have already arrived."""
         if self._run.over:
             return
         try:
@@ -199,20 +223,20 @@ class Provider(ABC):
                     return
         except pdu.InvalidPdu as fault:
             if self._run.state is AssociationState.Sta5 and fault.speaks_tls:
-                self._error = lost("tls")
+                self.error = lost("tls")
             self._run.tell(ul.InvalidPduCame(fault.reason))
 
     def _lose(self, error: NodeError) -> None:
-        self._error = self._error or error
+        self.error = self.error or error
         self._run.tell(ul.TransportClosed())
 
     def _perform(self, output: ul.AssociationOutput) -> None:
-        """Do what the machine asks for."""
+        """Perform an output of the machine."""
         match output:
             case ul.Connect() | ul.Send(ul.Pdu.DATA):
                 pass  # open() connects, the caller of begin() sends.
             case ul.Send(ul.Pdu.ASSOCIATE_RQ):
-                self._unsent.append(self._request())
+                self._unsent.append(self._user.request())
             case ul.Send(kind):
                 self._unsent.append(_FIXED_PDUS[kind])
             case ul.Abort(source, reason):
@@ -224,21 +248,21 @@ class Provider(ABC):
                 self.close()
 
     def _be_told(self, primitive: ul.Primitive, cause: Event) -> None:
-        """Take in what concerns the service user, which is this object too."""
+        """Pass a primitive to the service user."""
         match primitive, self._received:
             case ul.Primitive.ACCEPTED, pdu.Accept() as answer:
-                self._agree(answer)
+                self._user.agree(answer)
             case ul.Primitive.DATA, pdu.Data(pdvs) if self.established:
-                self._join(pdvs)
+                self._user.join(pdvs)
             case ul.Primitive.RELEASE, _:
                 asked_first = self._run.state is AssociationState.Sta8
                 if asked_first:
-                    self._error = error_of(primitive, cause)
+                    self.error = error_of(primitive, cause)
                 # The rest of a message would leave with the answer, though it counts as unsent.
                 cut = asked_first and self._unsent
                 self._run.tell(ul.AbortRequested() if cut else ul.ReleaseAnswered())
             case ((ul.Primitive.REJECTED | ul.Primitive.ABORTED), _):
-                self._error = self._error or error_of(primitive, cause)
+                self.error = self.error or error_of(primitive, cause)
             case _:
                 pass  # Released; or data that came too late to matter.
 

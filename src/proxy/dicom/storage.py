@@ -1,7 +1,7 @@
 """C-STORE and C-ECHO over an association (PS3.7 sections 9.1.1 and 9.1.5, PS3.4 annex B).
 
-The data set leaves as it lies on disk, from after the file meta group to the end of the file; it
-is read in blocks into one buffer, and the PDU headers are put between slices of that buffer.
+The data set is sent as it is on disk, from after the file meta group to the end of the file; it is
+read in blocks into one buffer, and the PDU headers are put between slices of that buffer.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from proxy.runtime.wire import Network
 
 
 class StoreResult(msgspec.Struct, frozen=True):
-    """What became of one instance; ``failure`` is its row of the table, also for a success.
+    """The outcome for one instance; ``failure`` is its row of the table, also for a success.
 
-    ``status`` is None where the instance was not sent, because the node did not accept its
+    ``status`` is None if the instance was not sent, because the node did not accept its
     presentation context or its data set is damaged. ``comment`` is the node's free text and may
     hold patient data.
     """
@@ -50,7 +50,7 @@ class StoreResult(msgspec.Struct, frozen=True):
 
     @property
     def confirms_content(self) -> bool:
-        """Whether the node says that it has this very content, and not only an instance so named.
+        """Whether the node confirms that it has this content, not only an instance of this UID.
 
         0111H, duplicate SOP instance, is about the UID (PS3.7 section C.5.11).
         """
@@ -79,12 +79,12 @@ async def store(
     *,
     priority: DimsePriority = DimsePriority.MEDIUM,
 ) -> StoreResult:
-    """Send one instance and wait for what the node says.
+    """Send one instance and wait for the node's response.
 
-    A file that cannot be read, or is not what it was (SHA-256), raises
-    :class:`proxy.errors.InstanceUnusable` before its last fragment is sent; the association lives
-    on if nothing was sent yet, else it is aborted: bytes cannot be taken back. A lost association,
-    or a response to something else, raises :class:`StoreInterrupted`.
+    A file that cannot be read, or has changed (SHA-256), raises
+    :class:`proxy.errors.InstanceUnusable` before its last fragment is sent. The association stays
+    open if nothing was sent yet; else it is aborted, because bytes cannot be taken back. A lost
+    association, or a response to another message, raises :class:`StoreInterrupted`.
     """
     uids = instance.sop_class_uid, instance.transfer_syntax_uid
     context_id = association.contexts.find(*uids)
@@ -109,9 +109,9 @@ async def store(
 
 
 async def echo(association: Association) -> None:
-    """Ask the node whether it is there.
+    """Verify with C-ECHO that the node answers.
 
-    Raises :class:`proxy.errors.NodeError` if it does not say yes.
+    Raises :class:`proxy.errors.NodeError` if it does not answer with success.
     """
     context_id = association.contexts.find(ECHO.sop_class_uid, ECHO.transfer_syntax_uids[0])
     if context_id is None:
@@ -125,7 +125,7 @@ async def echo(association: Association) -> None:
 async def verify(
     network: Network, target: Target, clocks: Clocks, on_accepted: Callable[[], None] = lambda: None
 ) -> None:
-    """Associate, C-ECHO, release; tell ``on_accepted`` that the node took the association.
+    """Associate, C-ECHO, release; call ``on_accepted`` once the node accepts the association.
 
     Raises :class:`proxy.errors.NodeError`.
     """
@@ -176,13 +176,13 @@ def _open(path: Path, instance: Instance) -> Iterator[int]:
 def _blocks(
     association: Association, instance: Instance, file: int
 ) -> Iterator[tuple[memoryview, bool]]:
-    """Read a data set in blocks into the association's buffer; whether a block is the last one.
+    """Read a data set into the association's buffer; yield each block and whether it is the last.
 
-    The last block is the last fragment: it is given only if the whole file has the instance's
-    hash. A block is hashed once it was sent, beside the node's work on it.
+    The last block is the last fragment: it is yielded only if the complete file has the instance's
+    hash. A block is hashed after it was sent, while the node works on it.
 
-    An odd number of bytes is sent as it is: only within the last element could it be mended.
-    A deflated data set is a stream, and has a null byte at its end then (PS3.5 section A.5).
+    An odd number of bytes is sent unchanged, because only its last element could be padded. A
+    deflated data set is a stream, and gets a null byte at its end then (PS3.5 section A.5).
     """
     buffer, fragment = association.buffer, association.fragment_size
     digest = hashlib.sha256()
@@ -212,7 +212,7 @@ def _blocks(
 def _read(file: int, buffer: memoryview, at: int, end: int) -> memoryview:
     """Read from ``at`` up to ``end``, or as much as ``buffer`` holds; return that part of it.
 
-    Here and now: handing a read to a thread takes longer than most reads.
+    The read blocks: handing it to a thread takes longer than most reads.
     """
     block = into = buffer[: end - at]
     with _readable():

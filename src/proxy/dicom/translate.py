@@ -19,7 +19,7 @@ _PLAIN: dict[type[pdu.Received], type[Event]] = {
 
 
 def event_of(received: pdu.Received) -> Event:
-    """Name what came, in the words of PS3.8 Table 9-10."""
+    """Return the event that a received PDU is (PS3.8 Table 9-10)."""
     match received:
         case pdu.Reject(result, source, reason):
             return ul.AssociateRejected(result, source, reason)
@@ -30,7 +30,7 @@ def event_of(received: pdu.Received) -> Event:
 
 
 def error_of(primitive: ul.Primitive, cause: Event) -> NodeError:
-    """Say why an association ended, or did not begin, as the operator is told it."""
+    """Build the operator's error for an association that ended, or did not begin."""
     match primitive, cause:
         case ul.Primitive.REJECTED, ul.AssociateRejected(result, source, reason):
             failure = classify_rejection(result, source, reason)

@@ -1,4 +1,4 @@
-"""What the local PACS holds, and deletion from it, as SQL. Called by the writer."""
+"""The instances held by the local PACS, and deletion of them, as SQL. Called by the writer."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def keep(  # noqa: PLR0917 - posted by position
     dispatch_id: int | None,
     now: float,
 ) -> tuple[str, ...]:
-    """Index an entity that is whole on disk, in place of what was held of it before.
+    """Index an entity that is complete on disk; it replaces the instances held of it before.
 
-    Where every dispatch that it was fetched for is over, nothing is: a deletion may have ended
-    them, and its tombstone is gone with the last.
+    If every dispatch that it was fetched for is over, nothing is indexed: a deletion may have
+    ended them, and its tombstone was dropped with the last.
     """
     if dispatch_id is not None:
         named = {"type": entity.type.value, "id": entity.id, "dispatch_id": dispatch_id}
@@ -110,7 +110,7 @@ def keep(  # noqa: PLR0917 - posted by position
 
 
 def cached_entity(connection: apsw.Connection, entity: Entity) -> CachedEntity | None:
-    """Read what is held of an entity, if it is held."""
+    """Read the holding of an entity, if there is one."""
     row = connection.execute(
         "SELECT h.etag, count(hi.instance_id) FROM holding h"
         " LEFT JOIN holding_instance hi ON hi.holding_id = h.id"
@@ -130,7 +130,7 @@ def delete(  # noqa: PLR0917 - posted by position
 ) -> Deleted:
     """Bury an entity: tombstone, then rows.
 
-    It is found by its id and, for what came under another entity, by the DICOM attributes.
+    It is found by its id, and by the DICOM attributes if it was fetched under another entity.
     An empty text counts as not given: it would match every instance that lacks the attribute.
     """
     named = {
@@ -186,8 +186,8 @@ def release_unused(connection: apsw.Connection) -> tuple[str, ...]:
 def lose(connection: apsw.Connection, hashes: Iterable[str]) -> int:
     """Note that objects are missing or damaged: the entities they belong to are held no more.
 
-    What was planned of them stays so, until the entity has been fetched again: it is part of what
-    was to be sent. Returns how many holdings were dropped.
+    Their planned instances stay planned until the entity has been fetched again, because they are
+    still to be sent. Returns the number of holdings dropped.
     """
     choose(connection)
     connection.executemany(
@@ -240,7 +240,7 @@ def _row(instance: Instance) -> tuple[str | int | None, ...]:
 
 
 def _empty_holdings(connection: apsw.Connection) -> None:
-    """Take the chosen instances out of every holding; one left with none is held no more."""
+    """Take the chosen instances out of every holding; drop a holding that is left with none."""
     connection.execute(
         "UPDATE holding SET etag = NULL WHERE id IN (SELECT holding_id FROM holding_instance"
         " WHERE instance_id IN (SELECT id FROM chosen))"
@@ -255,7 +255,7 @@ def _empty_holdings(connection: apsw.Connection) -> None:
 
 
 def _drop_empty(connection: apsw.Connection, holding_ids: Iterable[int]) -> None:
-    """Hold no more what nothing is left of: its row would name what was deleted."""
+    """Drop the holdings without instances, because their rows would name deleted entities."""
     connection.executemany(
         "DELETE FROM holding WHERE id = ? AND NOT EXISTS (SELECT 1 FROM holding_instance"
         " WHERE holding_id = holding.id)",

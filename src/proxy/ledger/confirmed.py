@@ -1,4 +1,4 @@
-"""What nodes have confirmed, whatever dispatch brought it, as SQL. Called by the writer."""
+"""The instances that nodes have confirmed to any dispatch, as SQL. Called by the writer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTE = """
 """
 """CROSS JOIN keeps SQLite to this order: it would read the whole delivery for each instance."""
 
-# What is unanswered in this delivery, and the same SOP instance confirmed by this node.
+# The unanswered instances of this delivery whose SOP instance this node has confirmed.
 _KNOWN = """
     FROM delivery v JOIN dispatch d ON d.id = v.dispatch_id, instance i
     JOIN stored_at c ON c.node = :node AND c.sop_instance_uid = i.sop_instance_uid
@@ -50,7 +50,7 @@ def note(  # noqa: PLR0917 - posted by position
     sha256: str,
     now: float,
 ) -> None:
-    """Remember what a node said it has; nothing, where it was deleted meanwhile."""
+    """Remember that a node has confirmed an instance, unless it was deleted meanwhile."""
     connection.execute(
         _NOTE,
         {
@@ -67,23 +67,23 @@ def note(  # noqa: PLR0917 - posted by position
 def settle(
     connection: apsw.Connection, dispatch_id: int, node_id: str, node: str, anew: bool
 ) -> Counts:
-    """Count as stored what the node has confirmed before; return how far the delivery is."""
+    """Count instances that the node confirmed before as stored; return the delivery's counts."""
     named = {"dispatch_id": dispatch_id, "node_id": node_id, "node": node, "anew": anew}
     connection.execute(_SETTLE, named)
     return counts(connection, dispatch_id, node_id)
 
 
 def withhold(connection: apsw.Connection, dispatch_id: int, node_id: str, node: str) -> int:
-    """Refuse what the node has with another content from before; return how many there were."""
+    """Refuse instances that the node had with another content; return the number of them."""
     named = {"dispatch_id": dispatch_id, "node_id": node_id, "node": node}
     connection.execute(_WITHHOLD, named)
     return connection.changes()
 
 
 def forget_buried(connection: apsw.Connection, tombstone_id: int) -> int:
-    """Forget what a deletion is about, by the tombstone and by the chosen instances.
+    """Forget confirmations of deleted instances, by the tombstone and the chosen instances.
 
-    Returns how much that was.
+    Returns the number forgotten.
     """
     connection.execute(_FORGET_BURIED, {"tombstone_id": tombstone_id})
     forgotten = connection.changes()
@@ -95,5 +95,5 @@ def forget_buried(connection: apsw.Connection, tombstone_id: int) -> int:
 
 
 def forget(connection: apsw.Connection, up_to: int) -> None:
-    """Forget what dispatches up to an id have brought last."""
+    """Forget the confirmations last made to dispatches up to an id."""
     connection.execute("DELETE FROM stored_at WHERE dispatch_id <= ?", (up_to,))

@@ -37,7 +37,7 @@ PRAGMAS = (
 DAMAGED = LedgerError(
     "the ledger is damaged",
     hint="Stop the service, keep a copy of the state directory for analysis, remove ledger.db* "
-    "from it and start again: ITH must then be asked to dispatch again what was unfinished.",
+    "from it and start again: unfinished dispatches must then be repeated in ITH.",
 )
 
 _SENTENCES: tuple[tuple[type[apsw.Error], LedgerError], ...] = (
@@ -70,7 +70,7 @@ _OTHERWISE = "Check that the service's user may read and write the state directo
 
 
 def grave(error: BaseException) -> bool:
-    """Whether an error is the file's or the disk's, so that nothing can be written any more."""
+    """Whether the file or the disk is at fault, so that nothing can be written any more."""
     ours = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.BindingsError)
     return isinstance(error, apsw.Error) and not isinstance(error, ours)
 
@@ -93,7 +93,7 @@ def translated() -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """Commit what the block does, or nothing of it.
+    """Commit all statements of the block, or none of them.
 
     After a full disk or an I/O error SQLite has rolled back by itself, and a second attempt
     would only hide the first error; apsw's own context manager does that.
@@ -112,7 +112,7 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 def open_database(path: Path) -> tuple[apsw.Connection, bool]:
     """Open or create the file at the present schema; also whether it was left by a crash.
 
-    Raises LedgerError where it is damaged, foreign, newer than this program or in use.
+    Raises LedgerError if it is damaged, foreign, newer than this program or in use.
     """
     with translated():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _make_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        # Not opened here: closing any descriptor of the file drops this process's locks on it.
+        # It is not opened here: closing any descriptor drops this process's locks on the file.
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file") from None
         path.chmod(0o600)
@@ -191,6 +191,6 @@ def close_database(connection: apsw.Connection) -> None:
 
 
 def last_written_at(path: Path) -> float:
-    """When the file or its log was written last, in UTC seconds; ask before it is opened."""
+    """The time of the last write to the file or its log, in UTC seconds; ask before opening it."""
     beside = (path, path.with_name(path.name + "-wal"))
     return max((file.stat().st_mtime for file in beside if file.exists()), default=0.0)

@@ -11,9 +11,9 @@ import apsw
 from proxy.ledger.records import (
     Accepted,
     Counts,
-    Delivery,
     OutcomeWord,
     Over,
+    RecordedDelivery,
     Undeliverable,
     Unfinished,
 )
@@ -105,12 +105,12 @@ def accept(connection: apsw.Connection, order: Order, now: float) -> Accepted:
 
 def unfinished(connection: apsw.Connection) -> list[Unfinished]:
     """Read every dispatch that is not over, in the order of acceptance."""
-    deliveries: defaultdict[int, list[Delivery]] = defaultdict(list)
+    deliveries: defaultdict[int, list[RecordedDelivery]] = defaultdict(list)
     for dispatch_id, node_id, attempts, due, away, error, outcome, *numbers in connection.execute(
         _DELIVERIES
     ):
         counts = Counts(*numbers)
-        delivery = Delivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
+        delivery = RecordedDelivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
     for dispatch_id, *row, damaged, passed_over, buried in connection.execute(_UNFINISHED):
@@ -123,7 +123,7 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
 
 
 def _over(connection: apsw.Connection, order: Order) -> tuple[Over, ...]:
-    """Read how this order's deliveries ended, to whichever nodes, whose dispatch is over."""
+    """Read the ends of this order's deliveries, to any node, whose dispatch is over."""
     if not order.correlation_id:
         return ()
     same = (order.correlation_id, order.entity.type.value, order.entity.id)
@@ -133,7 +133,7 @@ def _over(connection: apsw.Connection, order: Order) -> tuple[Over, ...]:
     )
 
 
-def _order(row: Sequence[Any], deliveries: Sequence[Delivery]) -> Order:
+def _order(row: Sequence[Any], deliveries: Sequence[RecordedDelivery]) -> Order:
     kind, entity_id, subject, session, correlation, workspace, rank = row
     return Order(
         Entity(EntityType(kind), entity_id, subject, session),
@@ -153,7 +153,7 @@ def attempt(  # noqa: PLR0917 - posted by position
     error: str,
     away: bool,
 ) -> None:
-    """Note a failed attempt, when the next is due, and whether the node was away."""
+    """Note a failed attempt, the time of the next one, and whether the node was away."""
     connection.execute(
         "UPDATE delivery SET attempts = ?, next_attempt_at = ?, error = ?, away = ?"
         " WHERE dispatch_id = ? AND node_id = ? AND outcome IS NULL",
@@ -168,7 +168,7 @@ def delivery_over(
     outcome: OutcomeWord,
     error: str | None,
 ) -> None:
-    """Note how a delivery ended; the first outcome stays."""
+    """Note the outcome of a delivery; the first outcome stays."""
     connection.execute(
         "UPDATE delivery SET outcome = ?, error = ?, next_attempt_at = NULL"
         " WHERE dispatch_id = ? AND node_id = ? AND outcome IS NULL",
@@ -183,7 +183,7 @@ def dispatch_over(
     error: str | None,
     now: float,
 ) -> None:
-    """Note how a dispatch ended, fold its rows into its counts, drop tombstones without use."""
+    """Note the outcome of a dispatch, fold its rows into its counts, drop unused tombstones."""
     connection.execute(
         "UPDATE dispatch SET outcome = ?, error = ?, over_at = ? WHERE id = ? AND outcome IS NULL",
         (outcome, error, now, dispatch_id),
@@ -193,14 +193,14 @@ def dispatch_over(
 
 
 def undeliverable(connection: apsw.Connection, dispatch_id: int, what: Undeliverable) -> None:
-    """Note what of a dispatch's archive no node can be given."""
+    """Note the numbers of files of a dispatch's archive that cannot be sent to any node."""
     connection.execute(
         "UPDATE dispatch SET damaged = ?, passed_over = ? WHERE id = ?", (*what, dispatch_id)
     )
 
 
 def last_id(connection: apsw.Connection) -> int:
-    """Read the id of the newest dispatch, also where it is forgotten."""
+    """Read the id of the newest dispatch, even if it was forgotten."""
     newest: int | None = connection.execute(
         "SELECT seq FROM sqlite_sequence WHERE name = 'dispatch'"
     ).get
@@ -208,6 +208,6 @@ def last_id(connection: apsw.Connection) -> int:
 
 
 def forget_over(connection: apsw.Connection, up_to: int) -> int:
-    """Delete the dispatches up to an id that are over; return how many."""
+    """Delete the dispatches up to an id that are over; return their number."""
     connection.execute("DELETE FROM dispatch WHERE id <= ? AND outcome IS NOT NULL", (up_to,))
     return connection.changes()

@@ -1,15 +1,15 @@
-"""The ledger: what was accepted, what is held, what each node has, what ITH was told.
+"""The ledger: accepted orders, held entities, the instances at each node, the reports to ITH.
 
-``post_*`` methods return at once; what is posted in one synchronous stretch is committed
-together or not at all (:mod:`proxy.ledger.writer`). ``async`` methods answer when their answer
-is durable. When the file cannot be written, LedgerError comes out of :meth:`Ledger.open` and to
-everyone who waits: the program must stop rather than lie.
+``post_*`` methods return at once; operations posted in one synchronous stretch are committed
+together or not at all (:mod:`proxy.ledger.writer`). ``async`` methods answer when their answer is
+durable. If the file cannot be written, LedgerError is raised by :meth:`Ledger.open` and in every
+task that waits: the program must stop, because its answers would be false.
 
 Patient ids and UIDs are in the file, which only its owner may read, and never in a log or an
-exception. The supervisor, the outbox and the local PACS call this; nobody else opens the file.
+exception. The supervisor, the outbox and the local PACS call this; no other module opens the file.
 """
 
-# Longer than other modules: one method a line of what is durable, and the only way to it.
+# Longer than other modules: one method for each durable fact, and the only way to the file.
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ class Ledger:
         self.was_unclean = was_unclean
         """Whether the former run ended without closing the ledger; it has been checked then."""
         self.last_written = last_written
-        """When the former run wrote last, in UTC seconds; 0 for a new ledger."""
+        """The time of the former run's last write, in UTC seconds; 0 for a new ledger."""
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls, path: Path, offload: Offload, *, clock: Clock = SYSTEM_CLOCK
     ) -> AsyncIterator[Ledger]:
-        """Open the ledger at ``path``, creating it if need be, for the length of the block.
+        """Open the ledger at ``path``, creating it if it is missing, for the length of the block.
 
         At the end, cancelled or not, everything posted is committed. As from a nursery, errors
-        come out in an exception group.
+        are raised in an exception group.
         """
         last_written = await offload(last_written_at, path)
         connection, was_unclean = await offload(open_database, path)
@@ -96,11 +96,11 @@ class Ledger:
     # Documents: the last good configuration, an operator's lock, …
 
     def post_document(self, name: str, body: bytes) -> None:
-        """Keep ``body`` under ``name``, in place of what was there."""
+        """Keep ``body`` under ``name``, in place of the former document."""
         self._writer.post(documents.put_document, name, body)
 
     async def document(self, name: str) -> bytes | None:
-        """Return what is kept under ``name``."""
+        """Return the document kept under ``name``."""
         return await self._writer.call(documents.document, name)
 
     # Events that cannot be acted upon yet.
@@ -114,13 +114,13 @@ class Ledger:
         return await self._writer.call(documents.early_events)
 
     def post_early_events_taken(self) -> None:
-        """Drop the events: what they lead to is posted in the same stretch."""
+        """Drop the events: their consequences are posted in the same stretch."""
         self._writer.post(documents.forget_early_events)
 
     # Dispatches and deliveries.
 
     def accept(self, order: Order) -> PendingResult[Accepted]:
-        """Keep an order, in its place among all that is posted; it is durable at the answer.
+        """Keep an order, in its place among all posted operations; it is durable at the answer.
 
         The same correlation id and entity is the same dispatch, over or not. A repeated order
         that names more nodes makes a new dispatch of those alone, so that one that is running,
@@ -157,15 +157,15 @@ class Ledger:
     def post_delivery_over(
         self, dispatch_id: int, node_id: str, outcome: OutcomeWord, error: str | None
     ) -> None:
-        """Note how a delivery ended; the first outcome stays."""
+        """Note the outcome of a delivery; the first outcome stays."""
         self._writer.post(dispatches.delivery_over, dispatch_id, node_id, outcome, text(error))
 
     def post_dispatch_over(self, dispatch_id: int, outcome: OutcomeWord, error: str | None) -> None:
-        """Note how a dispatch ended; its counts stay readable, its instances' rows go."""
+        """Note the outcome of a dispatch; its counts stay, its instances' rows are deleted."""
         self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
 
     def post_undeliverable(self, dispatch_id: int, what: Undeliverable) -> None:
-        """Note what of a dispatch's archive no node can be given."""
+        """Note the numbers of files of a dispatch's archive that cannot be sent to any node."""
         self._writer.post(dispatches.undeliverable, dispatch_id, what)
 
     async def last_dispatch_id(self) -> int:
@@ -173,10 +173,10 @@ class Ledger:
         return await self._writer.call(dispatches.last_id)
 
     async def forget_dispatches(self, up_to: int) -> int:
-        """Delete the dispatches up to an id that are over; return how many.
+        """Delete the dispatches up to an id that are over; return their number.
 
-        What nodes confirmed to dispatches up to it is forgotten as well. A repeated order is
-        recognised, and an instance not sent again, only as long as neither has been forgotten.
+        The confirmations that nodes gave to dispatches up to it are forgotten as well. After that
+        a repeated order is not recognised, and its instances are sent again.
         """
         self._writer.post(confirmed.forget, up_to)
         return await self._writer.call(dispatches.forget_over, up_to)
@@ -186,30 +186,30 @@ class Ledger:
     async def plan(self, dispatch_id: int) -> int:
         """Plan every instance that is held of the dispatch's entity for each of its open nodes.
 
-        States that exist stay. What is unanswered and no longer held goes, and nothing is
-        planned that was deleted after the order was accepted. Returns how many instances the
-        dispatch has now, 0 if its entity is not held.
+        States that exist stay. Unanswered instances that are no longer held are dropped, and
+        instances deleted after the order was accepted are not planned. Returns the number of
+        instances that the dispatch has now, 0 if its entity is not held.
         """
         return await self._writer.call(sending.plan, dispatch_id)
 
     async def to_send(self, dispatch_id: int, node_id: str) -> list[Instance]:
-        """Return what the node has not answered for, by study, series and instance number."""
+        """Return the instances without an answer, by study, series and instance number."""
         return await self._writer.call(sending.to_send, dispatch_id, node_id)
 
     async def in_doubt(self, dispatch_id: int, node_id: str, node: str) -> list[Instance]:
-        """Return what the node may have since it was sent, though no answer came.
+        """Return the instances that the node may have, because they were sent without an answer.
 
         ``node`` is its identity. An instance of which it has confirmed another content is left
-        out: asked for a UID, the node would say that it has it.
+        out: a query by UID would find that content.
         """
         return await self._writer.call(sending.in_doubt, dispatch_id, node_id, node)
 
     async def counts(self, dispatch_id: int, node_id: str) -> Counts:
-        """Return how far a delivery is, also when its dispatch is over."""
+        """Return the counts of a delivery, also when its dispatch is over."""
         return await self._writer.call(sending.counts, dispatch_id, node_id)
 
     async def is_emptied(self, dispatch_id: int, node_id: str) -> bool:
-        """Return whether a deletion left none of a delivery's instances, answered or not."""
+        """Whether a deletion left none of a delivery's instances, answered or not."""
         return await self._writer.call(sending.is_emptied, dispatch_id, node_id)
 
     def post_sending(self, dispatch_id: int, node_id: str, instance: Instance) -> None:
@@ -227,10 +227,10 @@ class Ledger:
         *,
         confirmed_by: str | None = None,
     ) -> None:
-        """Note what became of an instance, with the C-STORE status and error comment (PS3.7).
+        """Note the result for an instance, with the C-STORE status and error comment (PS3.7).
 
-        Stored and refused are never changed again. An instance deleted meanwhile is passed over.
-        ``confirmed_by`` is the identity of the node that says it has this very content.
+        Stored and refused are never changed again. An instance deleted meanwhile is ignored.
+        ``confirmed_by`` is the identity of the node that confirms exactly this content.
         """
         self._writer.post(
             sending.instance_state,
@@ -253,18 +253,18 @@ class Ledger:
             )
 
     async def settle(self, dispatch_id: int, node_id: str, node: str, *, anew: bool) -> Counts:
-        """Count as stored what the node has confirmed before; return how far the delivery is.
+        """Count instances that the node confirmed before as stored; return the delivery's counts.
 
-        ``node`` is its identity. Where all is to be sent ``anew``, only what it confirmed to a
-        dispatch of the same entity counts that was at work when this one was accepted.
+        ``node`` is its identity. With ``anew``, all instances are to be sent again: a confirmation
+        counts only from a dispatch of the same entity that was at work when this one was accepted.
         """
         return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, anew)
 
     async def withhold(self, dispatch_id: int, node_id: str, node: str) -> int:
-        """Refuse what the node has with another content; return how many instances that are."""
+        """Refuse instances that the node has with another content; return the number of them."""
         return await self._writer.call(confirmed.withhold, dispatch_id, node_id, node)
 
-    # What the local PACS holds.
+    # Entities and instances that the local PACS holds.
 
     async def keep(
         self,
@@ -276,22 +276,22 @@ class Ledger:
     ) -> tuple[str, ...]:
         """Index an entity whose objects are all on disk, in place of its former holding.
 
-        With the dispatch it was fetched for, instances that were deleted after that order are
-        left out, and nothing is kept where it and those before it are over. Returns the objects
-        (sha256) that no row refers to any more.
+        If the dispatch is given that it was fetched for, instances that were deleted after that
+        order are left out, and nothing is kept if it and those before it are over. Returns the
+        objects (sha256) that no row refers to any more.
         """
         return await self._writer.call(
             cached.keep, entity, instances, etag, dispatch_id, self._now()
         )
 
     async def cached_entity(self, entity: Entity) -> CachedEntity | None:
-        """Return what is held of an entity; None if it is not whole in the local PACS."""
+        """Return the holding of an entity; None if it is not complete in the local PACS."""
         return await self._writer.call(cached.cached_entity, entity)
 
     def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
     ) -> PendingResult[Deleted]:
-        """Delete a session: what is held under its id, and every instance of the study."""
+        """Delete a session: the instances held under its id, and every instance of the study."""
         return self._writer.begin(
             cached.delete,
             EntityType.SESSION,
@@ -309,10 +309,10 @@ class Ledger:
         *,
         scan_id: str | None = None,
     ) -> PendingResult[Deleted]:
-        """Delete a scan: every series of that number in the study, and what is held by its id.
+        """Delete a scan: all series of that number in the study, and instances held by its id.
 
-        ITH names no series UID, and a number may occur twice in a study: both go, since what
-        was deleted must not stay, and what was not can be fetched again.
+        ITH names no series UID, and a number may occur twice in a study: both series are removed,
+        since the deleted one must not stay, and the other one can be fetched again.
         """
         return self._writer.begin(
             cached.delete,
@@ -327,7 +327,7 @@ class Ledger:
     def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
     ) -> PendingResult[Deleted]:
-        """Delete a subject: what is held under its id, and every instance of that PatientID."""
+        """Delete a subject: instances held under its id, and every instance of that PatientID."""
         return self._writer.begin(
             cached.delete,
             EntityType.SUBJECT,
@@ -351,11 +351,11 @@ class Ledger:
         self._writer.post(cached.delete, type, id, study_instance_uid, series_number, patient_id)
 
     async def release_unused(self) -> tuple[str, ...]:
-        """Delete the instances nothing needs; return the objects without a row then."""
+        """Delete the instances without use; return the objects that have no row then."""
         return await self._writer.begin(cached.release_unused, scrub=True)
 
     async def lose(self, hashes: Collection[str]) -> int:
-        """Note objects as missing or damaged; return how many entities are held no more."""
+        """Note objects as missing or damaged; return the number of entities held no more."""
         return await self._writer.call(cached.lose, hashes)
 
     async def referenced(self, hashes: Collection[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What the ledger answers: plain values for the supervisor, the outbox and the local PACS."""
+"""The ledger's answers: plain values for the supervisor, the outbox and the local PACS."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ OutcomeWord: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
 class InstanceState(Enum):
-    """Where one instance is on its way to one node."""
+    """The state of one instance on its way to one node."""
 
     PLANNED = "planned"
     """Not sent yet, or to be sent again."""
     SENDING = "sending"
-    """Handed to an association; after a crash nobody knows how far it came."""
+    """Handed to an association; after a crash its outcome is not known."""
     STORED = "stored"
     STORED_WITH_WARNING = "stored_with_warning"
     REFUSED = "refused"
-    """The node said no, and asking again cannot help."""
+    """The node refused it, and sending it again cannot help."""
     UNKNOWN = "unknown"
-    """The last byte went out and no usable answer came."""
+    """The last byte was sent, and no usable answer arrived."""
 
     @property
     def is_settled(self) -> bool:
@@ -33,7 +33,7 @@ class InstanceState(Enum):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How far one delivery is, in instances; ``stored`` includes those stored with a warning."""
+    """The counts of one delivery, in instances; ``stored`` includes those stored with a warning."""
 
     total: int = 0
     stored: int = 0
@@ -42,10 +42,10 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Undeliverable(NamedTuple):
-    """What ITH sent and no node can be given, in files: it is part of what was to be sent.
+    """Files from ITH that cannot be sent to any node; they count among the files to be sent.
 
     ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
-    may.
+    may hold some.
     """
 
     damaged: int = 0
@@ -53,12 +53,12 @@ class Undeliverable(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The number of both kinds."""
         return self.damaged + self.passed_over
 
 
 class Over(msgspec.Struct, frozen=True):
-    """How a delivery ended whose dispatch is over; what no node could be given is in the total."""
+    """The end of a delivery whose dispatch is over; the total includes undeliverable files."""
 
     node_id: str
     outcome: OutcomeWord
@@ -67,9 +67,9 @@ class Over(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What became of an order: the dispatch that serves ``node_ids``.
+    """The answer to an order: the dispatch that serves ``node_ids``.
 
-    ``over`` is what other dispatches of the same order had come to before.
+    ``over`` has the ends of earlier dispatches of the same order.
     """
 
     dispatch_id: int
@@ -78,7 +78,7 @@ class Accepted(msgspec.Struct, frozen=True):
     over: tuple[Over, ...] = ()
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class RecordedDelivery(msgspec.Struct, frozen=True):
     """One dispatch to one node; ``next_attempt_at`` is in UTC seconds since 1970.
 
     ``away`` says that the last attempt failed because the node did not answer.
@@ -101,23 +101,23 @@ class Delivery(msgspec.Struct, frozen=True):
 class Unfinished(msgspec.Struct, frozen=True):
     """A dispatch that is to go on after a restart.
 
-    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``over`` is as
-    for an accepted order.
+    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``over`` is
+    that of :class:`Accepted`.
     """
 
     dispatch_id: int
     order: Order
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[RecordedDelivery, ...]
     is_deleted: bool
     undeliverable: Undeliverable = Undeliverable()
     over: tuple[Over, ...] = ()
 
 
 class CachedEntity(msgspec.Struct, frozen=True):
-    """An entity that is whole in the local PACS.
+    """An entity that is complete in the local PACS.
 
-    ``etag`` names the archive it came from; None where there was none, and where what is held
-    differs from that archive since a deletion.
+    ``etag`` names the archive it came from; None if ITH gave none, or if a deletion has removed
+    some of its instances since.
     """
 
     etag: str | None
@@ -125,10 +125,10 @@ class CachedEntity(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """What a deletion took: rows, and the objects (sha256) that no row refers to any more.
+    """The result of a deletion: rows, and the objects (sha256) that no row refers to any more.
 
-    ``confirmed`` counts what nodes had confirmed of it, once for each node: they keep it.
-    ``deliveries`` are those with less to send now, by dispatch and node id.
+    ``confirmed`` counts the deleted instances that nodes had confirmed, once for each node: the
+    nodes keep them. ``deliveries`` are those with less to send now, by dispatch and node id.
     """
 
     instances: int

@@ -1,4 +1,4 @@
-"""Every instance's way to a node, as SQL. Called by the writer."""
+"""The state of every instance on its way to a node, as SQL. Called by the writer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TALLY = """
     FROM sending
 """
 
-# Whether tombstone `t` is about instance `i`, a row with an instance's DICOM attributes.
+# Whether tombstone `t` covers instance `i`, a row with an instance's DICOM attributes.
 TOMBSTONE_OF_INSTANCE = """(
     t.study_instance_uid = i.study_instance_uid
         AND (t.entity_type = 'session'
@@ -78,7 +78,7 @@ _FOLD_DISPATCH = _fold("delivery_id IN (SELECT id FROM delivery WHERE dispatch_i
 
 
 def plan(connection: apsw.Connection, dispatch_id: int) -> int:
-    """Plan every instance of the dispatch's holding for every node of it; return how many."""
+    """Plan every instance of the dispatch's holding for every node of it; return their number."""
     row = connection.execute(
         "SELECT h.id FROM dispatch d JOIN holding h USING (entity_type, entity_id) WHERE d.id = ?",
         (dispatch_id,),
@@ -96,23 +96,23 @@ def plan(connection: apsw.Connection, dispatch_id: int) -> int:
 
 
 def to_send(connection: apsw.Connection, dispatch_id: int, node_id: str) -> list[Instance]:
-    """Read what the node has not answered for, in the order to send it."""
+    """Read the instances that the node has not answered for, in the order to send them."""
     return [Instance(*row) for row in connection.execute(_TO_SEND, (dispatch_id, node_id))]
 
 
 def in_doubt(
     connection: apsw.Connection, dispatch_id: int, node_id: str, node: str
 ) -> list[Instance]:
-    """Read what was sent without an answer, but for what would be found whatever came of it.
+    """Read the instances sent without an answer, for which a query by UID can tell the outcome.
 
-    That is what ``node`` has confirmed with another content.
+    It cannot if ``node`` has confirmed another content of the UID.
     """
     rows = connection.execute(_IN_DOUBT, (dispatch_id, node_id, node))
     return [Instance(*row) for row in rows]
 
 
 def counts(connection: apsw.Connection, dispatch_id: int, node_id: str) -> Counts:
-    """Read how far a delivery is, or how far it was when its dispatch ended."""
+    """Read the counts of a delivery, or its counts when its dispatch ended."""
     row = connection.execute(
         "SELECT v.total + count(s.state),"
         " v.stored + coalesce(sum(s.state IN ('stored', 'stored_with_warning')), 0),"
@@ -126,7 +126,7 @@ def counts(connection: apsw.Connection, dispatch_id: int, node_id: str) -> Count
 
 
 def is_emptied(connection: apsw.Connection, dispatch_id: int, node_id: str) -> bool:
-    """Tell whether none of a delivery's instances, answered or not, exists any longer."""
+    """Whether none of a delivery's instances, answered or not, exists any longer."""
     left = connection.execute(
         "SELECT 1 FROM delivery v JOIN sending s ON s.delivery_id = v.id"
         " WHERE v.dispatch_id = ? AND v.node_id = ? LIMIT 1",
@@ -144,7 +144,7 @@ def instance_state(  # noqa: PLR0917 - posted by position
     status: int | None,
     comment: str | None,
 ) -> None:
-    """Note where an instance is; what the node has answered for good stays."""
+    """Note the state of an instance; a final answer of the node is not changed."""
     connection.execute(
         "UPDATE sending SET state = ?, status = ?, comment = ?"
         " WHERE state IN ('planned', 'sending', 'unknown')"
@@ -172,7 +172,7 @@ def instance_state(  # noqa: PLR0917 - posted by position
 
 
 def drop_chosen(connection: apsw.Connection) -> None:
-    """Take the chosen instances off every way: answered ones stay in the counts, others go."""
+    """Drop the chosen instances from every delivery; the answered ones stay in its counts."""
     connection.execute(
         "DELETE FROM sending WHERE state IN ('planned', 'sending', 'unknown')"
         " AND instance_id IN (SELECT id FROM chosen)"
@@ -193,7 +193,7 @@ def fold_dispatch(connection: apsw.Connection, dispatch_id: int) -> None:
 
 
 def drop_tombstones(connection: apsw.Connection) -> None:
-    """Drop the tombstones no unfinished dispatch needs: they name what is to be forgotten."""
+    """Drop the tombstones that no unfinished dispatch needs, because they name deleted entities."""
     connection.execute(
         "DELETE FROM tombstone WHERE NOT EXISTS (SELECT 1 FROM dispatch"
         " WHERE outcome IS NULL AND id <= tombstone.last_dispatch_id)"

@@ -1,4 +1,4 @@
-"""Small things that all statements of the ledger share."""
+"""Helper functions that all statements of the ledger share."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Group commit: operations are posted now and committed together, off the trio thread.
 
-The contract. :meth:`Writer.post` and :meth:`Writer.call` append and nothing more; the writer
-takes *everything* posted so far and commits it in one transaction, in the order it was posted.
+The contract: :meth:`Writer.post` and :meth:`Writer.call` only append. The writer takes
+*everything* posted so far and commits it in one transaction, in the order it was posted.
 It can only take between two checkpoints, so operations posted in one synchronous stretch are
 committed together or not at all.
 
-Reads go the same way. They see, and answer only after the commit of, all that was posted before
-them: an answer never tells what a crash could take back.
+Reads go the same way. They see all operations posted before them, and answer only after these are
+committed: a crash cannot take back an answer.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 LINGER_S = 0.01
-"""How long posted operations wait for company when nobody waits for them."""
+"""Seconds that posted operations wait for more of them, unless a task waits for a result."""
 LAST_COMMIT_S = 30.0
-"""How long the last commit may take at the end, however the program was cancelled."""
+"""Seconds that the last commit may take at the end, even if the program was cancelled."""
 
 
 class _Posted:
-    """One operation; ``done`` is there if somebody waits for it."""
+    """One operation; ``done`` exists if a task waits for it."""
 
     __slots__ = ("args", "done", "error", "function", "result")
 
@@ -46,21 +46,21 @@ class _Posted:
         self.error: Exception | None = None
 
     def fail(self, error: LedgerError) -> None:
-        """Tell who waits, with an exception of its own: each has its own traceback."""
+        """Raise an exception of its own in the waiting task: each has its own traceback."""
         self.error = LedgerError(str(error), hint=error.hint)
         if self.done is not None:
             self.done.set()
 
 
 class PendingResult(Generic[T]):
-    """What an operation returns: to be awaited, or not, at any time and by whom it concerns."""
+    """The result of an operation: any task may await it at any time, or none."""
 
     def __init__(self, posted: _Posted, done: trio.Event) -> None:
         self._posted = posted
         self._done = done
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait until it is durable; raises what the operation raised."""
+        """Wait until it is durable; raises the error of the operation."""
         yield from self._done.wait().__await__()
         if self._posted.error:
             raise self._posted.error
@@ -68,7 +68,7 @@ class PendingResult(Generic[T]):
 
 
 def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: bool) -> None:
-    """Perform a batch in one transaction; then ``scrub`` what it deleted. Blocks."""
+    """Perform a batch in one transaction; then ``scrub`` the rows it deleted. Blocks."""
     with translated():
         with transaction(connection):
             for posted in batch:
@@ -81,7 +81,7 @@ def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: boo
 
 
 def _perform_alone(connection: apsw.Connection, posted: _Posted) -> None:
-    """Perform one operation whose own fault undoes it alone, and is its caller's to hear of."""
+    """Perform one operation; its own fault undoes it alone, and is raised in its caller."""
     connection.execute("SAVEPOINT alone")
     try:
         posted.result = posted.function(connection, *posted.args)
@@ -112,24 +112,24 @@ class Writer:
     def post(self, function: Callable[[apsw.Connection, *Args], object], *args: *Args) -> None:
         """Have ``function`` performed; return at once.
 
-        After a failure nothing is performed any more, silently: the error is on its way to
-        whoever opened the ledger, and nobody who waits is told otherwise.
+        After a failure nothing is performed any more, silently: the error is raised by
+        :meth:`Ledger.open` and in every task that waits.
         """
         self._append(_Posted(function, args, None))
 
     async def call(self, function: Callable[[apsw.Connection, *Args], T], *args: *Args) -> T:
         """Return what ``function`` returns, once it and all before it are durable.
 
-        A cancelled caller does not hear of it; it is performed all the same.
+        If the caller is cancelled, the operation is performed all the same.
         """
         return await self.begin(function, *args)
 
     def begin(
         self, function: Callable[[apsw.Connection, *Args], T], *args: *Args, scrub: bool = False
     ) -> PendingResult[T]:
-        """As :meth:`call`, but ``function`` has its place among all that is posted already now.
+        """As :meth:`call`, but ``function`` takes its place among all posted operations now.
 
-        With ``scrub``, no copy of what was deleted is left in the file's log at the answer.
+        With ``scrub``, no copy of deleted rows is left in the file's log at the answer.
         """
         self._scrub |= scrub
         done = trio.Event()
@@ -155,8 +155,8 @@ class Writer:
     async def run(self) -> None:
         """Commit until closed; raises LedgerError when the file cannot be written.
 
-        Cancelling the program does not cancel this task, only :meth:`close` ends it: what the
-        program's clean-up posts is kept as well.
+        Cancelling the program does not cancel this task, only :meth:`close` ends it: operations
+        posted by the program's clean-up are committed as well.
         """
         try:
             await self._commit_until_closed()

@@ -1,1 +1,1 @@
-"""The local PACS: what is known of the DICOM objects on this machine, and where they are."""
+"""The local PACS: the DICOM objects on this machine, their index and their files."""

@@ -1,8 +1,8 @@
-"""An instance in another transfer syntax, without loss: for a node that does not take its own.
+"""Convert an instance to another transfer syntax, without loss, for a node that refuses its own.
 
-Between the syntaxes without compression (PS3.5 A.1 to A.3, A.5) only what stands before a value
-differs, and for big endian the order of its bytes. So the values are copied, in blocks, and none
-is decoded: text in any character set, private elements, padding and pixels stay what they were.
+Between the syntaxes without compression (PS3.5 A.1 to A.3, A.5) only the headers of the elements
+differ, and for big endian the order of bytes in a value. So the values are copied, in blocks, and
+none is decoded: text in any character set, private elements, padding and pixels stay unchanged.
 Blocking: called through ``Offload``.
 """
 
@@ -47,7 +47,7 @@ from proxy.pacs.elements import (
 from proxy.pacs.inflate import Inflated
 
 MAX_BYTES = 1 << 30
-"""The largest data set that is converted, in bytes: meanwhile the association is idle."""
+"""The largest data set that is converted, in bytes: the association is idle meanwhile."""
 MAX_ELEMENTS = 1_000_000
 
 _BLOCK = 1 << 16
@@ -75,12 +75,12 @@ def convert(
 ) -> Instance:
     """Write the data set of the file at ``path`` to ``copy``, in Implicit or Explicit VR LE.
 
-    What is returned describes the copy, which has no file meta group and a hash of its own.
-    ``checkpoint`` is called between blocks and may raise, to cancel or as a full disk does. Group
-    lengths (gggg,0000) are left out: they would be wrong, and are retired (PS3.5 7.2).
+    The instance returned describes the copy, which has no file meta group and a hash of its own.
+    ``checkpoint`` is called between blocks and may raise, to cancel or because the disk is full.
+    Group lengths (gggg,0000) are left out: they would be wrong, and are retired (PS3.5 7.2).
 
-    Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that is not what it was:
-    its hash is compared while it is read.
+    Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that has changed: its
+    hash is compared while it is read.
     """
     if instance.size - instance.offset > MAX_BYTES:
         raise _not_converted("large")
@@ -102,7 +102,7 @@ def convert(
 
 
 class _Rewriter:
-    """Copies a data set, with what another encoding wants before each value."""
+    """Copies a data set, with the element headers of another encoding."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class _Rewriter:
 
     @contextmanager
     def _within(self, outer: Element, delimiter: int) -> Iterator[Iterator[Element]]:
-        """Give what is in a sequence or item; its length is defined afterwards if it was before."""
+        """Yield the elements in a sequence or item; a defined length is filled in afterwards."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _broken()
@@ -198,7 +198,7 @@ class _Rewriter:
         self._depth -= 1
 
     def _header(self, tag: int, vr: bytes, length: int) -> None:
-        """Write what stands before a value; items and delimiters have no VR (PS3.5 7.5)."""
+        """Write the header of an element; items and delimiters have no VR (PS3.5 7.5)."""
         group, number = tag >> 16, tag & 0xFFFF
         if not self._explicit or not vr:
             self._out.write(_IMPLICIT.pack(group, number, length))
@@ -210,7 +210,7 @@ class _Rewriter:
             self._out.write(LITTLE.pack(group, number, vr, 0) + LITTLE_LONG.pack(length))
 
     def _value(self, length: int, word: str | None) -> None:
-        """Copy a value; one of words is turned from big to little endian."""
+        """Copy a value; its words, if any, are turned from big to little endian."""
         if word and length % array(word).itemsize:
             raise _broken()
         while length:
@@ -230,7 +230,7 @@ class _Rewriter:
             self._out.write(block)
 
     def _vr(self, element: Element) -> bytes:
-        """Tell an element's VR; within what is and stays implicit it does not matter."""
+        """Return an element's VR; it does not matter if input and copy are implicit."""
         if element.tag >> 16 == ITEM >> 16:
             raise _broken()
         if self._in.encoding.explicit:
@@ -254,7 +254,7 @@ class _Hashed(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """It is: a file says so of itself."""
+        """Whether this can be read: always."""
         return True
 
     def tell(self) -> int:
@@ -262,7 +262,7 @@ class _Hashed(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what io gives it
-        """Read as much as there is room for; 0 bytes at the end."""
+        """Read as much as ``buffer`` holds; 0 bytes at the end."""
         block = self._file.read(len(buffer))
         buffer[: len(block)] = block
         self._digest.update(block)
@@ -278,9 +278,9 @@ class _Hashed(io.RawIOBase):
 
 @contextmanager
 def _data_set(path: Path, instance: Instance) -> Iterator[BinaryIO]:
-    """Open the file of an instance where its data set begins, and compare its hash at the end.
+    """Open the file of an instance at the start of its data set, and compare its hash at the end.
 
-    What cannot be understood may be so because it is damaged.
+    The hash is compared after an error of the encoding too, which may be due to damage.
     """
     try:
         file = path.open("rb")
@@ -304,7 +304,7 @@ def _data_set(path: Path, instance: Instance) -> Iterator[BinaryIO]:
 
 
 def _hash_of(copy: Path, checkpoint: Callable[[], None]) -> str:
-    """Hash what was written; lengths in it were filled in afterwards."""
+    """Hash the copy once it is complete, because its lengths are filled in last."""
     digest = hashlib.sha256()
     with copy.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -319,7 +319,7 @@ def _new(copy: Path) -> BinaryIO:
 
 
 def _dictionary_vr(tag: int) -> str:
-    """Look up what VR the standard gives an element; UN for what it does not know."""
+    """Look up the VR that the standard gives an element; UN for an unknown element."""
     from pydicom.datadict import dictionary_VR  # noqa: PLC0415 - slow to import, rarely needed
 
     if tag >> 16 & 1:

@@ -1,8 +1,8 @@
 """Walk over the data elements of a DICOM data set without loading it (PS3.5 chapter 7).
 
-Values are read only where the caller wants them, and then only short ones; everything else,
-sequences of undefined length included, is stepped over. No value is converted, no character set
-decoded. Pure: reads from the stream it is given. ``header.py`` is the caller.
+Only values that the caller asks for are read, and only short ones; everything else, sequences of
+undefined length included, is skipped. No value is converted, no character set decoded. Pure: reads
+from the stream it is given. Called by ``header.py`` and ``convert.py``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 MAX_VALUE = 4096
 MAX_DEPTH = 32
 MAX_ELEMENTS = 100_000
-"""Bounds on hostile input: bytes of a value that is read, nesting, elements stepped over."""
+"""Bounds on hostile input: bytes of a value that is read, nesting, elements skipped."""
 
 LITTLE, BIG = struct.Struct("<HH2sH"), struct.Struct(">HH2sH")
 LITTLE_LONG, BIG_LONG = struct.Struct("<L"), struct.Struct(">L")
 
 
 class Encoding(NamedTuple):
-    """How the data elements of a data set are written."""
+    """The encoding of the data elements in a data set."""
 
     explicit: bool
     little: bool
@@ -43,7 +43,7 @@ EXPLICIT_BIG = Encoding(explicit=True, little=False)
 
 
 class Element(NamedTuple):
-    """What stands before a value: where the element starts, its tag, VR (explicit), length."""
+    """The header of an element: its offset, tag, VR (if explicit) and length."""
 
     start: int
     tag: int
@@ -52,7 +52,7 @@ class Element(NamedTuple):
 
 
 class Elements:
-    """A position in a data set; only to skip, the stream must be seekable."""
+    """A position in a data set; the stream must be seekable only for :meth:`skip`."""
 
     def __init__(self, stream: BinaryIO, encoding: Encoding, most: int = MAX_ELEMENTS) -> None:
         self.stream = stream
@@ -62,7 +62,7 @@ class Elements:
     def next(self) -> Element | None:
         """Read up to the next element's value; None at the end of the stream.
 
-        Raises :class:`DicomUnreadable` where the stream ends within an element.
+        Raises :class:`DicomUnreadable` if the stream ends within an element.
         """
         self._left -= 1
         if self._left < 0:
@@ -105,7 +105,7 @@ class Elements:
         return value
 
     def skip(self, element: Element, depth: int = 0) -> None:
-        """Step over the value of ``element``, which was the last one."""
+        """Skip the value of ``element``, which was the last one."""
         if element.length != UNDEFINED:
             self.stream.seek(element.length, 1)
             return
@@ -127,9 +127,9 @@ class Elements:
 def read_values(
     stream: BinaryIO, encoding: Encoding, wanted: Collection[int], last: int
 ) -> dict[int, bytes]:
-    """Return the ``wanted`` top-level values up to the tag ``last``; the stream stays behind it.
+    """Return the ``wanted`` top-level values up to the tag ``last``.
 
-    Of two elements with one tag the first holds. After the call the stream stands at the first
+    Of two elements with one tag the first counts. After the call the stream stands at the first
     element after ``last``, or at its end.
     """
     elements = Elements(stream, encoding)

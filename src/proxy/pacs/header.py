@@ -1,9 +1,9 @@
-"""What must be known of one DICOM file to store it at a node: UIDs, numbers, where the data begin.
+"""Read the properties of a DICOM file that storing it needs: UIDs, numbers, start of the data set.
 
 Reads the file meta group and the data set up to InstanceNumber, a few kilobytes in most files;
 never pixel data. Takes files with and without preamble or file meta group (PS3.10 chapter 7).
-Nothing of a value gets into an error or a log. Called while an archive is unpacked and by the
-listener, in a worker thread.
+No part of a value gets into an error or a log. Called in a worker thread while an archive is
+unpacked.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ DATA_TAGS = frozenset(
 PIXEL_DATA = 0x7FE00010
 
 META_GROUP = {b"\x02\x00": EXPLICIT_LITTLE, b"\x00\x02": EXPLICIT_BIG}
-"""How an element of group 0002 is encoded, told by its first two bytes; big endian is wrong there.
+"""The encoding of an element of group 0002 by its first two bytes; big endian is wrong there.
 
-VRs that are missing are the walker's to notice.
+:class:`Elements` notices missing VRs.
 """
 UNCOMPRESSED = {
     IMPLICIT_LITTLE: IMPLICIT_VR_LITTLE_ENDIAN,
@@ -63,14 +63,14 @@ UNCOMPRESSED = {
 MEDIA_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
 INFLATED_HEAD = 1024 * 1024
-"""As much of a deflated data set as is inflated, bytes."""
+"""The bytes of a deflated data set that are inflated at most."""
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 INTEGER = re.compile(r"[+-]?[0-9]{1,11}")
 
 
 class _Start(NamedTuple):
-    """Where the data set begins and what the file meta group says of it."""
+    """The offset of the data set, and the values of the file meta group."""
 
     offset: int
     marked: bool
@@ -78,7 +78,7 @@ class _Start(NamedTuple):
 
 
 def read_instance(path: Path, sha256: str) -> Instance:
-    """Read what identifies the instance in the file at ``path``, whose content has that hash.
+    """Read the identifiers of the instance in the file at ``path``, whose content has that hash.
 
     All UIDs but the transfer syntax are those of the data set, never of the file meta group.
     Raises :class:`NotDicom` for anything but a DICOM file and for a DICOMDIR, and
@@ -136,10 +136,10 @@ def _start(file: BinaryIO) -> _Start:
 
 
 def _file_meta(file: BinaryIO, begin: int) -> dict[int, bytes]:
-    """Read all of group 0002 that stands before the data set; the file stays behind it.
+    """Read all of group 0002 before the data set, up to its end.
 
-    Of two elements with one tag the first holds. Where the group ends is seen by the groups of
-    the elements: its length is often wrong, and some writers leave elements of it in the data set,
+    Of two elements with one tag the first counts. The first element of another group marks the
+    end: the group's length is often wrong, and some writers leave elements of it in the data set,
     in the data set's own encoding.
     """
     file.seek(begin)
@@ -164,10 +164,10 @@ def _file_meta(file: BinaryIO, begin: int) -> dict[int, bytes]:
 
 
 def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encoding]:
-    """Return the transfer syntax, a stream at the data set's start, and how it is encoded.
+    """Return the transfer syntax, a stream at the data set's start, and its encoding.
 
-    The file meta group decides. Only among the syntaxes without compression, or where it names
-    none, the first element shows which one it is; then the pixel data must not be compressed.
+    The file meta group decides. Only among the syntaxes without compression, or if it names none,
+    the first element shows which one it is; then the pixel data must not be compressed.
     """
     told = start.meta.get(TRANSFER_SYNTAX, b"").strip(b" \0")
     declared = _uid(told)
@@ -209,7 +209,7 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 
 
 def _uid(value: bytes | None) -> str:
-    """Return a UID without its padding; "" where the value is none (PS3.5 9.1)."""
+    """Return a UID without its padding; "" if the value is none (PS3.5 9.1)."""
     if value is None:
         return ""
     text = value.decode("latin-1").strip(" \0")
@@ -225,7 +225,7 @@ def _required(values: dict[int, bytes], tag: int, name: str) -> str:
 
 
 def _integer(value: bytes | None) -> int | None:
-    """Return an Integer String's number; None where it is empty, several or malformed."""
+    """Return an Integer String's number; None if it is empty, malformed or several."""
     text = (value or b"").decode("latin-1").strip(" \0")
     return int(text) if INTEGER.fullmatch(text) else None
 
@@ -243,7 +243,7 @@ def _text(value: bytes, charset: bytes) -> str:
 
 
 def _compare(instance: Instance, meta: dict[int, bytes]) -> None:
-    """Tell the log where the file meta group contradicts the data set."""
+    """Log each contradiction between the file meta group and the data set."""
     for tag, value, name in (
         (MEDIA_SOP_CLASS, instance.sop_class_uid, "SOP class"),
         (MEDIA_SOP_INSTANCE, instance.sop_instance_uid, "SOP instance"),

@@ -1,4 +1,4 @@
-"""A deflated data set as a stream of what was deflated (PS3.5 section A.5)."""
+"""A deflated data set as a stream of its inflated bytes (PS3.5 section A.5)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _BLOCK = 1 << 16
 
 
 class Inflated(io.RawIOBase):
-    """Inflates what is read of it, never more; not seekable. The bytes after its end are ignored.
+    """Inflates only the bytes that are read; not seekable. The bytes after its end are ignored.
 
-    Reading raises :class:`DicomUnreadable` where the stream is damaged or ends too early.
+    Reading raises :class:`DicomUnreadable` if the stream is damaged or ends too early.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -23,7 +23,7 @@ class Inflated(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """It is: a file says so of itself."""
+        """Whether this can be read: always."""
         return True
 
     def tell(self) -> int:
@@ -31,7 +31,7 @@ class Inflated(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what io gives it
-        """Inflate as much as there is room for; 0 bytes at the end."""
+        """Inflate as much as ``buffer`` holds; 0 bytes at the end."""
         inflated = b""
         while not inflated and not self._inflater.eof:
             deflated = self._inflater.unconsumed_tail or self._file.read(_BLOCK)

@@ -1,9 +1,9 @@
 """The local PACS: the ledger's rows and the objects on disk, kept in step.
 
-Objects come first and rows second when something is taken in; rows go first and objects second
-when something is deleted. So whatever is interrupted leaves at most objects that no row refers
-to, and those go at once, or at the next start with :meth:`LocalPacs.janitor`. The supervisor
-calls this; it sends nothing.
+When an entity is taken in, objects come first and rows second; when one is deleted, rows go first
+and objects second. So an interruption leaves at most objects that no row refers to, and those are
+removed at once, or at the next start by :meth:`LocalPacs.janitor`. The supervisor calls this; it
+sends nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from proxy.pacs.objects import Objects
 from proxy.runtime.offload import Offload
 
 CHUNK = 256
-"""How many files one blocking call moves or hashes before a cancellation is heard."""
+"""Files that one blocking call moves or hashes; a cancellation is heard between calls."""
 CLEAN_UP_S = 30.0
-"""How long a deletion, or the clean-up of an interrupted one, may hold up a cancellation."""
+"""Seconds that a deletion, or the clean-up of an interrupted one, may delay a cancellation."""
 UNSYNCED_S = 300.0
-"""How far back a power cut can have hurt objects: the kernel writes back within half a minute."""
+"""Seconds back in which a power cut may have damaged objects; the kernel writes back within 30."""
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What the janitor did: strangers removed, objects found damaged, entities to fetch again."""
+    """The janitor's result: unknown files removed, objects damaged, entities to fetch again."""
 
     removed: int
     damaged: int
@@ -41,7 +41,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class LocalPacs:
-    """What this machine holds of ITH's entities."""
+    """The entities of ITH that this machine holds."""
 
     def __init__(self, ledger: Ledger, objects: Objects, offload: Offload) -> None:
         self._ledger = ledger
@@ -52,7 +52,7 @@ class LocalPacs:
 
     @property
     def usage_gb(self) -> float:
-        """What the objects take on disk, in units of 1024³ bytes."""
+        """The size of the objects on disk, in units of 1024³ bytes."""
         return self._objects.usage_bytes() / 1024**3
 
     def path(self, instance: Instance) -> Path:
@@ -102,11 +102,12 @@ class LocalPacs:
         *,
         dispatch_id: int | None = None,
     ) -> None:
-        """Take a whole entity from staging, in place of what was held of it.
+        """Take a complete entity from staging; it replaces the instances held of it before.
 
-        On return it is durable in the ledger and its files have left staging. With the dispatch
-        it was fetched for, what ITH deleted since that order is left out. Cancelled, it is held
-        either whole or as before, and no object stays that no row refers to.
+        On return it is durable in the ledger and its files have left staging. If the dispatch is
+        given that it was fetched for, instances that ITH deleted since that order are left out.
+        After a cancellation it is held either completely or as before, and no object stays that no
+        row refers to.
         """
         async with self._lock:
             adopted: list[str] = []
@@ -126,11 +127,12 @@ class LocalPacs:
     def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
     ) -> Awaitable[Deleted]:
-        """Delete a session: what is held under its id, and every instance of the study.
+        """Delete a session: the instances held under its id, and every instance of the study.
 
         As with the other two, its place among orders and other deletions is that of this call.
-        The rows go whatever becomes of the answer, and a cancellation is heard only when the files
-        are gone; what a kill leaves of them is removed by the janitor of the next start.
+        The rows are deleted even if nothing awaits the answer, and a cancellation is heard only
+        when the files are removed; files left by a kill are removed by the janitor of the next
+        start.
         """
         return self._finish(self._ledger.delete_session(session_id, study_instance_uid))
 
@@ -141,7 +143,7 @@ class LocalPacs:
         *,
         scan_id: str | None = None,
     ) -> Awaitable[Deleted]:
-        """Delete a scan: every series of that number in the study, and what is held by its id."""
+        """Delete a scan: all series of that number in the study, and instances held by its id."""
         return self._finish(
             self._ledger.delete_scan(study_instance_uid, series_number, scan_id=scan_id)
         )
@@ -149,16 +151,16 @@ class LocalPacs:
     def delete_subject(
         self, subject_id: str | None, subject_identifier: str | None
     ) -> Awaitable[Deleted]:
-        """Delete a subject: what is held under its id, and every instance of that PatientID."""
+        """Delete a subject: instances held under its id, and every instance of that PatientID."""
         return self._finish(self._ledger.delete_subject(subject_id, subject_identifier))
 
     async def janitor(self, resumable: Collection[int] = ()) -> Checked:
         """Bring rows and objects in step; for the start, before anything else uses them.
 
-        Every object's size is looked at, and the content of those that were taken in shortly
-        before the former run ended: they may not have reached the disk. What is missing or
-        damaged makes its entity one to fetch again. Then everything goes that no row refers to,
-        and all staging but that of the ``resumable`` dispatches.
+        It checks the size of every object, and the content of those that were taken in shortly
+        before the former run ended, because they may not have reached the disk. The entities of
+        missing and damaged objects are to be fetched again. Then everything is removed that no row
+        refers to, and all staging but that of the ``resumable`` dispatches.
         """
         async with self._lock:
             await self._ledger.release_unused()
@@ -174,9 +176,9 @@ class LocalPacs:
             return Checked(swept.removed, len(damaged), dropped)
 
     async def is_whole(self, instance: Instance) -> bool:
-        """Whether an object is what came from ITH, byte for byte; if not, it is dropped.
+        """Whether an object is as it came from ITH, byte for byte; if not, it is dropped.
 
-        Then the entities it belongs to are to be fetched again; what is planned of it stays so.
+        Then the entities it belongs to are to be fetched again; plans to send it are not changed.
         """
         async with self._lock:
             if not await self._find(self._objects.is_whole, {instance.sha256: instance.size}):
@@ -186,7 +188,7 @@ class LocalPacs:
             return False
 
     async def _finish(self, answer: PendingResult[Deleted]) -> Deleted:
-        """Carry a deletion out. Only a cancellation is held to a limit: a slow disk is no fault."""
+        """Carry a deletion out. Only a cancellation sets a limit: a slow disk is no fault."""
         try:
             return await self._remove_deleted(answer)
         except trio.Cancelled:
@@ -221,7 +223,7 @@ class LocalPacs:
     async def _find(
         self, is_good: Callable[[str, int], bool], sizes: Mapping[str, int]
     ) -> list[str]:
-        """Return the objects that are not good, looking at them chunk by chunk."""
+        """Return the objects that are not good; they are checked chunk by chunk."""
 
         def bad(chunk: Sequence[tuple[str, int]]) -> list[str]:
             return [sha256 for sha256, size in chunk if not is_good(sha256, size)]

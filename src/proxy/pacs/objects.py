@@ -2,9 +2,8 @@
 
 No name or id from outside becomes part of a path: an object is ``objects/ab/<sha256>``, a
 download in progress ``staging/<number>/``, a copy for one C-STORE ``staging/copies/<number>``.
-Directories are 0700 and files 0600, symbolic links are never followed. What an object means is the
-ledger's to know; :mod:`proxy.pacs.local` keeps the two in step and is the only caller of what
-changes objects.
+Directories are 0700 and files 0600, symbolic links are never followed. The ledger knows the meaning
+of an object; :mod:`proxy.pacs.local` keeps the two in step, and no other module changes objects.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep removed and found: files and directories gone, objects and bytes kept."""
+    """The result of a sweep: files and directories removed, objects and bytes kept."""
 
     removed: int
     objects: int
@@ -42,19 +41,19 @@ class Objects:
         self._copies = count(1)
 
     def usage_bytes(self) -> int:
-        """Return what the objects take: as of the last sweep, kept up to date since."""
+        """Return the size of the objects: as of the last sweep, kept up to date since."""
         return self._bytes
 
     def path(self, sha256: str) -> Path:
-        """Return where an object is, or would be. Raises ValueError for what is no hash."""
+        """Return the path of an object, stored or not. Raises ValueError if this is no hash."""
         if not _SHA256.fullmatch(sha256):
             raise ValueError("an object's name is 64 lower-case hexadecimal digits")
         return self._objects / sha256[:2] / sha256
 
     def staging(self, number: int) -> Path:
-        """Return the directory for the download of dispatch ``number``, made if need be.
+        """Return the directory for the download of dispatch ``number``, made if it is missing.
 
-        What an interrupted download left there since the last sweep is still there.
+        Files that an interrupted download left since the last sweep are still in it.
         """
         return _private_directory(self._staging / str(int(number)))
 
@@ -63,7 +62,7 @@ class Objects:
         shutil.rmtree(self._staging / str(int(number)), ignore_errors=True)
 
     def new_copy(self) -> Path:
-        """Return where a copy of an object may be written; the next sweep removes what is left."""
+        """Return a path for a copy of an object; the next sweep removes a copy that is left."""
         return _private_directory(self._staging / "copies") / str(next(self._copies))
 
     def discard_copy(self, copy: Path) -> None:
@@ -73,9 +72,9 @@ class Objects:
     def adopt(self, staged: Path, sha256: str) -> bool:
         """Move a finished file in under its hash; return whether it was not there already.
 
-        The caller has computed the hash while it wrote the file, so it is put in place of one that
-        is there and may have been damaged since. Nothing is synced: what comes from ITH can be
-        fetched again, and the start after a crash checks it.
+        The caller has computed the hash while it wrote the file, so it replaces an existing one,
+        which may have been damaged since. Nothing is synced: an object from ITH can be fetched
+        again, and the start after a crash checks it.
         """
         target = self.path(sha256)
         descriptor = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -93,7 +92,7 @@ class Objects:
         return former != found.st_size
 
     def remove(self, hashes: Iterable[str]) -> int:
-        """Delete objects; one that is not there is passed over. Returns how many there were."""
+        """Delete objects; missing ones are ignored. Returns the number deleted."""
         removed = 0
         for sha256 in hashes:
             target = self.path(sha256)
@@ -122,8 +121,8 @@ class Objects:
     def sweep(self, known: Container[str], resumable: Collection[int] = ()) -> Swept:
         """Remove all that is not a known object, and all staging but that of ``resumable``.
 
-        For the start of the program, when nothing is being taken in: patient data that nobody
-        knows of must not stay.
+        For the start of the program, when nothing is being taken in: patient data without a row in
+        the ledger must not stay.
         """
         wanted = {str(int(number)) for number in resumable}
         strangers = [d for d in self._staging.iterdir() if d.name not in wanted or d.is_symlink()]
@@ -175,7 +174,7 @@ def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link (not its target) or a whole directory."""
+    """Remove a file, a link (not its target) or a directory with its content."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,1 +1,1 @@
-"""What ITH is told: reports, and the outbox that keeps them until they have arrived."""
+"""The reports to ITH, and the outbox that keeps them until they have arrived."""

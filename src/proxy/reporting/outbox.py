@@ -1,16 +1,16 @@
-"""What ITH is to be told: put now, sent later by the link's one writer.
+"""The reports to ITH: put now, sent later by the link's one writer.
 
-A final report is a row of the ledger, posted in the same synchronous stretch as the change it
-tells of: both are durable together or neither. Progress lives in memory, the latest per key and
-at most one message per key and interval. So the outbox is bounded by what it means, and drops
-nothing that matters.
+A final report is a row of the ledger, posted in the same synchronous stretch as the change that it
+reports: both are durable together or neither. Progress is kept in memory, the latest per key, and
+at most one message per key and interval is sent. So the outbox needs no limit: it holds the
+unproven final reports and one progress report per key, and drops no final report.
 
 Per key the order is kept: progress never falls, and nothing follows the final report. A frame
-leaves only after the ledger has committed what it claims. It is forgotten only when a later round
-trip proves that it arrived; after a reconnect everything unproven is taken again.
+leaves only after the ledger has committed the change that it reports. It is forgotten only when a
+later round trip proves that it arrived; after a reconnect every unproven frame is taken again.
 
-This sends nothing itself and knows no event: a frame is text, ready for the wire. Heartbeats and
-other messages that are stale a moment later do not come here.
+The outbox sends nothing itself and knows no event: a frame is text, ready for the wire. Heartbeats
+and other messages that are stale a moment later are not put here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Outbox:
         self.rewind()
 
     def put(self, key: str, frame: str, *, progress: int, final: bool) -> None:
-        """Have ``frame`` sent; returns at once.
+        """Queue ``frame`` for sending; returns at once.
 
         Progress that would fall, or follow an unproven final report of its key, is not sent.
         """
@@ -74,9 +74,9 @@ class Outbox:
         self._wake()
 
     async def take(self) -> Parcel:
-        """Wait for something to send, and until what it claims is durable.
+        """Wait for a frame to send, and until the change that it reports is durable.
 
-        Cancelled, it has taken nothing. Raises LedgerError when nothing can be made durable.
+        When cancelled, it has taken nothing. Raises LedgerError if the ledger cannot be written.
         """
         while True:
             changed = self._changed
@@ -90,18 +90,18 @@ class Outbox:
                 return parcel
 
     def sent(self, parcel: Parcel) -> None:
-        """Note that a parcel went out. One sender takes and sends in turn."""
+        """Note that a parcel was sent. One sender takes and sends in turn."""
         if self._flying[self._sent - self._proven] is not parcel:
             raise ValueError("parcels are sent in the order they were taken")
         self._sent += 1
         self._wake()
 
     def mark(self) -> int:
-        """How many parcels were sent so far: to be kept with a ping that goes out now."""
+        """The number of parcels sent so far, to be kept with a ping that is sent now."""
         return self._sent
 
     def confirm(self, mark: int) -> None:
-        """Forget what was sent before ``mark``: the ping that followed it was answered."""
+        """Forget the parcels sent before ``mark``: the ping that followed them was answered."""
         proven = []
         while self._proven < mark:
             parcel = self._flying.popleft()
@@ -113,7 +113,7 @@ class Outbox:
             self._ledger.post_forget(proven)
 
     def rewind(self) -> None:
-        """Begin a new link: whatever is unproven is to be taken again, in its order."""
+        """Begin a new link: every unproven parcel is to be taken again, in its order."""
         for parcel in reversed(self._flying):
             if parcel.report_id is None and parcel.key not in self._closed:
                 self._progress.setdefault(parcel.key, parcel)
@@ -133,7 +133,7 @@ class Outbox:
 
     @property
     def queued(self) -> int:
-        """How many final reports are not proven delivered."""
+        """The number of final reports that are not proven delivered."""
         return len(self._finals)
 
     def _file(self, parcel: Parcel, report_id: int) -> None:
@@ -150,7 +150,7 @@ class Outbox:
             del self._closed[key]
 
     def _next(self) -> Parcel | None:
-        """Return what may be sent now, final reports first."""
+        """Return a parcel that may be sent now, final reports first."""
         if self._waiting:
             return self._waiting[0]
         now = trio.current_time()
@@ -158,7 +158,7 @@ class Outbox:
         return next(open_now, None)
 
     def _next_due(self) -> float:
-        """When progress may be sent next, on trio's clock."""
+        """The time at which progress may be sent next, on trio's clock."""
         return min(map(self._due, self._progress.values()), default=math.inf)
 
     def _due(self, progress: Parcel) -> float:
@@ -167,8 +167,8 @@ class Outbox:
     def _withdraw(self, parcel: Parcel) -> bool:
         """Take a parcel out, unless it was overtaken while the ledger was being written.
 
-        Progress may have been replaced by progress that is not durable yet: the older one is
-        the one to send.
+        Progress may have been replaced by progress that is not durable yet: then the older one is
+        sent.
         """
         if parcel.report_id is not None:
             if not self._waiting or self._waiting[0] is not parcel:

@@ -1,8 +1,8 @@
-"""What ITH is told about a dispatch: the status words, the numbers, one stream for each node.
+"""The reports to ITH about a dispatch: the status words, the numbers, one stream for each node.
 
-Pure of decisions: the machines say when; here it is put into ``dispatch.status`` events
-(protocol.md 2.16, 4.3). One stream for each node carries ``node_id``; one closing message of the
-dispatch does not. ``status_detail`` chooses among them.
+It decides nothing: the machines decide when to report; here their facts are put into
+``dispatch.status`` events (protocol.md 2.16, 4.3). The stream of a node carries ``node_id``; the
+one closing message of the dispatch does not. ``status_detail`` chooses among them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxy.runtime.clock import Clock
 Detail: TypeAlias = Literal["both", "per-node", "aggregate"]
 
 DOWNLOAD_SHARE = 30
-"""Percent of a node's progress that the download makes up; storing makes up the rest."""
+"""The share of the download in a node's progress, in percent; storing is the rest."""
 
 
 class Reports:
@@ -38,9 +38,9 @@ class Reports:
         self._reached: dict[str, int] = {}
 
     def recover(self, order: Order, known: Mapping[str, DeliveryProgress]) -> None:
-        """Take up how far each node was before a restart: no stream's progress must fall.
+        """Restore the progress of each node from before a restart: no stream's progress may fall.
 
-        To be called for each dispatch of the order: the first may have told more when it was alone.
+        To be called for each dispatch of the order: the first alone may have reported more.
         """
         streams: dict[str | None, Iterable[DeliveryProgress]] = (
             {None: known.values()} if self.aggregate else {node: [known[node]] for node in known}
@@ -52,14 +52,14 @@ class Reports:
                 self._reached[key] = max(self._reached.get(key, 0), _percent(done))
 
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
-        """Say how far the one download for these nodes is, in percent."""
+        """Report the progress of the one download for these nodes, in percent."""
         progress = percent * DOWNLOAD_SHARE // 100
         for node_id in self._streams(node_ids):
             if self._reached.get(_key(order, node_id), 0) < DOWNLOAD_SHARE:
                 self._put(order, node_id, "downloading", DeliveryProgress(), progress)
 
     def processing(self, order: Order, node_id: str, every: Iterable[DeliveryProgress]) -> None:
-        """Say how far the delivery to a node is; ``every`` is of this one node, or of all."""
+        """Report the progress of the delivery to a node; ``every`` is of this node, or of all."""
         done = _total(every)
         for stream in self._streams([node_id]):
             self._put(order, stream, "processing", done, _percent(done))
@@ -67,19 +67,19 @@ class Reports:
     def delivery_over(
         self, order: Order, node_id: str, outcome: Outcome, progress: DeliveryProgress
     ) -> None:
-        """Say how the delivery to one node ended."""
+        """Report the end of the delivery to one node."""
         if self._detail != "aggregate":
             self._close(order, node_id, outcome, _sound(progress))
 
     def order_over(self, order: Order, endings: Endings) -> None:
-        """Say, in the last message, how the order as a whole ended."""
+        """Report the end of the order in the closing message."""
         if self._detail != "per-node":
             outcome, error = policy.verdict(endings)
             total = _total(progress for _, progress in endings.values())
             self._close(order, None, outcome, replace(total, error=error))
 
     def again(self, order: Order, endings: Endings, *, is_over: bool) -> None:
-        """Say once more how its nodes ended: ITH repeats an order whose answer it has lost."""
+        """Report the ends of its nodes again: ITH repeats an order whose answer it has lost."""
         for node_id in order.node_ids:
             if node_id in endings and not self._outbox.keeps(_key(order, node_id)):
                 self.delivery_over(order, node_id, *endings[node_id])
@@ -136,18 +136,18 @@ class Reports:
 
 
 def _key(order: Order, node_id: str | None) -> str:
-    """Name a stream of reports: of one node, or of the whole dispatch."""
+    """Name a stream of reports: that of one node, or that of the dispatch."""
     return "\0".join((order.correlation_id, order.entity.id, node_id or ""))
 
 
 def _sound(progress: DeliveryProgress) -> DeliveryProgress:
-    """Let the total include one that was deleted while it was sent: it counts no more."""
+    """Let the total include an instance that was deleted while it was sent and counts no more."""
     answered = progress.files_stored + progress.files_refused
     return replace(progress, files_total=max(progress.files_total, answered))
 
 
 def _percent(done: DeliveryProgress) -> int:
-    """Percent of a node's progress once the download is whole; 100 is for completed alone."""
+    """A node's progress in percent after the download; 100 is for a completed delivery alone."""
     share = done.files_stored / done.files_total if done.files_total else 0
     return DOWNLOAD_SHARE + int(share * (99 - DOWNLOAD_SHARE))
 

@@ -1,1 +1,1 @@
-"""What everything runs on: the runner of machines, and the seams to the rest of the world."""
+"""The base of all other packages: the runner of machines, and the seams to the outside world."""

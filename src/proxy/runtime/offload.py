@@ -1,6 +1,6 @@
 """The seam for calls that block: files, SQLite, unpacking, name look-up.
 
-Everything that blocks goes through :class:`Offload`, so that a simulation on a virtual clock can
+Every call that blocks goes through :class:`Offload`, so that a simulation on a virtual clock can
 run it inline: a mock clock's autojump does not wait for threads.
 """
 
@@ -48,7 +48,7 @@ class Threads:
 
 
 class Inline:
-    """Runs blocking functions where they are: for simulations and tests on a virtual clock."""
+    """Runs blocking functions in the calling task, for simulations on a virtual clock."""
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``function`` returns, after one checkpoint as a thread would have."""

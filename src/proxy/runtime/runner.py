@@ -25,7 +25,7 @@ Activity: TypeAlias = "Callable[[Run[S, D, O]], Awaitable[None]]"
 Observer: TypeAlias = "Callable[[Run[Any, Any, Any], Step[Any, Any, Any]], None]"
 
 OBSERVERS: list[Observer] = []
-"""Called after each step of every run, before its outputs are handed on: logs, traces, coverage."""
+"""Called after each step of every run, before its outputs are passed on: logs, traces, coverage."""
 
 
 class Run(Generic[S, D, O]):
@@ -40,7 +40,7 @@ class Run(Generic[S, D, O]):
         *,
         on_fault: Callable[[Exception], None] | None = None,
     ) -> None:
-        """Prepare a run; ``activities`` must be exactly those the machine names."""
+        """Prepare a run; ``activities`` must be exactly those that the machine names."""
         if activities.keys() != {*machine.activities}:
             given, wanted = sorted(activities), sorted(machine.activities)
             raise ValueError(f"{machine.name}: activities {given} given, {wanted} wanted")
@@ -62,7 +62,7 @@ class Run(Generic[S, D, O]):
     def tell(self, event: Event) -> Step[S, D, O]:
         """Step the machine with one event, now.
 
-        Raises :class:`proxy.fsm.IllegalEvent`, and does not move, where the table has no cell.
+        Raises :class:`proxy.fsm.IllegalEvent`, and does not move, if the table has no cell.
         """
         step = self.machine.step(self.state, self.data, event)
         self.state, self.data = step.after, step.data
@@ -80,13 +80,13 @@ class Run(Generic[S, D, O]):
         return step
 
     async def until(self, *states: S) -> None:
-        """Wait until the machine is in one of ``states``: for an activity that must take notice."""
+        """Wait until the machine is in one of ``states``, for an activity that depends on it."""
         while self.state not in states:
             await self._moved.wait()
 
     @contextmanager
     def only_in(self, state: S) -> Iterator[trio.CancelScope]:
-        """Let the block go on in ``state`` alone: for what an activity need not finish."""
+        """Let the block run only in ``state``, for work that an activity need not finish."""
         with trio.CancelScope() as scope:
             entry = (state, scope)
             self._only_in.append(entry)
@@ -125,10 +125,10 @@ class Run(Generic[S, D, O]):
             self.tell(stay.limit.event())
 
     async def _act(self, name: str) -> None:
-        """Run one activity and turn its surprises into an event: one run's fault ends no other.
+        """Run one activity and turn its exceptions into an event: one run's fault ends no other.
 
-        What fails after the activity's states were left, as in its clean-up, is only noted: the
-        machine has gone on, and what it became is not undone.
+        A fault after the activity's states were left, as in its clean-up, is only noted: the
+        machine has gone on, and its new state is not undone.
         """
         try:
             await self._activities[name](self)

@@ -1,6 +1,6 @@
-"""The signals of the process: caught from its first moment, and heeded once the service can.
+"""The signals of the process: caught from its first moment, and acted on once the service can.
 
-This imports nothing heavy, so that signals are caught before what takes long to import.
+This imports nothing heavy, so that signals are caught before the slow imports.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ STANDARD_INPUT = 0
 STOPPING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Caught whatever the parent process had ignored: there must be a way to stop."""
 
-NO_RELOAD = "Nothing is reloaded yet: a restart takes up new settings."
-NO_FILE = "It does nothing here: the log goes to standard error, and no file need be opened anew."
+NO_RELOAD = "Settings are not reloaded yet: restart the program to apply new ones."
+NO_FILE = "It has no effect: the log goes to standard error, and no log file need be reopened."
 
 
 class ProcessSignals:
-    """The signals of this process, caught from when this is made: none of them is lost.
+    """The signals of this process, caught from the creation of this object on: none is lost.
 
-    SIGTERM and SIGINT stop the program, and so does SIGHUP where a terminal is standard input:
-    it was closed. Else SIGHUP is in ``ignored``, which says of each signal without effect what
-    to know about it. What the parent process had ignored, as nohup does, stays so. SIGQUIT and
-    all others keep their meaning, as a way to end a program that heeds nothing.
+    SIGTERM and SIGINT stop the program, and so does SIGHUP if standard input is a terminal: it
+    was closed. Else SIGHUP is in ``ignored``, which has a hint for each signal without effect. A
+    signal that the parent process ignored, as nohup does, stays ignored. SIGQUIT and all others
+    keep their meaning, as a way to end a program that does not react.
     """
 
     def __init__(self) -> None:
         ignored: dict[int, str] = {signal.SIGUSR1: NO_FILE, signal.SIGUSR2: NO_FILE}
-        if not os.isatty(STANDARD_INPUT):  # asked now: once it is closed, it is none any longer
+        if not os.isatty(STANDARD_INPUT):  # asked now: a closed terminal is none any longer
             ignored[signal.SIGHUP] = NO_RELOAD
         self.ignored: Mapping[int, str] = ignored
         others = (signal.SIGHUP, *ignored)
@@ -44,12 +44,12 @@ class ProcessSignals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Keep a signal until somebody receives it, one of a kind, as the kernel does."""
+        """Keep a signal until it is received, one of each kind, as the kernel does."""
         self._noted[number] = None
 
     @contextmanager
     def received(self) -> Iterator[AsyncIterator[int]]:
-        """Lend the signals as they come, first those that have come already."""
+        """Lend the signals as they arrive, first those that have already arrived."""
         import trio  # noqa: PLC0415 - see above
 
         with trio.open_signal_receiver(*self._caught) as coming:

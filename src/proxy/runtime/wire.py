@@ -26,60 +26,60 @@ _IOV_MAX = 1024
 _RECEIVE_BYTES = 65536
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _LINGER_SECONDS = 5
-"""How long the kernel may go on delivering what a closed socket still holds."""
+"""Seconds that the kernel may go on delivering the bytes left in a closed socket."""
 
 
 class Wire(Protocol):
     """One open connection to a node; used by one task at a time."""
 
     local: str
-    """Our own address towards the node: what its administrator has to allow."""
+    """Our own address towards the node, which its administrator has to allow."""
 
     async def send_some(self, buffers: Sequence[Buffer]) -> int:
         """Hand bytes to the kernel and return how many it took, as soon as it takes any.
 
-        Returns 0 where the node has sent something while it does not take our bytes: whoever
-        only sends would not hear that the node gave up.
+        Returns 0 if the node has sent bytes while it does not take ours: a caller that only sends
+        would not notice that the node gave up.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         ...
 
     async def receive_some(self) -> bytes:
-        """Return what came, empty at the end of the stream.
+        """Return the bytes received, empty at the end of the stream.
 
-        All other tasks get their turn first, and deadlines are heard, also where bytes are there
-        at once: a node that never stops speaking must not be the only one that is served.
+        All other tasks get their turn first, and deadlines take effect, even if bytes are there at
+        once: a node that never stops sending must not be the only one that is served.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         ...
 
     def receive_now(self) -> bytes | None:
-        """Return what has come already, empty at the end of the stream, None if nothing has.
+        """Return the bytes that have arrived, None without any, empty at the end of the stream.
 
         Raises :class:`proxy.errors.AssociationLost`.
         """
         ...
 
     def send_now(self, data: bytes) -> bool:
-        """Hand ``data`` to the kernel if it takes all of it at once; the last word of an abort."""
+        """Hand ``data`` to the kernel if it takes all of it at once; used for an abort."""
         ...
 
     def queued(self) -> int:
-        """How many bytes were handed over that the node's host has not acknowledged yet."""
+        """The number of bytes sent that the node's host has not acknowledged yet."""
         ...
 
     def close(self, *, reset: bool = False) -> None:
-        """Close; with ``reset``, what the kernel still holds is thrown away. May be repeated."""
+        """Close; with ``reset``, the kernel discards unsent bytes. May be repeated."""
         ...
 
 
 class Network(Protocol):
-    """Where nodes are reached."""
+    """The network on which nodes are reached."""
 
     async def connect(self, host: str, port: int) -> Wire:
-        """Open a connection; the caller limits how long it may take.
+        """Open a connection; the caller sets the time limit.
 
         Raises :class:`proxy.errors.NodeUnreachable`.
         """
@@ -90,7 +90,7 @@ class TcpNetwork:
     """The real network."""
 
     def __init__(self, user_timeout: float = 120.0) -> None:
-        """``user_timeout``: seconds after which the kernel gives up bytes that nobody takes."""
+        """``user_timeout``: seconds after which the kernel gives up unacknowledged bytes."""
         self._user_timeout = user_timeout
 
     async def connect(self, host: str, port: int) -> TcpWire:
@@ -126,7 +126,7 @@ class TcpWire:
         self.local: str = connected.getsockname()[0]
 
     async def send_some(self, buffers: Sequence[Buffer]) -> int:
-        """Send with one call what the kernel takes; see :class:`Wire`."""
+        """Send as much with one call as the kernel takes; see :class:`Wire`."""
         batch = buffers[:_IOV_MAX]
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -139,17 +139,17 @@ class TcpWire:
         return taken
 
     async def receive_some(self) -> bytes:
-        """Receive what there is, or wait for it; see :class:`Wire`."""
+        """Receive the bytes that are there, or wait for some; see :class:`Wire`."""
         await trio.lowlevel.checkpoint()
         while (data := self.receive_now()) is None:
             await trio.lowlevel.wait_readable(self._socket)
         return data
 
     def receive_now(self) -> bytes | None:
-        """Receive what there is; see :class:`Wire`."""
+        """Receive the bytes that are there; see :class:`Wire`."""
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
-            # The option lasts until the kernel changes its mind: set it again each time.
+            # The kernel may reset the option at any time: set it again each time.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except BlockingIOError:
             return None
@@ -183,7 +183,7 @@ class TcpWire:
         self._socket.close()
 
     async def _send_when_ready(self, batch: Sequence[Buffer]) -> int:
-        """Wait until the kernel takes bytes, or the node says something."""
+        """Wait until the kernel takes bytes, or the node sends some."""
         while True:
             if await _heard_before_ready(self._socket):
                 return 0
@@ -206,7 +206,7 @@ def unreachable(code: str) -> NodeUnreachable:
 
 
 def lost(code: str) -> AssociationLost:
-    """Build the error for an association that ended without a word of the node."""
+    """Build the error for an association that ended without an answer of the node."""
     failure = classify_loss(code)
     return AssociationLost(code, failure.sentence, hint=failure.hint)
 
@@ -216,7 +216,7 @@ def _lost(error: OSError) -> AssociationLost:
 
 
 async def _heard_before_ready(waiting: socket.socket) -> bool:
-    """Wait until bytes can be sent or have come; whether any have come."""
+    """Wait until bytes can be sent or have arrived; return whether any have arrived."""
     heard = False
 
     async def listen() -> None:
