@@ -56,7 +56,7 @@ def test_each_machine_has_a_page_and_a_document_for_tools() -> None:
     names = [
         name for machine in MACHINES for name in (f"{machine.name}.md", f"{machine.name}.scxml")
     ]
-    assert list(documents()) == [*names, "changes.md", "failures.md"]
+    assert list(documents()) == [*names, "changes.md", "failures.md", "trace.md"]
 
 
 def machines_in_modules() -> Iterator[Machine[Any, Any, Any]]:
@@ -145,7 +145,7 @@ def test_every_request_of_the_supervisor_to_a_delivery_is_part_of_a_change() -> 
 def test_without_a_directory_the_pages_are_printed_in_order() -> None:
     output = call().output
     titles = re.findall(r"^# (\w+)$", output, re.MULTILINE)
-    assert titles == [*(machine.name for machine in MACHINES), "changes", "failures"]
+    assert titles == [*(machine.name for machine in MACHINES), "changes", "failures", "trace"]
     assert "<scxml" not in output
 
 

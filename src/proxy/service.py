@@ -113,9 +113,9 @@ async def serve(
     The started value is the supervisor, whose ``drain`` ends the run. Raises
     :class:`proxy.errors.ProxyError` if the state directory, the ledger or the key cannot be used.
 
-    A simulation gives a world of its own: ``network`` reaches the nodes, ``offload`` makes a
-    runner of blocking functions with that many threads, ``clock`` tells the wall-clock time, and
-    ``rng`` draws all that is random. trio's own hooks replace its clock and the network to ITH:
+    A simulation gives a world of its own. ``network`` reaches the nodes. ``offload`` makes a runner
+    of blocking functions, for so many at a time. ``clock`` tells the wall-clock time, ``rng`` makes
+    every random choice. trio's own hooks replace its clock and the network to ITH:
     ``trio.run(..., clock=...)``, ``trio.socket.set_custom_socket_factory`` and
     ``trio.socket.set_custom_hostname_resolver``. The disk and the control socket stay real.
     """

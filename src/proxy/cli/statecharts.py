@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from proxy.cli.exits import Exit
+from proxy.cli.requirement_pages import trace_page
 from proxy.fsm.page import page, table, text
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
@@ -71,6 +72,7 @@ def documents() -> dict[str, str]:
         found[f"{machine.name}.scxml"] = scxml(machine)
     found["changes.md"] = _changes()
     found["failures.md"] = _failures()
+    found["trace.md"] = trace_page(trace)
     return found
 
 

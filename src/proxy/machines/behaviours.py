@@ -1,0 +1,950 @@
+"""How the program behaves, in numbered statements by subject: the data of ``docs/behaviour.md``."""
+
+# Longer than other modules: one table, one place to look.
+
+from __future__ import annotations
+
+from proxy.machines.failures import Remedy
+from proxy.machines.traceability import BEHAVIOUR, Group, Requirement, failures_with, shown
+
+SUBJECTS: tuple[Group, ...] = (
+    Group(
+        "Nodes of ours",
+        "",
+        (
+            Requirement(
+                "BEH-01",
+                "Our nodes are those in this proxy's configuration at ITH; nodes of other proxies "
+                "that an event names get no word.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_supervisor.py",
+                    "test_nodes_of_others_and_repeated_ones_are_passed_over",
+                )
+                + shown("end_to_end/test_events.py", "test_nodes_of_others_get_no_word_at_all"),
+                ("supervision/supervisor.py",),
+            ),
+            Requirement(
+                "BEH-02",
+                "An event that names none of our nodes is met with silence.",
+                BEHAVIOUR,
+                shown("supervision/test_supervisor.py", "test_none_of_ours_named_is_silence"),
+                ("supervision/supervisor.py",),
+                more="It may be for another proxy of the workspace, whose reports a `failed` of "
+                "ours would overrule.",
+            ),
+        ),
+    ),
+    Group(
+        "Status words",
+        "",
+        (
+            Requirement(
+                "BEH-03",
+                "ITH hears four status words: `downloading`, `processing`, `completed`, `failed`.",
+                BEHAVIOUR,
+                shown(
+                    "events/test_outgoing.py",
+                    "test_another_status_word_is_refused_with_those_there_are",
+                ),
+                ("events/outgoing/dispatch_status.py",),
+            ),
+            Requirement(
+                "BEH-04",
+                "Each node has its own stream of reports with `node_id`, and a closing message "
+                "without `node_id` says how the dispatch ended.",
+                BEHAVIOUR,
+                shown("reporting/test_reports.py", "test_each_detail")
+                + shown(
+                    "events/test_outgoing.py",
+                    "test_the_closing_message_of_a_dispatch_names_no_node",
+                ),
+            ),
+            Requirement(
+                "BEH-05",
+                "A dispatch is `completed` only if every node of ours has everything.",
+                BEHAVIOUR,
+                shown(
+                    "machines/test_policy.py",
+                    "test_a_dispatch_is_completed_only_if_every_node_has_everything",
+                    "test_nothing_to_send_is_no_success",
+                )
+                + shown(
+                    "end_to_end/test_changes.py",
+                    "test_a_removed_node_is_reported_and_the_other_completes",
+                ),
+            ),
+            Requirement(
+                "BEH-06",
+                "A cancelled delivery is `failed`, with the reason in `error`.",
+                BEHAVIOUR,
+                shown(
+                    "reporting/test_reports.py",
+                    "test_a_cancelled_dispatch_is_a_failed_one_with_a_reason",
+                ),
+            ),
+            Requirement(
+                "BEH-07",
+                "`progress` counts the download as 30 of 100, never falls, and is 100 only for "
+                "`completed`.",
+                BEHAVIOUR,
+                shown(
+                    "reporting/test_reports.py",
+                    "test_each_detail",
+                    "test_progress_never_falls_and_100_is_for_completed_alone",
+                    "test_progress_does_not_fall_over_a_restart",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "Order of service",
+        "",
+        (
+            Requirement(
+                "BEH-08",
+                "At each node the most urgent dispatch is served first, between two instances of a "
+                "running one.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance",
+                )
+                + shown(
+                    "end_to_end/test_events.py",
+                    "test_the_urgent_one_overtakes_at_a_slow_node_within_an_instance",
+                ),
+            ),
+            Requirement(
+                "BEH-09",
+                "Equal dispatches share a node by turns of 50 instances.",
+                BEHAVIOUR,
+                shown("behaviour/test_order_of_service.py", "test_equal_dispatches_share_a_node")
+                + shown(
+                    "work/test_scheduler.py",
+                    "test_equal_ones_have_equal_shares_of_a_node_however_long_they_are",
+                ),
+            ),
+            Requirement(
+                "BEH-10",
+                "After 100 instances the dispatch that has waited longest at a node is sent one, "
+                "whatever its priority.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_a_low_one_is_not_starved_by_an_urgent_one",
+                )
+                + shown(
+                    "work/test_scheduler.py",
+                    "test_nobody_waits_for_ever_and_urgent_ones_for_one_instance",
+                ),
+            ),
+            Requirement(
+                "BEH-11",
+                "No node waits for another one.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_a_dead_or_slow_node_never_delays_another",
+                ),
+                ("work/fair_queue.py", "work/scheduler.py"),
+            ),
+            Requirement(
+                "BEH-12",
+                "The downloads go round among the sets of nodes they are for, and an urgent one "
+                "does not wait for those under way.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_many_orders_for_one_node_let_those_for_another_be_downloaded",
+                    "test_an_urgent_order_does_not_wait_for_the_downloads_under_way",
+                )
+                + shown(
+                    "work/test_scheduler.py",
+                    "test_downloads_are_shared_by_the_nodes_they_are_for",
+                ),
+            ),
+            Requirement(
+                "BEH-13",
+                "At most `limits.dispatches_per_node` dispatches of each priority are downloaded "
+                "ahead for a node.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says",
+                    "test_a_low_order_is_downloaded_however_many_urgent_ones_are_ahead_of_it",
+                ),
+                ("work/scheduler.py",),
+            ),
+        ),
+    ),
+    Group(
+        "A node that takes few associations",
+        "",
+        (
+            Requirement(
+                "BEH-14",
+                "A node that takes no further association, or is out of resources, is given "
+                "half as many at a time.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_congestion.py",
+                    "test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_again",
+                    "test_one_congestion_halves_once_however_late_each_one_complains",
+                ),
+                tables=failures_with(Remedy.FEWER_ASSOCIATIONS),
+            ),
+            Requirement(
+                "BEH-15",
+                "After 100 instances without complaint the node is given one association more, up "
+                "to `dicom.associations_per_node`.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_congestion.py",
+                    "test_a_node_that_is_out_of_resources_is_given_fewer_and_then_more_again",
+                )
+                + shown(
+                    "machines/test_node.py",
+                    "test_associations_halve_with_each_complaint_and_grow_by_one",
+                    "test_a_node_is_given_no_more_than_the_settings_allow",
+                ),
+            ),
+            Requirement(
+                "BEH-16",
+                "A delivery that is not taken beside another one of ours waits for it, which is "
+                "no failed attempt.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_congestion.py",
+                    "test_a_node_that_takes_few_associations_fails_no_delivery_of_many",
+                    "test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at_fault",
+                    "test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo",
+                ),
+                more="The node need not say so: many take one association at a time, and let the "
+                "next one wait without an answer.",
+            ),
+        ),
+    ),
+    Group(
+        "Changes of nodes, configuration and status",
+        "",
+        (
+            Requirement(
+                "BEH-17",
+                "A change that cannot be read, is for another proxy (its `entity_id` is not "
+                "ours), or is older than one applied before (by ITH's own time) changes nothing; "
+                "ITH's configuration is fetched, and that counts.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_reconciler.py",
+                    "test_a_change_that_cannot_be_read_is_looked_up",
+                    "test_another_proxy_s_change_is_counted_and_not_obeyed_and_ith_is_asked",
+                    "test_an_older_change_of_the_nodes_changes_nothing",
+                ),
+                ("supervision/stale_events.py", "supervision/reconciler.py"),
+            ),
+            Requirement(
+                "BEH-18",
+                "ITH's configuration is fetched after every change and whenever the link comes "
+                "up, and counts: nodes, settings, and, where its flag has changed, whether the "
+                "proxy is active.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_reconciler.py",
+                    "test_what_ith_has_wins_over_what_an_event_said",
+                    "test_what_ith_says_after_an_outage_counts_though_it_said_so_before",
+                    "test_an_answer_from_before_an_event_is_not_applied",
+                ),
+                ("supervision/reconciler.py",),
+                more="So nothing that was missed stays missed.",
+            ),
+            Requirement(
+                "BEH-19",
+                "An order that comes before the first configuration of all is kept until it is "
+                "known which nodes are ours.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_supervisor.py",
+                    "test_an_order_before_the_first_configuration_waits_for_it",
+                    "test_orders_and_deletions_before_the_first_configuration_outlive_a_crash",
+                )
+                + shown(
+                    "end_to_end/test_events.py",
+                    "test_a_dispatch_before_the_configuration_is_not_lost",
+                ),
+                ("supervision/early_events.py",),
+            ),
+        ),
+    ),
+    Group(
+        "Of this machine",
+        "",
+        (
+            Requirement(
+                "BEH-20",
+                "`config_update` waits for the configuration: what the settings below `[local]` do "
+                "not say is told as ITH has it, but for the address, which is the one used towards "
+                "ITH.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_heartbeat.py",
+                    "test_nothing_is_said_of_where_we_are_before_it_is_known_what_ith_has",
+                    "test_each_field_is_the_site_s_own_or_as_ith_has_it",
+                    "test_the_address_is_the_site_s_own_or_the_one_used_towards_ith",
+                )
+                + shown(
+                    "end_to_end/test_configuration.py",
+                    "test_a_new_installation_changes_nothing_that_the_site_did_not_set",
+                ),
+                ("supervision/heartbeat.py",),
+            ),
+            Requirement(
+                "BEH-21",
+                "A value that ITH has and that cannot be read is left out of `config_update`.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_heartbeat.py",
+                    "test_what_ith_has_and_cannot_be_read_is_left_out",
+                ),
+                ("supervision/heartbeat.py", "nodes/configuration.py"),
+            ),
+            Requirement(
+                "BEH-22",
+                "The last good configuration has to do where ITH does not give its present one "
+                "within 5 seconds.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_reconciler.py",
+                    "test_what_was_known_before_has_to_do_where_ith_does_not_answer",
+                )
+                + shown(
+                    "end_to_end/test_configuration.py",
+                    "test_the_copy_on_disk_has_to_do_where_ith_does_not_give_its_configuration",
+                ),
+                ("supervision/reconciler.py",),
+            ),
+        ),
+    ),
+    Group(
+        "Pseudonyms",
+        "",
+        (
+            Requirement(
+                "BEH-23",
+                "Where ITH says that the data of a site are pseudonymised "
+                "(`enable_phi_anonymization`), status and log say that what is delivered carries "
+                "the pseudonym.",
+                BEHAVIOUR,
+                shown(
+                    "control/test_status.py",
+                    "test_pseudonyms_are_noted_where_ith_says_that_there_are_any",
+                )
+                + shown(
+                    "supervision/test_reconciler.py",
+                    "test_what_pseudonyms_mean_is_logged_once_a_run_and_at_each_change",
+                )
+                + shown(
+                    "end_to_end/test_configuration.py",
+                    "test_pseudonyms_are_a_note_and_need_nobody_s_attention",
+                ),
+                ("control/status.py", "supervision/reconciler.py"),
+                more="This program does not restore the patient's identity. It is no trouble, and "
+                "needs nobody's attention.",
+            ),
+        ),
+    ),
+    Group(
+        "New scans",
+        "",
+        (
+            Requirement(
+                "BEH-24",
+                "A new scan that ITH names no node for goes to the nodes it lets read from this "
+                "proxy (`dispatch.new_scans`), unless the node is known to be unreachable.",
+                BEHAVIOUR,
+                shown("nodes/test_reading.py", "test_which_nodes_get_new_scans")
+                + shown(
+                    "supervision/test_supervisor.py",
+                    "test_a_new_scan_goes_to_the_nodes_that_may_have_it_and_answer",
+                ),
+                ("supervision/supervisor.py", "nodes/node.py"),
+            ),
+        ),
+    ),
+    Group(
+        "The same order",
+        "",
+        (
+            Requirement(
+                "BEH-25",
+                "The same order (correlation id and entity) is done once; repeated after it is "
+                "over, it is answered again with how it ended, and nothing is sent.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_supervisor.py",
+                    "test_the_same_order_again_is_done_once",
+                    "test_an_order_that_is_over_is_answered_again_and_not_done_again",
+                )
+                + shown(
+                    "behaviour/test_repeated_orders.py",
+                    "test_what_ith_could_not_give_is_answered_again_in_the_same_words",
+                ),
+            ),
+            Requirement(
+                "BEH-26",
+                "Where a repeated order names more nodes, or more of them are ours by now, it is "
+                "done for these; the closing message comes when all are over, and counts all.",
+                BEHAVIOUR,
+                shown(
+                    "supervision/test_supervisor.py",
+                    "test_the_same_order_for_one_node_more_is_done_for_that_node",
+                )
+                + shown(
+                    "behaviour/test_repeated_orders.py",
+                    "test_the_whole_is_closed_when_the_last_of_its_dispatches_is_over",
+                    "test_the_whole_counts_a_node_that_the_order_names_no_more",
+                    "test_a_restart_forgets_no_part_of_the_whole",
+                ),
+                ("supervision/dispatches.py", "reporting/reports.py"),
+            ),
+        ),
+    ),
+    Group(
+        "Orders for the same entity",
+        "",
+        (
+            Requirement(
+                "BEH-27",
+                "Orders for the same entity that are at work at the same time are joined: the "
+                "entity is downloaded once, and one delivery brings it to a node.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py",
+                    "test_two_orders_at_a_time_are_one_download_and_one_delivery",
+                    "test_a_restart_keeps_what_was_joined",
+                    "test_a_hold_and_a_deletion_reach_both",
+                ),
+                more="It is downloaded again only where a download had begun before the later "
+                "order came and ITH has something else now.",
+            ),
+            Requirement(
+                "BEH-28",
+                "A joined delivery is as urgent as the most urgent of its orders.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_an_urgent_dispatch_of_what_waits_as_a_low_one_already_is_urgent",
+                )
+                + shown(
+                    "work/test_scheduler.py",
+                    "test_who_is_hurried_is_as_urgent_as_that_in_the_line_and_at_work",
+                ),
+                ("work/scheduler.py",),
+            ),
+            Requirement(
+                "BEH-29",
+                "Each joined order has its own reports, and one whose leading delivery fails goes "
+                "on itself with what the node lacks.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py",
+                    "test_who_joins_is_told_how_far_the_delivery_is",
+                    "test_who_joins_goes_on_where_the_first_gives_up",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "A later dispatch",
+        "",
+        (
+            Requirement(
+                "BEH-30",
+                "A later dispatch asks ITH whether the archive has changed (`ETag`), and "
+                "downloads it only if it has.",
+                BEHAVIOUR,
+                shown("backend/test_rest.py", "test_asks_for_a_newer_version_only")
+                + shown(
+                    "end_to_end/test_events.py",
+                    "test_the_second_node_gets_the_same_bytes_without_a_second_download",
+                    "test_changed_content_is_fetched_anew",
+                ),
+                ("backend/fetch.py", "activities/dispatch.py"),
+            ),
+            Requirement(
+                "BEH-31",
+                "By default a node is sent only those instances that it has not confirmed with the "
+                "same content (SHA-256); what it has confirmed counts as sent.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py",
+                    "test_a_later_order_sends_what_the_policy_says",
+                    "test_nothing_new_needs_no_node",
+                    "test_only_changed_content_is_sent_again",
+                ),
+            ),
+            Requirement(
+                "BEH-32",
+                "What a node has confirmed is forgotten with another AE title, host or port, with "
+                "a deletion, and after 90 days of running.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py",
+                    "test_a_node_at_another_address_is_another_node",
+                    "test_what_was_deleted_is_forgotten",
+                )
+                + shown(
+                    "supervision/test_retention.py",
+                    "test_so_long_and_no_longer",
+                    "test_days_are_counted_over_restarts",
+                ),
+                ("ledger/confirmed.py", "supervision/retention.py"),
+            ),
+            Requirement(
+                "BEH-33",
+                'With `dispatch.repush = "all"`, or `"repush": "all"` in the node\'s metadata at '
+                "ITH, everything is sent again.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py", "test_a_later_order_sends_what_the_policy_says"
+                )
+                + shown(
+                    "activities/delivery/test_query.py",
+                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                ),
+                ("activities/target.py", "ledger/sending.py"),
+                more="**If a PACS has lost data**, set this and dispatch again.",
+            ),
+            Requirement(
+                "BEH-34",
+                'With `"never"` not even changed instances are sent to a node that has them; the '
+                "dispatch then fails and says so.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_redispatch.py",
+                    "test_a_later_order_sends_what_the_policy_says",
+                    "test_only_changed_content_is_sent_again",
+                ),
+                ("activities/target.py", "ledger/sending.py"),
+            ),
+        ),
+    ),
+    Group(
+        "A node that is down",
+        "",
+        (
+            Requirement(
+                "BEH-35",
+                "A node that is down costs a delivery one attempt each time; after its "
+                "`retry_count` further attempts, `retry_delay` and its doublings apart, the "
+                "delivery is reported as failed with what to do.",
+                BEHAVIOUR,
+                shown(
+                    "end_to_end/test_outages.py",
+                    "test_a_node_that_is_down_fails_after_its_own_retries",
+                    "test_a_node_that_comes_up_in_time_gets_everything",
+                    "test_a_real_node_that_aborts_each_time_is_given_up",
+                )
+                + shown(
+                    "machines/test_policy.py", "test_a_wait_grows_with_the_attempts_and_with_chance"
+                ),
+            ),
+            Requirement(
+                "BEH-36",
+                "A C-ECHO finds out when the node is back, and deliveries that wait go on at once.",
+                BEHAVIOUR,
+                shown(
+                    "activities/test_node.py",
+                    "test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back",
+                    "test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "C-ECHO is one witness",
+        "Many nodes take C-STORE and refuse C-ECHO.",
+        (
+            Requirement(
+                "BEH-37",
+                "Any answer shows that a node is there: a failure, a refused context, a "
+                "rejection, an A-ABORT.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_echo_refused.py",
+                    "test_a_node_that_refuses_c_echo_is_there_and_is_delivered_to",
+                )
+                + shown(
+                    "activities/test_node.py",
+                    "test_a_node_that_answers_the_echo_with_a_failure_is_there",
+                ),
+            ),
+            Requirement(
+                "BEH-38",
+                "A node that gives no answer is given up after three C-ECHOs.",
+                BEHAVIOUR,
+                shown(
+                    "activities/test_node.py",
+                    "test_a_node_that_is_gone_is_given_up_and_found_again",
+                )
+                + shown(
+                    "machines/test_policy.py",
+                    "test_the_breaker_trips_at_the_threshold_and_again_with_each_probe",
+                ),
+            ),
+            Requirement(
+                "BEH-39",
+                "A delivery may try a node that was given up all the same, once after each further "
+                "C-ECHO.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_echo_refused.py",
+                    "test_a_node_that_is_silent_to_c_echo_is_delivered_to_all_the_same",
+                    "test_a_node_that_is_gone_is_tried_once_between_two_probes",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "What this machine has damaged",
+        "",
+        (
+            Requirement(
+                "BEH-40",
+                "An object is compared with its SHA-256 while it is sent, before its last fragment "
+                "leaves.",
+                BEHAVIOUR,
+                shown(
+                    "dicom/test_storage.py",
+                    "test_a_file_that_is_not_what_it_was_never_leaves_whole",
+                )
+                + shown(
+                    "behaviour/test_damage.py", "test_what_is_read_to_be_converted_is_compared_too"
+                ),
+                ("dicom/storage.py", "pacs/convert.py"),
+            ),
+            Requirement(
+                "BEH-41",
+                "Where an object differs, or is cut or gone, the association is aborted if it has "
+                "begun to be sent, and the entity is fetched from ITH again, twice at most.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_damage.py",
+                    "test_what_the_disk_lost_is_fetched_again_and_arrives_as_it_is_at_ith",
+                    "test_another_node_goes_on_meanwhile",
+                )
+                + shown(
+                    "machines/test_policy.py",
+                    "test_lost_content_is_fetched_again_so_often_and_no_oftener",
+                ),
+                tables=failures_with(Remedy.FETCH_AGAIN),
+            ),
+            Requirement(
+                "BEH-42",
+                "Where that does not help, everything else is delivered, and the dispatch fails "
+                "with the reason.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_damage.py",
+                    "test_a_disk_that_loses_it_again_and_again_fails_the_dispatch_with_the_reason",
+                    "test_what_ith_has_no_longer_keeps_nobody_from_the_rest",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "A pause",
+        "",
+        (
+            Requirement(
+                "BEH-43",
+                "A pause has two locks, ITH's (the proxy set inactive) and the operator's "
+                "(`ith-proxy pause`), each with its own reason, kept over restarts; work goes on "
+                "when both are open.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_pause.py",
+                    "test_both_locks_are_kept_with_their_reasons_over_restarts",
+                )
+                + shown("end_to_end/test_control.py", "test_two_locks_over_kill_and_restart"),
+                tables=("CHG-01", "CHG-02"),
+            ),
+            Requirement(
+                "BEH-44",
+                "Meanwhile orders are taken and kept, deletions and changes of the configuration "
+                "done, and the heartbeat says `inactive`.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_pause.py", "test_deletions_and_configuration_work_while_paused"
+                )
+                + shown(
+                    "supervision/test_supervisor.py",
+                    "test_orders_while_paused_are_kept_and_done_afterwards",
+                )
+                + shown("supervision/test_heartbeat.py", "test_the_numbers_are_true"),
+                more="`health_update` has no word for it.",
+            ),
+            Requirement(
+                "BEH-45",
+                "An instance in flight may end within `dicom.cancel_seconds`; then its "
+                "association is cut.",
+                BEHAVIOUR,
+                shown(
+                    "activities/delivery/test_delivery.py",
+                    "test_a_stalled_instance_is_cut_after_the_grace_and_never_counted",
+                    "test_a_stalled_instance_that_is_held_is_sent_again",
+                )
+                + shown(
+                    "behaviour/test_stop.py",
+                    "test_where_no_instance_is_in_flight_no_grace_is_waited_for",
+                )
+                + shown(
+                    "end_to_end/test_pause_at_real_nodes.py",
+                    "test_a_pause_while_a_node_takes_seconds_for_each_instance",
+                ),
+            ),
+            Requirement(
+                "BEH-46",
+                "Afterwards the most urgent go first, then the oldest, and nothing that is known "
+                "to be stored is sent again.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_pause.py",
+                    "test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came",
+                    "test_a_resume_goes_on_where_the_pause_began",
+                )
+                + shown(
+                    "end_to_end/test_pause_at_real_nodes.py",
+                    "test_a_pause_in_mid_session_stores_each_instance_once_at_orthanc",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "The control socket",
+        "",
+        (
+            Requirement(
+                "BEH-47",
+                "The control socket (`control.sock` in the state directory, mode 0600) is the only "
+                "way in from this machine.",
+                BEHAVIOUR,
+                shown(
+                    "control/test_server.py",
+                    "test_only_the_owner_may_open_it_and_it_is_gone_in_the_end",
+                    "test_who_may_not_open_it_is_told_as_whom_to_try",
+                    "test_garbage_is_refused_and_changes_nothing",
+                ),
+                ("control/server.py",),
+                more="Who may open it may pause the proxy.",
+            ),
+            Requirement(
+                "BEH-48",
+                "The path of the control socket has at most 107 bytes; a longer one is refused "
+                "with what to do.",
+                BEHAVIOUR,
+                shown("control/test_server.py", "test_a_path_may_be_as_long_as_a_socket_allows"),
+                ("control/server.py",),
+            ),
+        ),
+    ),
+    Group(
+        "Warnings",
+        "",
+        (
+            Requirement(
+                "BEH-49",
+                'Warnings count as stored (PS3.4 Table B.2-1), and so does "duplicate SOP '
+                'instance".',
+                BEHAVIOUR,
+                shown("dicom/test_storage.py", "test_the_status_decides")
+                + shown("dicom/test_failures.py", "test_every_status_has_the_remedy_of_its_class"),
+                ("machines/failures.py",),
+                failures_with(Remedy.STORED, Remedy.STORED_WITH_WARNING),
+            ),
+        ),
+    ),
+    Group(
+        "An instance in doubt",
+        "",
+        (
+            Requirement(
+                "BEH-50",
+                "An instance that was sent without an answer is asked for by its UIDs before the "
+                "next attempt sends anything (C-FIND, Study Root, level IMAGE).",
+                BEHAVIOUR,
+                shown(
+                    "activities/delivery/test_query.py",
+                    "test_what_the_node_stored_without_a_word_is_sent_once_where_it_can_be_asked",
+                    "test_nobody_is_asked_where_nothing_is_in_doubt",
+                    "test_after_a_crash_the_node_is_asked_and_each_is_counted_once",
+                )
+                + shown(
+                    "end_to_end/test_asking.py",
+                    "test_an_archive_that_can_be_asked_gets_each_instance_once",
+                ),
+                tables=failures_with(Remedy.ASK_NODE),
+            ),
+            Requirement(
+                "BEH-51",
+                "What the node says it has counts as stored, though not as confirmed: a later "
+                "dispatch sends it again.",
+                BEHAVIOUR,
+                shown("activities/delivery/test_query.py", "test_a_find_confirms_no_content"),
+                more="C-FIND knows UIDs, not content.",
+            ),
+            Requirement(
+                "BEH-52",
+                "Every other instance in doubt is sent again at once.",
+                BEHAVIOUR,
+                shown(
+                    "activities/delivery/test_query.py",
+                    "test_what_the_node_does_not_have_is_sent_again",
+                    "test_a_node_that_hangs_over_the_question_is_asked_once",
+                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                    "test_where_the_node_has_another_content_a_find_proves_nothing",
+                )
+                + shown("end_to_end/test_asking.py", "test_a_node_that_only_stores_gets_it_again"),
+                ("activities/delivery/query.py",),
+                more="So it is also where the node does not offer C-FIND, or has once left over "
+                "the question, and where being found would prove nothing, because the node has "
+                "confirmed another content or all is to be sent again.",
+            ),
+        ),
+    ),
+    Group(
+        "Bytes are not touched",
+        "",
+        (
+            Requirement(
+                "BEH-53",
+                "A data set goes to the node as ITH sent it, in its transfer syntax, which is the "
+                "first (0002,0010) of the file.",
+                BEHAVIOUR,
+                shown(
+                    "dicom/test_storage.py",
+                    "test_bytes_arrive_as_they_lie_on_disk_in_pdus_the_node_can_take",
+                )
+                + shown("pacs/test_header.py", "test_the_first_transfer_syntax_holds")
+                + shown(
+                    "activities/delivery/test_sender.py",
+                    "test_where_its_own_syntax_is_taken_an_instance_is_sent_untouched",
+                )
+                + shown(
+                    "end_to_end/test_odd_files.py",
+                    "test_the_data_set_arrives_as_it_is_in_the_syntax_that_the_file_says_first",
+                ),
+                ("dicom/storage.py", "pacs/header.py"),
+                more="Further elements of group 0002 are left out.",
+            ),
+            Requirement(
+                "BEH-54",
+                "An instance without compressed pixel data whose syntax the node does not accept, "
+                "or that it finds not to match its SOP class (A900), is sent once in Implicit or "
+                "Explicit VR Little Endian, whichever the node accepts.",
+                BEHAVIOUR,
+                shown(
+                    "activities/delivery/test_sender.py",
+                    "test_a_node_that_takes_the_default_alone_gets_it_and_has_the_instance",
+                    "test_what_does_not_match_its_class_is_tried_once_in_another_syntax",
+                )
+                + shown("end_to_end/test_converted.py", "test_storescp", "test_orthanc"),
+                ("activities/delivery/sender.py", "pacs/convert.py"),
+                failures_with(Remedy.OTHER_SYNTAX),
+                more="This is the one exception to BEH-53.",
+            ),
+            Requirement(
+                "BEH-55",
+                "A conversion writes new what stands before the values, copies the values as they "
+                "are (words of the retired big endian turned), and leaves group lengths out.",
+                BEHAVIOUR,
+                shown(
+                    "pacs/test_convert.py",
+                    "test_dcmconv_finds_the_same_in_every_file_bit_for_bit",
+                    "test_pydicom_writes_the_same_bytes",
+                    "test_group_lengths_are_left_out",
+                    "test_words_are_turned_by_what_the_vr_says",
+                ),
+                ("pacs/convert.py",),
+            ),
+            Requirement(
+                "BEH-56",
+                "Compressed pixel data are never decompressed: what the node does not accept of "
+                "these is refused, and said so, and so is what is over 1 GiB or too badly encoded "
+                "to be converted.",
+                BEHAVIOUR,
+                shown("end_to_end/test_refusals.py", "test_real_nodes_that_take_no_compression")
+                + shown(
+                    "pacs/test_convert.py",
+                    "test_what_is_too_large_is_refused_before_it_fills_the_disk",
+                    "test_what_is_broken_is_refused",
+                )
+                + shown(
+                    "activities/delivery/test_sender.py",
+                    "test_what_cannot_be_converted_holds_up_no_other",
+                ),
+                ("pacs/convert.py", "dicom/contexts.py"),
+            ),
+        ),
+    ),
+    Group(
+        "DICOM has no delete",
+        "",
+        (
+            Requirement(
+                "BEH-57",
+                "A deletion removes what is at the proxy, not what a node already has.",
+                BEHAVIOUR,
+                shown(
+                    "end_to_end/test_main_job.py",
+                    "test_a_deletion_leaves_no_trace",
+                )
+                + shown(
+                    "end_to_end/test_changes.py",
+                    "test_a_deletion_stops_what_is_under_way",
+                ),
+                ("supervision/deletions.py",),
+            ),
+            Requirement(
+                "BEH-58",
+                "The report of a delivery that a deletion ended says so, `files_sent` says how "
+                "much a node keeps, and the log how much nodes had confirmed of it before.",
+                BEHAVIOUR,
+                shown(
+                    "end_to_end/test_changes.py",
+                    "test_a_deletion_stops_what_is_under_way",
+                )
+                + shown(
+                    "ledger/test_deletion.py",
+                    "test_a_deletion_says_how_much_of_it_nodes_have_confirmed",
+                ),
+            ),
+        ),
+    ),
+    Group(
+        "No patient data",
+        "",
+        (
+            Requirement(
+                "BEH-59",
+                "No patient data is in any log, status, heartbeat, error or file name.",
+                BEHAVIOUR,
+                shown(
+                    "end_to_end/test_main_job.py",
+                    "test_the_program_leaves_no_patient_in_its_log_or_on_disk",
+                )
+                + shown(
+                    "end_to_end/test_control.py", "test_the_status_tells_the_truth_and_no_patient"
+                )
+                + shown(
+                    "logs/test_logs.py",
+                    "test_what_is_not_allowed_is_left_out_and_counted_in_production",
+                    "test_no_field_is_named_after_patient_data",
+                )
+                + shown("ledger/test_ledger.py", "test_uids_and_patient_ids_are_in_no_error"),
+                ("logs/fields.py", "pacs/objects.py"),
+            ),
+        ),
+    ),
+)
+"""The behaviours, by subject."""
