@@ -59,7 +59,7 @@ class StatusReader:
         self._operation_since = self._link_since = clock.now()
 
     async def watch(self) -> None:
-        """Note when the proxy paused or went on, and when the link came or went."""
+        """Note the times at which the operation changed its state, and the link came or went."""
         OBSERVERS.append(self._note)
         try:
             await trio.sleep_forever()
@@ -67,7 +67,7 @@ class StatusReader:
             OBSERVERS.remove(self._note)
 
     def _note(self, run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
-        """Of the link, attempts in between do not count as news."""
+        """Note the time of one step; an attempt to connect is no change of the link."""
         if run is self._registry.operation.run and step.before is not step.after:
             self._operation_since = self._clock.now()
         elif run is self._connection and _is_online(step.before) is not _is_online(step.after):

@@ -29,7 +29,7 @@ def decode(
 ) -> Incoming:
     """Read one frame; whatever it holds, the answer is a value and not an exception.
 
-    An event that has neither a correlation id nor a time gets the id that is made here.
+    ``new_correlation_id`` makes the id of an event that has neither an id nor a time.
     """
     try:
         return _DECODER.decode(frame)

@@ -1,7 +1,7 @@
-"""The seam to the wall clock: what time it is, for records, frames and people.
+"""The seam to the wall clock, for the times in records, in frames and on screens.
 
-How long something takes, and when it is due, is asked of :func:`trio.current_time` alone. That is
-a seam already: a simulation gives ``trio.run`` another clock, and a :class:`Clock` that follows it.
+Durations and deadlines use :func:`trio.current_time` alone. That is a seam already: a simulation
+gives ``trio.run`` another clock, and the program a :class:`Clock` that follows it.
 """
 
 from __future__ import annotations

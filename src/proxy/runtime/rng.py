@@ -1,4 +1,4 @@
-"""The seam to chance: how long to wait before another try, and ids that nobody else has."""
+"""The seam to chance: the jitter of waiting times, and fresh ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 
 class Random(Protocol):
-    """What is asked of chance; ``random.Random`` and its subclasses answer."""
+    """A source of random numbers; ``random.Random`` and its subclasses are such sources."""
 
     def random(self) -> float:
         """A number, uniform in [0, 1)."""
