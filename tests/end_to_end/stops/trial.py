@@ -70,7 +70,7 @@ class Trial:
         """The tasks of a dispatch that waits: its own, its run's and its delivery's."""
         if not self.reason.holds or self._ends_complete:
             return Counter()
-        names = ("dispatches.Dispatches._work", "runner.Run.run", "runner.Run.run")
+        names = ("supervision.dispatches.Dispatches._work", "runner.Run.run", "runner.Run.run")
         return Counter(f"proxy.{name}" for name in names)
 
     async def _set_up(self, stack: AsyncExitStack) -> Scene:
