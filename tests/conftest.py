@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from proxy import logs
@@ -21,6 +22,8 @@ from tests.ledger.make import fast_directory
 from tests.support import tools
 from tests.support.site import some_nodes
 
+hypothesis.settings.register_profile("no clock is a verdict", deadline=None)
+hypothesis.settings.load_profile("no clock is a verdict")
 pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
 
 REQUIRE_TOOLS = "ITH_PROXY_REQUIRE_TOOLS"
