@@ -109,11 +109,10 @@ def test_a_full_run_fails_when_a_row_is_not_taken(project: Project, processes: s
 def test_a_run_of_some_tests_is_not_judged(project: Project) -> None:
     project.trace.write_text("{}")
     for arguments in (
-        ("-k", "voyage"),
+        ("-n", "2", "-k", "voyage"),
         ("tests/machines",),
         (f"{project.file}::test_a_voyage",),
         ("--deselect", "tests/machines/test_ferry.py::test_a_leak"),
-        ("-n", "2", "-k", "voyage"),
     ):
         result = project.run(*arguments)
         assert result.ret == 0
