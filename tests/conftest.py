@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from proxy import logs
@@ -18,10 +22,22 @@ from tests.ledger.make import fast_directory
 from tests.support import tools
 from tests.support.site import some_nodes
 
+hypothesis.settings.register_profile("no clock is a verdict", deadline=None)
+hypothesis.settings.load_profile("no clock is a verdict")
 pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
 
 REQUIRE_TOOLS = "ITH_PROXY_REQUIRE_TOOLS"
 JOIN_SECONDS = 2.0
+PURE = ("events", "fsm", "machines", "nodes", "settings", "work")
+"""Folders of tests that are all pure; elsewhere a module says so of its tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in the pure folders before ``-m pure`` chooses."""
+    for item in items:
+        if any(item.path.is_relative_to(Path(__file__).with_name(name)) for name in PURE):
+            item.add_marker(pytest.mark.pure)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,6 +50,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get(REQUIRE_TOOLS) == "1":
             pytest.fail(sentence, pytrace=False)
         pytest.skip(sentence)
+
+
+@pytest.fixture(autouse=True)
+def pure_is_pure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is marked as pure reaches nothing outside of its own thread."""
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        pytest.fail("a pure test used a socket, a program or a thread")
+
+    if request.node.get_closest_marker("pure"):
+        monkeypatch.setattr(socket.socket, "bind", refuse)
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,33 @@ import threading
 def test_that_leaves_a_thread():
     threading.Thread(target=threading.Event().wait, args=(4,), name="left-over").start()
 """
+IMPURE = """
+import socket, subprocess, sys, threading
+import pytest
+
+pytestmark = pytest.mark.pure
+
+def test_with_a_thread():
+    threading.Thread(target=print).start()
+
+def test_with_a_program():
+    subprocess.run([sys.executable, "-V"])
+
+def test_with_a_server():
+    socket.create_server(("127.0.0.1", 0))
+
+def test_with_a_client():
+    socket.create_connection(("127.0.0.1", 9))
+
+def test_with_nothing():
+    pass
+"""
 
 
 def run_pytest(tmp_path: Path, text: str, hook: str, **environ: str) -> str:
     (tmp_path / "conftest.py").write_text(f"from tests.conftest import {hook}\n")
     (tmp_path / "test_it.py").write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs(tool): x\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n needs(tool): x\n pure: x\n")
     command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:randomly", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, str(tmp_path)],
@@ -56,6 +77,12 @@ def test_where_nothing_may_be_left_out_a_missing_program_fails(tmp_path: Path) -
 def test_a_thread_left_running_fails_its_test(tmp_path: Path) -> None:
     output = run_pytest(tmp_path, LEAKY, "no_thread_left")
     assert "the test left left-over running" in output
+
+
+def test_what_is_marked_as_pure_is_pure(tmp_path: Path) -> None:
+    output = run_pytest(tmp_path, IMPURE, "pure_is_pure")
+    assert "4 failed, 1 passed" in output
+    assert output.count("Failed: a pure test used a socket, a program or a thread") >= 4
 
 
 def test_a_program_is_found_beyond_the_path(

@@ -210,7 +210,7 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
     node.script.delay_s = 60.0
     least = Always(0.0)  # a tenth of the interval
     async with a_house(directory, backend, dicom=dicom, rng=least) as house:
-        async with relay(node, swallow=0) as line:
+        async with relay(node) as line:
             to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
             configure(backend, [to_the_line])
             await house.configured()

@@ -108,7 +108,7 @@ async def test_what_ends_at_the_old_address_is_no_failure_of_the_new_one(
         a_house(directory, backend, dicom={"cancel_seconds": 60.0}) as house,
     ):
         old.script.delay_s = 60.0
-        async with relay(old, swallow=0) as line:
+        async with relay(old) as line:
             configure(backend, [frames.rest_node("a", "A", line.host, line.port)])
             await house.configured()
             await house.online()

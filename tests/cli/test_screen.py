@@ -22,6 +22,8 @@ from proxy.control.messages import (
     Status,
 )
 
+pytestmark = pytest.mark.pure
+
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 AN_HOUR_AGO = NOW - timedelta(minutes=61)
 ACTIVE = OperationStatus("active", AN_HOUR_AGO, ())

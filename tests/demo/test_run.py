@@ -29,10 +29,10 @@ PLAN = Plan(seed=5, slices=6, size=32)
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def nothing_stays_behind(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))  # short: a socket's path is limited
     yield
-    assert [*tmp_path.iterdir()] == []
+    assert [*directory.iterdir()] == []
 
 
 async def test_the_proxy_does_right() -> None:
@@ -64,13 +64,13 @@ def test_the_command_prints_plain_lines_off_a_terminal(
     assert "byte for byte" in out
 
 
-def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_without_a_traceback(directory: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-u", "-m", "proxy", "demo", "--slices", "500"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(directory)},
         # Where the tests run in the background, they ignore SIGINT, and so would it.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )

@@ -20,6 +20,8 @@ from pynetdicom.presentation import PresentationContext
 from proxy.dicom import dimse, pdu
 from tests.dicom import scripted as node
 
+pytestmark = pytest.mark.pure
+
 uids = st.lists(st.integers(0, 10**9), min_size=2, max_size=6).map(
     lambda parts: "1." + ".".join(map(str, parts))
 )

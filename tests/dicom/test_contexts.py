@@ -15,6 +15,8 @@ from proxy.model import (
     Instance,
 )
 
+pytestmark = pytest.mark.pure
+
 JPEG_2000, MPEG_4 = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.102"
 SYNTAXES = [*sorted(CONVERTIBLE), *(f"2.{number}" for number in range(20))]
 

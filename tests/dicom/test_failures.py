@@ -21,6 +21,8 @@ from proxy.machines.failures import (
     classify_transport,
 )
 
+pytestmark = pytest.mark.pure
+
 DONE = {Remedy.STORED, Remedy.STORED_WITH_WARNING}
 
 

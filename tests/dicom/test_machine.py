@@ -40,6 +40,8 @@ from proxy.machines.upper_layer import (
 from proxy.runtime.runner import Run
 from tests.support.machine_suite import example, oracle_agrees
 
+pytestmark = pytest.mark.pure
+
 State: TypeAlias = AssociationState
 
 # The requestor's cells of Table 9-10: event, then for each state "action next state".

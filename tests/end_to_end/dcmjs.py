@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -24,13 +25,22 @@ INSTALL_SECONDS = 90
 
 
 def install() -> Path:
-    """Return the directory of dcmjs-dimse, installed into the user's cache the first time."""
+    """Return the directory of dcmjs-dimse, installed into the user's cache the first time.
+
+    Of the processes of a test run one installs, and the others wait for it.
+    """
     home = Path(platformdirs.user_cache_dir("ith-proxy-tests"), f"dcmjs-dimse-{VERSION}")
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _install(home)
+
+
+def _install(home: Path) -> Path:
     modules = home / "node_modules"
     if not (modules / "dcmjs-dimse" / "package.json").exists():
         npm = shutil.which("npm")
         assert npm is not None
-        home.mkdir(parents=True, exist_ok=True)
         command = [npm, "install", "--prefix", str(home), "--ignore-scripts", "--no-audit"]
         done = subprocess.run(
             [*command, f"dcmjs-dimse@{VERSION}"],
@@ -39,7 +49,7 @@ def install() -> Path:
             check=False,
         )
         if done.returncode != 0:
-            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(modules, ignore_errors=True)
             leave = pytest.fail if os.environ.get(REQUIRE_TOOLS) == "1" else pytest.skip
             leave("npm cannot install dcmjs-dimse here: is there a registry?")
     return modules

@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -33,6 +32,7 @@ from proxy.demo.rest import Archive
 from proxy.service import serve
 from proxy.supervision.supervisor import Supervisor
 from tests.end_to_end.sessions import pack
+from tests.support.relay import Peer
 from tests.support.waiting import PATIENCE_S, until
 
 QUICK: Mapping[str, object] = {
@@ -50,17 +50,6 @@ QUICK: Mapping[str, object] = {
     "service.flush_seconds": 2.0,
 }
 """Settings for tests that last seconds."""
-
-
-class Peer(Protocol):
-    """Where a node is; the embedded one and the programs both know."""
-
-    @property
-    def ae_title(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
 
 
 @dataclass

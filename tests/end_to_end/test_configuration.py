@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import trio
 
@@ -51,11 +53,14 @@ async def shown(site: Site) -> Status:
     return await trio.to_thread.run_sync(ask, site.state, ControlRequest("status"))
 
 
-@pytest.mark.parametrize("greeting", Greeting)
 @pytest.mark.parametrize(
-    "own",
-    [{}, {"port": 4242}, {"ae_title": "MINE"}, {"api_url": "https://p/api"}],
-    ids=["nothing", "port", "ae_title", "api_url"],
+    ("greeting", "own"),
+    [
+        *product(Greeting, [{}]),
+        (Greeting.NOTHING, {"port": 4242}),
+        (Greeting.CONNECTED, {"ae_title": "MINE"}),
+        (Greeting.EVENT, {"api_url": "https://p/api"}),
+    ],
 )
 async def test_a_new_installation_changes_nothing_that_the_site_did_not_set(
     site: Site, greeting: Greeting, own: JsonObject

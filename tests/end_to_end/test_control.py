@@ -91,7 +91,7 @@ async def test_two_locks_over_kill_and_restart(site: Site) -> None:
         site.has(slow=slow)
         site.offer("sess-1", session)
         site.offer("sess-2", ct_session(92, 3))
-        async with the_program(site) as program:
+        async with the_program(site, dicom__cancel_seconds="1") as program:
             await until(site, lambda now: bool(now["healthy"] and now["nodes"]))
             first = await site.dispatch("sess-1", "slow")
             await slow.wait_for(lambda node: len(node.holds) >= 5)
@@ -102,7 +102,7 @@ async def test_two_locks_over_kill_and_restart(site: Site) -> None:
             shown = await command(site, "status")
             assert shown.returncode == 1
             assert b"by the operator: new switch" in shown.stdout
-            await trio.sleep(3.5)  # dicom.cancel_seconds, at the most
+            await trio.sleep(1.5)  # dicom.cancel_seconds, at the most
             at_rest = len(slow.arrivals)
             await program.kill()
         assert stat.S_ISSOCK((site.state / "control.sock").stat().st_mode)  # left by the kill

@@ -13,8 +13,9 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from proxy.demo.encoding import SampleInstance
 from tests.end_to_end.orthanc_rest import held_by
 from tests.end_to_end.sessions import elements, hashes_in, hashes_of, read
-from tests.end_to_end.site import Peer, Site, assert_tells_the_truth
+from tests.end_to_end.site import Site, assert_tells_the_truth
 from tests.support.peers import orthanc, storescp
+from tests.support.relay import Peer
 
 
 async def dispatch_all(

@@ -13,10 +13,10 @@ from proxy.demo.encoding import SampleInstance
 from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.sample import CANARY, Study, ct_series, mr_series
-from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, canary_study, hashes_in, hashes_of, once_each
 from tests.end_to_end.site import Site, node
 from tests.support.peers import free_port, storescp
+from tests.support.relay import relay
 
 SLICES = 25
 SLOW_S = 0.02
@@ -122,7 +122,7 @@ async def test_work_that_runs_is_queued_or_backs_off_ends_with_its_entity(
         storescp(tmp_path / "free", "+B", "+uf") as free,
         storescp(tmp_path / "busy", "+B", "+uf") as busy,
     ):
-        async with relayed(free, SLOW_S) as to_free, relayed(busy, SLOW_S) as to_busy:
+        async with relay(free, SLOW_S) as to_free, relay(busy, SLOW_S) as to_busy:
             site.has(free=to_free, busy=to_busy, dead=node("dead", dead, retry_delay=50.0))
             offer(site, goes, stays)
             await site.start(
@@ -175,7 +175,7 @@ async def test_held_work_ends_with_its_entity_during_the_pause(
     site: Site, tmp_path: Path, goes: Wanted, stays: Wanted, deletion: JsonObject
 ) -> None:
     with storescp(tmp_path, "+B", "+uf") as disk:
-        async with relayed(disk, SLOW_S) as slow:
+        async with relay(disk, SLOW_S) as slow:
             site.has(node=slow)
             offer(site, goes, stays)
             await site.start(dicom__associations_per_node=1, dicom__echo_interval_seconds=NO_ECHO_S)

@@ -20,8 +20,9 @@ from tests.end_to_end.sessions import (
     read,
     sha256,
 )
-from tests.end_to_end.site import Peer, Site
+from tests.end_to_end.site import Site
 from tests.support.peers import dcmqrscp, orthanc, storescp
+from tests.support.relay import Peer
 
 
 async def dispatch_all(site: Site, peer: Peer, session: list[SampleInstance]) -> None:

@@ -13,10 +13,10 @@ from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.node_script import NodeScript
 from proxy.demo.rest import Fault
-from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, ct_session, hashes_in, hashes_of, once_each
-from tests.end_to_end.site import Peer, Site, changed, node
+from tests.end_to_end.site import Site, changed, node
 from tests.support.peers import dcmqrscp, storescp
+from tests.support.relay import Peer, relay
 
 NO_ECHO_S = 600.0
 """With no C-ECHO but the first, a connection to a node is one of a delivery."""
@@ -49,7 +49,7 @@ async def test_a_removed_node_gets_no_more_and_the_other_one_everything(
         storescp(tmp_path / "goes", "+B", "+uf") as goes,
         storescp(tmp_path / "stays", "+B", "+uf") as stays,
     ):
-        async with relayed(goes, SLOW_S) as to_goes, relayed(stays, SLOW_S) as to_stays:
+        async with relay(goes, SLOW_S) as to_goes, relay(stays, SLOW_S) as to_stays:
             site.has(goes=to_goes, stays=to_stays)
             site.offer("sess-1", session)
             await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -80,9 +80,9 @@ async def test_a_node_that_moves_gets_the_rest_at_its_new_address(
         storescp(tmp_path / "old", "+B", "+uf") as old,
         storescp(tmp_path / "new", "+B", "+uf") as new,
     ):
-        async with relayed(old, SLOW_S) as before:
+        async with relay(old, SLOW_S) as before:
             host, port = ("127.0.0.2", before.port) if what == "host" else (before.host, 0)
-            async with relayed(new, host=host, port=port) as after:
+            async with relay(new, host=host, port=port) as after:
                 site.has(node=before)
                 site.offer("sess-1", session)
                 await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -104,7 +104,7 @@ async def test_a_node_with_another_ae_title_gets_the_rest_under_that(
 ) -> None:
     session = ct_session(213, 25)
     with dcmqrscp(tmp_path, ae_title="OLD", also=["NEW"]) as archive:
-        async with relayed(archive, SLOW_S) as old:
+        async with relay(archive, SLOW_S) as old:
             new = frames.rest_node("node", "NEW", old.host, old.port)
             site.has(node=old)
             site.offer("sess-1", session)
@@ -154,7 +154,7 @@ async def test_a_node_that_is_to_see_another_calling_ae_title_gets_the_rest_from
 async def test_a_node_that_is_added_or_renamed_stops_nothing(site: Site, tmp_path: Path) -> None:
     session = ct_session(214, 25)
     with storescp(tmp_path, "+B", "+uf") as disk:
-        async with relayed(disk, SLOW_S) as slow, DemoNode("LATE").running() as late:
+        async with relay(disk, SLOW_S) as slow, DemoNode("LATE").running() as late:
             site.has(node=slow)
             site.offer("sess-1", session)
             await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -187,8 +187,8 @@ async def test_a_replaced_list_stops_what_is_for_nodes_that_are_gone_and_nothing
         storescp(tmp_path / "stays", "+B", "+uf") as stays,
     ):
         async with (
-            relayed(goes, SLOW_S) as to_goes,
-            relayed(stays, SLOW_S) as to_stays,
+            relay(goes, SLOW_S) as to_goes,
+            relay(stays, SLOW_S) as to_stays,
             DemoNode("LATE").running() as late,
         ):
             site.has(goes=to_goes, stays=to_stays)
@@ -314,7 +314,7 @@ async def test_without_ith_the_rest_goes_to_the_nodes_last_known(
 ) -> None:
     session = ct_session(219, 25)
     with storescp(tmp_path, "+B", "+uf") as disk:
-        async with relayed(disk, SLOW_S) as slow:
+        async with relay(disk, SLOW_S) as slow:
             site.has(node=slow)
             site.offer("sess-1", session)
             await site.start()

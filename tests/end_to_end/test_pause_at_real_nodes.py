@@ -11,11 +11,11 @@ import trio
 from proxy.demo import frames
 from proxy.demo.encoding import SampleInstance
 from tests.end_to_end.orthanc_rest import held_by, stores_at, until_stored
-from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, ct_session, hashes_in, hashes_of, once_each
 from tests.end_to_end.site import Site, assert_tells_the_truth, node
 from tests.support import tools
 from tests.support.peers import Node, orthanc, storescp
+from tests.support.relay import relay
 
 NO_ECHO_S = 600.0
 """With no C-ECHO between, a connection to a node is one of a delivery."""
@@ -36,7 +36,7 @@ async def test_a_pause_in_mid_session_stores_each_instance_once_at_orthanc(
 ) -> None:
     session = ct_session(201, 30)
     with orthanc(tmp_path, {"OverwriteInstances": True}) as archive:
-        async with relayed(archive, delay_s=0.01) as slow:
+        async with relay(archive, delay_s=0.01) as slow:
             site.has(archive=slow)
             site.offer("sess-1", session)
             await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -105,7 +105,7 @@ async def test_a_pause_while_backing_off_from_a_node_that_aborts(
 ) -> None:
     session = ct_session(204, 4)
     with storescp(tmp_path, "+B", "+uf", switch) as disk:
-        async with relayed(disk) as aborting:
+        async with relay(disk) as aborting:
             site.has(node=node("node", aborting, retry_count=3, retry_delay=1.0))
             site.offer("sess-1", session)
             await site.start(dicom__echo_interval_seconds=NO_ECHO_S)
@@ -136,7 +136,7 @@ async def test_an_order_that_came_in_a_pause_is_tried_once_at_a_node_that_refuse
     site: Site, tmp_path: Path
 ) -> None:
     with storescp(tmp_path, "--refuse") as disk:
-        async with relayed(disk) as refusing:
+        async with relay(disk) as refusing:
             site.has(node=node("node", refusing, retry_count=3, retry_delay=0.1))
             site.offer("sess-1", ct_session(205, 3))
             await site.start(dicom__echo_interval_seconds=NO_ECHO_S)

@@ -10,10 +10,10 @@ import trio
 
 from tests.end_to_end.orthanc_rest import held_by, stores_at, until_stored
 from tests.end_to_end.program import the_program
-from tests.end_to_end.relay import relayed
 from tests.end_to_end.sessions import arrivals_in, ct_session, hashes_of, once_each
 from tests.end_to_end.site import Site, assert_tells_the_truth
 from tests.support.peers import orthanc, storescp
+from tests.support.relay import relay
 
 SLOW_S = 0.02
 NEVER_S = 60.0
@@ -28,7 +28,7 @@ async def test_sigterm_in_mid_session_keeps_the_rest_and_repeats_nothing(
         orthanc(tmp_path, {"OverwriteInstances": True}) as archive,
         storescp(tmp_path, "+B", "+uf") as disk,
     ):
-        async with relayed(archive, SLOW_S) as to_archive, relayed(disk, SLOW_S) as to_disk:
+        async with relay(archive, SLOW_S) as to_archive, relay(disk, SLOW_S) as to_disk:
             site.has(archive=to_archive, disk=to_disk)
             site.offer("sess-1", session)
             async with the_program(site, service__drain_seconds=str(NEVER_S)) as program:
@@ -61,7 +61,7 @@ async def test_a_second_sigterm_does_not_wait_for_the_instance_in_flight(
     session = ct_session(232, 25)
     patient = {"dicom__cancel_seconds": str(NEVER_S), "service__drain_seconds": str(NEVER_S)}
     with storescp(tmp_path, "+B", "+uf") as disk:
-        async with relayed(disk, SLOW_S) as slow:
+        async with relay(disk, SLOW_S) as slow:
             site.has(node=slow)
             site.offer("sess-1", session)
             async with the_program(site, **patient) as program:

@@ -21,9 +21,9 @@ LARGE = 24_000_000
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("phases", [[*Phase][:4], [*Phase][4:]], ids=["first", "last"])
 async def test_a_stop_is_fast_wherever_the_node_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: list[Phase]
+    directory: Path, monkeypatch: pytest.MonkeyPatch, phases: list[Phase]
 ) -> None:
-    bench = Bench(tmp_path, cancel_seconds=CANCEL_S, late_seconds=LATE_S, large=LARGE)
+    bench = Bench(directory, cancel_seconds=CANCEL_S, late_seconds=LATE_S, large=LARGE)
     monkeypatch.setattr(tempfile, "tempdir", str(bench.temporary))
     batch = await bench.hold([*product(phases, Reason)])
     assert batch.problems == []

@@ -103,6 +103,8 @@ class Reference:
         }
         self.instances |= found
         self.holdings[entity] = (None if buried else etag, found - buried)
+        if buried == found and buried:
+            del self.holdings[entity]  # nothing is left of it, as after a deletion of all it held
         self._release(former | buried)
         return before - {i.sha256 for i in self.instances}
 
@@ -168,9 +170,6 @@ class Reference:
 
     def lose(self, sha256: str) -> int:
         lost = {i for i in self.instances if i.sha256 == sha256}
-        for dispatch in self.dispatches:
-            for way in dispatch.ways.values():
-                self._keep_ways(way, lambda i, s: i not in lost or s not in OPEN)
         dropped = [e for e, (_, held) in self.holdings.items() if held & lost]
         for entity in dropped:
             del self.holdings[entity]

@@ -32,6 +32,8 @@ from proxy.errors import DicomUnreadable, NotDicom
 from proxy.model import Instance
 from proxy.pacs.header import read_instance
 
+pytestmark = pytest.mark.pure
+
 CANARY = "ZZCANARY^PHI"
 SYNTAXES = [
     ImplicitVRLittleEndian,

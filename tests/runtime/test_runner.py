@@ -39,6 +39,8 @@ from tests.support.sample import (
 )
 from tests.support.schedules import cancelled_at_every_step, in_every_order
 
+pytestmark = pytest.mark.pure
+
 Ferry = Run[State, Log, str]
 Act = Callable[[Ferry], Awaitable[None]]
 

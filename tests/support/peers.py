@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import tools
 
 HOST = "127.0.0.1"
+PORTS = range(16384, 32768)
+CHANCE = random.SystemRandom()
+"""Not seeded, as the chance of the tests is: two processes must not draw the same."""
 START_SECONDS = 20
 END_SECONDS = 5
 
@@ -50,10 +54,16 @@ class Node:
 
 
 def free_port() -> int:
-    """Return a port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listened on a moment ago.
+
+    It is below those that the kernel gives to connections, and by chance: tests run side by side
+    in several processes, and a port that is only probed may be given away before it is used.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, CHANCE.choice(PORTS)))
+            return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -1,65 +1,118 @@
-"""A line to a node that swallows one of its C-STORE responses and goes dead with it.
+"""A relay before a node: slows it down, counts who came, swallows one of its answers.
+
+    with storescp(tmp_path, "+B") as disk:
+        async with relay(disk, delay_s=0.02) as slow:
+            ...  # slow.port is the one to be configured
 
     async with relay(node, swallow=3) as line:
-        ...  # line.port, line.stores: what was asked of the node, by SOP Instance UID
+        ...  # line.stores: what was asked of the node, by SOP Instance UID
 
-By then the node has stored the instance, and the other end cannot know. What passes is read with
-pynetdicom, nothing of the proxy's.
+It forwards bytes and understands none of them, but where it is to swallow a C-STORE response: it
+reads those with pynetdicom, nothing of the proxy's, and goes dead with the one. By then the node
+has stored the instance, and the other end cannot know.
 """
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import Protocol
 
 import trio
 from pydicom.dataset import Dataset
 from pynetdicom import dsutils
 from pynetdicom.pdu import P_DATA_TF
 
-from proxy.demo.node import DemoNode
-from tests.support.peers import Node
-
+BLOCK = 65536
 C_STORE_RQ, C_FIND_RQ, C_STORE_RSP = 0x0001, 0x0020, 0x8001
 P_DATA = 4
 
 
-class Relay:
-    """One line for as many connections as come; ``swallow`` counts responses over all of them."""
+class Peer(Protocol):
+    """Where a node is; the embedded one and the programs both know."""
 
-    def __init__(self, node: Node | DemoNode, port: int, swallow: int) -> None:
-        self.host = "127.0.0.1"
-        self.port = port
+    @property
+    def ae_title(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class Relay:
+    """One line for as many connections as come.
+
+    ``delay_s`` passes before each part of what the node answers; it may be changed any time.
+    ``connections`` counts all there were, ``open`` those that there are. ``stores`` and ``finds``
+    count the requests where a response is to be swallowed, which is counted over all connections.
+    """
+
+    def __init__(self, node: Peer, delay_s: float, swallow: int | None, host: str) -> None:
         self.ae_title = node.ae_title
+        self.host = host
+        self.port = 0
+        self.delay_s = delay_s
+        self.connections = 0
+        self.open = 0
         self.stores: Counter[str] = Counter()
         self.finds = 0
         self._node = node
-        self._responses = 0
         self._swallow = swallow
+        self._responses = 0
 
-    async def carry(self, client: trio.SocketStream) -> None:
-        """Carry PDUs both ways until one end closes or a response is swallowed."""
-        node = await trio.open_tcp_stream(self._node.host, self._node.port)
-        with suppress(trio.BrokenResourceError):
-            async with client, node, trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_on, client, node, nursery.cancel_scope)
-                nursery.start_soon(self._pass_on, node, client, nursery.cancel_scope)
+    async def serve(self, caller: trio.SocketStream) -> None:
+        """Bring one caller to the node, until either of them hangs up."""
+        self.connections += 1
+        self.open += 1
+        try:
+            async with (
+                caller,
+                await trio.open_tcp_stream(self._node.host, self._node.port) as node,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(self._pass_on, caller, node, nursery.cancel_scope)
+                nursery.start_soon(self._answer, node, caller, nursery.cancel_scope)
+        finally:
+            self.open -= 1
 
     async def _pass_on(
-        self, source: trio.SocketStream, sink: trio.SocketStream, line: trio.CancelScope
+        self, source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope
     ) -> None:
+        with suppress(trio.BrokenResourceError):  # a reset ends a connection too
+            async with aclosing(self._parts(source, both)) as parts:
+                async for part in parts:
+                    await target.send_all(part)
+        both.cancel("one side hung up")
+
+    async def _answer(
+        self, source: trio.SocketStream, target: trio.SocketStream, both: trio.CancelScope
+    ) -> None:
+        with suppress(trio.BrokenResourceError):  # as above
+            async with aclosing(self._parts(source, both)) as parts:
+                async for part in parts:
+                    await trio.sleep(self.delay_s)
+                    await target.send_all(part)
+        both.cancel("one side hung up")
+
+    async def _parts(
+        self, source: trio.SocketStream, both: trio.CancelScope
+    ) -> AsyncGenerator[bytes, None]:
+        """What comes, as it comes; PDU by PDU where one of them is to be swallowed."""
         unread = b""
-        with suppress(trio.BrokenResourceError):
-            while chunk := await source.receive_some():
-                unread += chunk
-                while (length := _length(unread)) and len(unread) >= length:
-                    pdu, unread = unread[:length], unread[length:]
-                    if self._is_swallowed(pdu):
-                        line.cancel("the line is dead")
-                    await sink.send_all(pdu)
-        line.cancel("one end closed")
+        while block := await source.receive_some(BLOCK):
+            if self._swallow is None:
+                yield bytes(block)
+                continue
+            unread += block
+            while (length := _length(unread)) and len(unread) >= length:
+                pdu, unread = unread[:length], unread[length:]
+                if self._is_swallowed(pdu):
+                    both.cancel("the line is dead")
+                    await trio.lowlevel.checkpoint()
+                yield pdu
 
     def _is_swallowed(self, pdu: bytes) -> bool:
         for command in _commands(pdu):
@@ -73,14 +126,22 @@ class Relay:
 
 
 @asynccontextmanager
-async def relay(node: Node | DemoNode, *, swallow: int) -> AsyncIterator[Relay]:
-    """Lay a line to ``node`` while the block lasts."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    line = Relay(node, listener.socket.getsockname()[1], swallow)
+async def relay(
+    node: Peer,
+    delay_s: float = 0.0,
+    *,
+    swallow: int | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> AsyncIterator[Relay]:
+    """Run a relay to ``node`` while the block lasts, on a free port if none is given."""
+    line = Relay(node, delay_s, swallow, host)
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, line.carry, [listener])
+        serve = partial(trio.serve_tcp, line.serve, port, host=host)
+        listeners: list[trio.SocketListener] = await nursery.start(serve)
+        line.port = listeners[0].socket.getsockname()[1]
         yield line
-        nursery.cancel_scope.cancel("the test is over")
+        nursery.cancel_scope.cancel("the relay ends")
 
 
 def _length(unread: bytes) -> int:

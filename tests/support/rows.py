@@ -8,6 +8,9 @@ pages of ``statecharts/`` name tests, names one that no longer takes the row.
 
 A Hypothesis test is not counted: it may take other rows tomorrow. A test that was skipped, for
 want of a program it runs, is believed to take what the file says.
+
+Where pytest-xdist spreads the tests over processes, each tells what it saw at its end, and the
+first process judges.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
 import pytest
 
 ROOMS = ("machines", "dicom")
 """Folders of ``tests`` whose tests count."""
 NAMED = 3
 """So many tests are named for each row."""
+SEEN = "rows-of-the-machines"
+"""Under this name a process of pytest-xdist tells what it saw."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,26 +43,49 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Rows(config.rootpath), "rows-of-the-machines")
 
 
+class Seen(msgspec.Struct):
+    """What one process saw: the tests by row, those skipped, the files it collected."""
+
+    taken: dict[str, set[str]] = {}
+    skipped: set[str] = set()
+    collected: set[str] = set()
+    is_whole: bool = True
+    """Whether no selection left out tests that count."""
+
+    def add(self, other: Seen) -> None:
+        """Put what another process saw to it."""
+        for row, tests in other.taken.items():
+            self.taken.setdefault(row, set()).update(tests)
+        self.skipped |= other.skipped
+        self.collected |= other.collected
+        self.is_whole = self.is_whole and other.is_whole
+
+
+class Worker(Protocol):
+    """A process of pytest-xdist as the first process has it."""
+
+    workeroutput: dict[str, object]
+
+
 class Rows:
     """What the tests of one session took."""
 
     def __init__(self, root: Path) -> None:
-        self.taken: dict[str, set[str]] = {}
         self.problems: list[str] = []
-        self._skipped: set[str] = set()
+        self._seen = Seen()
         self._tests = root / "tests"
         self._trace = root / "src" / "proxy" / "machines" / "trace.json"
-        self._whole = True
-        self._collected: set[Path] = set()
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """A selection by name, mark or last failure says nothing about the rest."""
-        self._whole = self._whole and not any(self._counts(item) for item in items)
+        if any(self._counts(item) for item in items):
+            self._seen.is_whole = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which files were collected; an argument with ``::`` selects within a file."""
-        self._collected = {item.path for item in session.items}
-        self._whole = self._whole and not any("::" in str(arg) for arg in session.config.args)
+        self._seen.collected = {str(item.path) for item in session.items}
+        if any("::" in str(arg) for arg in session.config.args):
+            self._seen.is_whole = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -78,19 +108,28 @@ class Rows:
         """Note what was skipped."""
         report = yield
         if report.skipped and self._counts(item):
-            self._skipped.add(self._name(item))
+            self._seen.skipped.add(self._name(item))
         return report
 
     def note(self, row: str, test: str) -> None:
         """Remember that ``test`` took ``row``."""
-        self.taken.setdefault(row, set()).add(test)
+        self._seen.taken.setdefault(row, set()).add(test)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Worker) -> None:
+        """Take over what a process of pytest-xdist saw; one that crashed says nothing."""
+        if told := getattr(node, "workeroutput", {}).get(SEEN):
+            self._seen.add(msgspec.convert(told, Seen))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge, or record, if every test that counts ran and passed."""
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output[SEEN] = msgspec.to_builtins(self._seen)
+            return
         option = session.config.option
         finished = session.exitstatus == pytest.ExitCode.OK and not option.collectonly
-        rooms = [{*(self._tests / room).rglob("test_*.py")} for room in ROOMS]
-        all_ran = self._whole and all(files and files <= self._collected for files in rooms)
+        rooms = [{*map(str, (self._tests / room).rglob("test_*.py"))} for room in ROOMS]
+        all_ran = self._seen.is_whole and all(r and r <= self._seen.collected for r in rooms)
         if not (finished and all_ran):
             if option.record_rows:
                 self._fail(session, ["not recorded: not every test that counts ran and passed"])
@@ -100,12 +139,13 @@ class Rows:
         ids = [entry.id for machine in MACHINES for entry in machine.entries]
         trace: dict[str, list[str]] = json.loads(self._trace.read_text())
         for row, tests in trace.items():
-            for test in self._skipped.intersection(tests):
+            for test in self._seen.skipped.intersection(tests):
                 self.note(row, test)
         if option.record_rows:
-            trace = {row: sorted(self.taken[row])[:NAMED] for row in ids if row in self.taken}
+            taken = self._seen.taken
+            trace = {row: sorted(taken[row])[:NAMED] for row in ids if row in taken}
             self._trace.write_text(json.dumps(trace, indent=1) + "\n")
-        self._fail(session, problems(ids, self.taken, trace))
+        self._fail(session, problems(ids, self._seen.taken, trace))
 
     def _fail(self, session: pytest.Session, found: list[str]) -> None:
         self.problems = found

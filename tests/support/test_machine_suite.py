@@ -22,6 +22,8 @@ from tests.support.sample import (
     State,
 )
 
+pytestmark = pytest.mark.pure
+
 
 class Inner(msgspec.Struct, frozen=True):
     name: str

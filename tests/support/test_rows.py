@@ -83,15 +83,23 @@ def project(pytester: pytest.Pytester) -> Project:
     return Project(pytester)
 
 
-def test_a_full_run_passes_when_every_row_is_taken_and_the_trace_is_true(project: Project) -> None:
-    result = project.run()
+PROCESSES = pytest.mark.parametrize("processes", ["0", "2"])
+"""In this process, and spread by pytest-xdist over so many."""
+
+
+@PROCESSES
+def test_a_full_run_passes_when_every_row_is_taken_and_the_trace_is_true(
+    project: Project, processes: str
+) -> None:
+    result = project.run("-n", processes)
     assert result.ret == 0
     result.stdout.no_fnmatch_line("*rows of the machines*")
 
 
-def test_a_full_run_fails_when_a_row_is_not_taken(project: Project) -> None:
+@PROCESSES
+def test_a_full_run_fails_when_a_row_is_not_taken(project: Project, processes: str) -> None:
     project.file.write_text(TESTS.replace("Called(), Loaded(1), Sighted())", "Called())"))
-    result = project.run()
+    result = project.run("-n", processes)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["*rows of the machines*", "FRY-92: no test takes it", "FRY-92: *test_a_voyage does not*"]
@@ -101,7 +109,7 @@ def test_a_full_run_fails_when_a_row_is_not_taken(project: Project) -> None:
 def test_a_run_of_some_tests_is_not_judged(project: Project) -> None:
     project.trace.write_text("{}")
     for arguments in (
-        ("-k", "voyage"),
+        ("-n", "2", "-k", "voyage"),
         ("tests/machines",),
         (f"{project.file}::test_a_voyage",),
         ("--deselect", "tests/machines/test_ferry.py::test_a_leak"),
@@ -119,9 +127,12 @@ def test_a_failed_run_is_not_judged(project: Project) -> None:
     result.stdout.no_fnmatch_line("*rows of the machines*")
 
 
-def test_a_run_records_without_parameters_and_without_tests_of_chance(project: Project) -> None:
+@PROCESSES
+def test_a_run_records_without_parameters_and_without_tests_of_chance(
+    project: Project, processes: str
+) -> None:
     project.trace.write_text("{}")
-    assert project.run("--record-rows").ret == 0
+    assert project.run("--record-rows", "-n", processes).ret == 0
     assert json.loads(project.trace.read_text()) == TRACE
 
 

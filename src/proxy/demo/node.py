@@ -148,7 +148,10 @@ class DemoNode:
         server.server_close()
         thread.join()
         for association in server.active_associations:
-            # One that is being negotiated has nothing to abort: its thread would die of it.
+            # One that is being negotiated has nothing to abort: its thread would die of it. Where
+            # no request will come any more, None says at once what NEGOTIATION_S would say.
+            if not association.is_established:
+                association.dul.to_user_queue.put(None)
             while association.is_alive() and not association.is_established:
                 association.join(POLL_S)
             association.abort()
