@@ -27,9 +27,6 @@ BUILT = [each for each in REQUIREMENTS if not each.planned]
 BEHAVIOURS = [each for subject in SUBJECTS for each in subject.requirements]
 TRACED = {each for machine in MACHINES for row in machine.rows for each in row.traces}
 
-traces_are_filled_with_the_new_tables = pytest.mark.xfail(
-    strict=False, reason="traces= is filled together with the new tables of the machines"
-)
 each_machine = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
 
 
@@ -112,13 +109,11 @@ def test_the_modules_that_carry_one_exist() -> None:
     assert [module for module in sorted(modules) if not (SOURCE / module).is_file()] == []
 
 
-@traces_are_filled_with_the_new_tables
 def test_each_has_rows_where_no_module_is_named() -> None:
     loose = [each.id for each in BUILT if not each.carried_by and each.id not in TRACED]
     assert loose == []
 
 
-@traces_are_filled_with_the_new_tables
 @each_machine
 def test_each_row_serves_a_requirement(machine: Machine[Any, Any, Any]) -> None:
     assert [row.id for row in machine.rows if not row.traces] == []

@@ -1101,7 +1101,7 @@ _RELIABILITY = Group(
             "promises.md A, P7",
             shown(
                 "end_to_end/test_flood.py",
-                "test_a_thousand_orders_at_once_for_four_nodes_of_which_one_is_dead_and_one_slow",
+                "test_many_orders_at_once_for_four_nodes_of_which_one_is_dead_and_one_slow",
             )
             + shown("backend/test_archive.py", "test_memory_stays_flat", "test_limits_hold")
             + shown(
