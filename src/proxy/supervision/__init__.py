@@ -1,1 +1,1 @@
-"""The supervisor and what it owns: what each event of ITH means for what is at work."""
+"""The supervisor and its parts: they decide the effect of each event of ITH on the work."""

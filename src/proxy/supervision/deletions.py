@@ -35,7 +35,7 @@ class Deletions:
         self._nursery = nursery
 
     def delete(self, event: DeletionEvent) -> None:
-        """Stop what is under way for the entity, then remove it from the local PACS."""
+        """Stop the work for the entity, then remove the entity from the local PACS."""
         if self._registry.operation.over:
             self._keep(event)
             return
@@ -44,7 +44,7 @@ class Deletions:
         self._dispatches.outdate()
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
-        """Have the rows deleted: what is ordered from now on is wanted again."""
+        """Have the rows deleted; a later order for the entity brings it back."""
         pacs, entity_id = self._services.pacs, event.entity_id
         match event:
             case SessionDeletedEvent(payload=session):

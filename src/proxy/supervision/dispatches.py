@@ -63,7 +63,7 @@ class Dispatches:
                 each.cancel(reason)
 
     def outdate(self) -> None:
-        """Have every delivery read again what is left to send: ITH deleted something."""
+        """Have every delivery read its unsent instances again: ITH deleted something."""
         for each in self._registry.dispatches.deliveries:
             each.outdate()
 

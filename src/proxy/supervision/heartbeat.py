@@ -1,6 +1,6 @@
 """The proxy's signs of life: where it is, how its nodes are, how it is itself.
 
-Read from what is at work at the moment of asking; the link asks and sends.
+The messages are made from the registry at the moment of asking; the link asks and sends.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ LOCKS_DOCUMENT = "locks"
 
 
 class LocksDocument(msgspec.Struct):
-    """Who wants the pause; ``reason`` is what earlier versions had for both together."""
+    """The held locks; earlier versions kept one ``reason`` for both together."""
 
     held: tuple[PauseLock, ...] = ()
     reason: str = ""

@@ -68,7 +68,7 @@ class Reconciler:
         self._on_active = on_active
         self._stale = trio.Event()
         self._answered = trio.Event()
-        """Set by the answer that counts; a look after that makes it anew."""
+        """Set by the answer that counts; a later look replaces it."""
         self._confirms = False
         """Whether the next answer is the one to the look that follows an event about the flag."""
 

@@ -1,4 +1,4 @@
-"""The registry: what is at work now, and who this proxy is. Each field has one writer."""
+"""The registry: all work, and the identity of this proxy. Each field has one writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.work.services import Services
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this proxy is to ITH; empty until ITH said it."""
+    """The ids of this proxy and its workspace at ITH; empty until ITH has sent them."""
 
     workspace_id: str = ""
     proxy_id: str = ""

@@ -1,4 +1,4 @@
-"""How long the ledger remembers what is over: by days of running, and by no wall clock.
+"""The ledger forgets finished dispatches after 90 days of running, by no wall clock.
 
 A machine may come up with its clock years ahead or back, and is corrected later. So each day that
 the program has run is marked with the newest dispatch of that day; what is older than the mark of

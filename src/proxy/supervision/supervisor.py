@@ -1,4 +1,4 @@
-"""The supervisor: what each event of ITH means for what is at work.
+"""The supervisor: it decides the effect of each event of ITH on the work.
 
 It owns every run and tells it what happened outside. :meth:`Supervisor.handle` is synchronous:
 the link's reader never waits for a dispatch, and no event can be half done. What must wait (a
@@ -156,7 +156,7 @@ class Supervisor:
         return not name or is_same_id(name, self.registry.identity.proxy_id)
 
     def _pass_over(self, event: ProxyEvent) -> None:
-        """Do not obey what is for another proxy, or may be; what ITH has for us counts."""
+        """Do not apply an event that is, or may be, for another proxy; fetch our configuration."""
         reason = "foreign" if self.registry.identity.proxy_id else "early"
         self.counts[reason] += 1
         log(
@@ -190,7 +190,7 @@ class Supervisor:
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
-                if self.registry.configuration is None:  # it holds for what is to be begun, too
+                if self.registry.configuration is None:  # the deletion holds for the orders before it, too
                     self._early_events.keep(event)
             case ProxyEvent() if not self._is_addressed(event.entity_id):
                 self._pass_over(event)
@@ -297,7 +297,7 @@ def is_same_id(one: str, other: str) -> bool:
 
 
 def _uuid(id: str) -> str:
-    """Return the 32 digits of a UUID, "" for what is none."""
+    """Return the 32 digits of a UUID; an empty text for any other id."""
     bare = id.strip().lower().removeprefix("proxy_")
     return bare.replace("-", "") if UUID.fullmatch(bare) else ""
 

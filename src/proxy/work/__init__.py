@@ -1,1 +1,1 @@
-"""What is at work, and the fair queues in which it waits."""
+"""The services and values that the work shares, and the fair queues in which it waits."""

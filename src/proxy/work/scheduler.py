@@ -53,7 +53,7 @@ Admits: TypeAlias = Callable[[Job], bool]
 
 
 def admit_all(_: Sequence[Job]) -> Admits:
-    """Admit whoever comes, whoever is served."""
+    """Admit every job, whatever is served."""
     return lambda _: True
 
 
@@ -162,7 +162,7 @@ class Scheduler:
     def may_continue(self, job: Job) -> bool:
         """Whether who is served may begin another service; if not, it is to leave.
 
-        Each one that leaves makes room for one who waits: two do not leave for the same.
+        Each job that leaves frees a place for one that waits: two do not leave for the same one.
         """
         if job not in self.served:
             return False

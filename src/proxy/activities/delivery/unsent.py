@@ -18,7 +18,7 @@ class UnsentInstances:
         self.is_outdated = False
 
     async def read(self) -> list[Instance]:
-        """Return what is left, in the order to send it, and keep it up from now on."""
+        """Return the instances that are left, in the order to send them, and track them."""
         listed = await self._list()
         self._instances = set(listed)
         return listed
