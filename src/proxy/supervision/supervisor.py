@@ -190,7 +190,9 @@ class Supervisor:
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
-                if self.registry.configuration is None:  # the deletion holds for the orders before it, too
+                if (
+                    self.registry.configuration is None
+                ):  # the deletion holds for the orders before it, too
                     self._early_events.keep(event)
             case ProxyEvent() if not self._is_addressed(event.entity_id):
                 self._pass_over(event)
