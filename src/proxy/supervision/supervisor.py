@@ -190,9 +190,7 @@ class Supervisor:
                 self._dispatch_new_scan(event)
             case SubjectDeletedEvent() | SessionDeletedEvent() | ScanDeletedEvent():
                 self._deletions.delete(event)
-                if (
-                    self.registry.configuration is None
-                ):  # the deletion holds for the orders before it, too
+                if self.registry.configuration is None:  # it holds for the early orders, too
                     self._early_events.keep(event)
             case ProxyEvent() if not self._is_addressed(event.entity_id):
                 self._pass_over(event)
