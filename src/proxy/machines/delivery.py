@@ -9,7 +9,19 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    WHEN_OVER,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 
 
 class DeliveryState(Enum):
@@ -305,7 +317,7 @@ def keep_attempt(progress: DeliveryProgress, event: AttemptFailed) -> _Result:
 
 
 def forget_attempts(progress: DeliveryProgress, event: NodeMoved) -> _Result:
-    """Begin to count anew."""
+    """Begin to count again from none."""
     progress = replace(progress, attempts=0)
     return progress, (SaveAttempt(progress),)
 
@@ -376,67 +388,90 @@ def report_stopped(progress: DeliveryProgress, event: StoppedToCancel) -> _Resul
 (WAITING, STORING, BACKING_OFF, HELD, STOPPING, ABORTING, COMPLETED, FAILED, CANCELLED) = (
     DeliveryState
 )
-IDLE = (WAITING, BACKING_OFF, HELD)
-WIRED = (STORING, STOPPING, ABORTING)
+IDLE = group("IDLE", WAITING, BACKING_OFF, HELD, doc="No association is open for the delivery.")
+WIRED = group(
+    "WIRED", STORING, STOPPING, ABORTING, doc="An association is open, or is being closed."
+)
+OVER = group("OVER", COMPLETED, FAILED, CANCELLED, doc="The outcome is in the ledger.")
 ENDING = (STOPPING, ABORTING)
-OVER = (COMPLETED, FAILED, CANCELLED)
 
 DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
     name="delivery",
     purpose=__doc__,
     initial=WAITING,
     final=frozenset(OVER),
-    stays=(
-        stay(
+    groups=(IDLE, WIRED, OVER),
+    definitions=(
+        state(
             WAITING,
-            does="wait_for_turn",
-            unlimited="ITH waits for the download; a node that is down costs an attempt each time",
+            do="wait_for_turn",
+            untimed="ITH waits for the download; a node that is down costs an attempt each time",
         ),
-        stay(
+        state(
             STORING,
-            does="store_instances",
-            unlimited="the association has its own clocks: connect, answer, stall, response",
+            do="store_instances",
+            untimed="the association has its own clocks: connect, answer, stall, response",
         ),
-        stay(
+        state(
             BACKING_OFF,
-            limit=limit(
+            after=limit(
                 lambda progress: progress.retry_in,
                 RetryDue,
                 "full jitter over the node's retry_delay, doubled for each attempt",
             ),
         ),
-        stay(HELD, unlimited="a pause lasts as long as whoever asked for it wants"),
-        stay(
+        state(HELD, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(
             STOPPING,
-            does="store_instances",
-            limit=limit(
+            do="store_instances",
+            after=limit(
                 lambda progress: progress.grace, StopTimedOut, "dicom.cancel_seconds (default 3 s)"
             ),
         ),
-        stay(ABORTING, does="settle", unlimited="the association is cut before settle begins"),
+        state(ABORTING, do="settle", untimed="the association is cut before settle begins"),
     ),
     rows=(
         row(
             "DLV-01",
             (*IDLE, *WIRED),
             ContentReady,
-            None,
+            STAY,
             count_content,
             doc="The download is whole, or a deletion took a part of it.",
         ),
         row("DLV-02", WAITING, TurnGranted, STORING, report_advance, doc="Its turn has come."),
-        row("DLV-03", WIRED, InstanceStored, None, count_stored, doc="One more is at the node."),
-        row("DLV-31", WIRED, InstanceFound, None, count_stored, doc="It need not be sent again."),
-        row("DLV-04", WIRED, InstanceRefused, None, count_refused, doc="The others go on."),
-        row("DLV-05", WIRED, AllStored, COMPLETED, report_completed, doc="The node has them all."),
-        row("DLV-06", WIRED, SomeRefused, FAILED, report_failed, doc="No retry can help."),
+        row(
+            "DLV-03",
+            WIRED,
+            (InstanceStored, InstanceFound),
+            STAY,
+            count_stored,
+            doc="The node has one more, and it need not be sent again.",
+        ),
+        row(
+            "DLV-04",
+            WIRED,
+            InstanceRefused,
+            STAY,
+            count_refused,
+            doc="The other instances are sent all the same.",
+        ),
+        row(
+            "DLV-05",
+            WIRED,
+            AllStored,
+            COMPLETED,
+            report_completed,
+            doc="The node has them all, even if a stop was under way.",
+        ),
+        row("DLV-06", WIRED, SomeRefused, FAILED, report_failed, doc="No other attempt can help."),
         row(
             "DLV-07",
             (WAITING, STORING),
             AttemptFailed,
             BACKING_OFF,
             keep_attempt,
-            doc="Try again later.",
+            doc="The node is tried again later.",
         ),
         row(
             "DLV-08",
@@ -444,41 +479,128 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             AttemptsExhausted,
             FAILED,
             report_failed,
-            doc="Give up.",
+            doc="No further attempt is allowed.",
         ),
-        row("DLV-09", BACKING_OFF, RetryDue, WAITING, doc="Try again now."),
-        row("DLV-10", (WAITING, BACKING_OFF), HoldRequested, HELD, doc="Nothing is in flight."),
-        row("DLV-11", STORING, HoldRequested, STOPPING, want_hold, doc="One may end."),
-        row("DLV-12", ENDING, HoldRequested, None, want_hold, doc="Hold instead of going on."),
-        row("DLV-13", HELD, ResumeRequested, WAITING, doc="Go on with what the node lacks."),
+        row(
+            "DLV-09",
+            BACKING_OFF,
+            (RetryDue, RestartRequested),
+            WAITING,
+            doc="The wait is over, or there is no need to wait any longer.",
+        ),
+        row(
+            "DLV-10",
+            (WAITING, BACKING_OFF),
+            HoldRequested,
+            HELD,
+            doc="Nothing is in flight, so the hold begins at once.",
+        ),
+        row(
+            "DLV-11",
+            STORING,
+            HoldRequested,
+            STOPPING,
+            want_hold,
+            doc="The instance in flight may end before the hold.",
+        ),
+        row(
+            "DLV-12",
+            ENDING,
+            HoldRequested,
+            STAY,
+            want_hold,
+            doc="The delivery will be held instead of going on.",
+        ),
+        row("DLV-13", HELD, ResumeRequested, WAITING, doc="It goes on with what the node lacks."),
         row(
             "DLV-14",
-            STOPPING,
+            ENDING,
             ResumeRequested,
-            None,
+            STAY,
             want_to_go_on,
-            doc="Go on once the one in flight has ended.",
+            doc="It goes on once the instance in flight has ended or is cut.",
         ),
-        row("DLV-15", ABORTING, ResumeRequested, None, want_to_go_on, doc="Go on once it is cut."),
-        row("DLV-16", BACKING_OFF, RestartRequested, WAITING, doc="No need to wait any longer."),
-        row("DLV-17", STORING, RestartRequested, STOPPING, want_restart, doc="One may end."),
-        row("DLV-18", ENDING, RestartRequested, None, want_restart, doc="A hold stays a hold."),
+        row(
+            "DLV-17",
+            STORING,
+            RestartRequested,
+            STOPPING,
+            want_restart,
+            doc="The instance in flight may end before the restart.",
+        ),
+        row(
+            "DLV-18",
+            ENDING,
+            RestartRequested,
+            STAY,
+            want_restart,
+            doc="A restart weakens no stop: a hold stays a hold.",
+        ),
         row(
             "DLV-33",
             (*IDLE, *WIRED),
             NodeMoved,
-            None,
+            STAY,
             forget_attempts,
             doc="What failed, failed at another node.",
         ),
-        row("DLV-19", IDLE, CancelRequested, CANCELLED, report_cancelled, doc="None in flight."),
-        row("DLV-20", STORING, CancelRequested, STOPPING, want_cancel, doc="One may end."),
-        row("DLV-21", ENDING, CancelRequested, None, want_cancel, doc="The strongest stop."),
-        row("DLV-22", IDLE, GiveUpRequested, FAILED, report_failed, doc="Nothing to send."),
-        row("DLV-23", STOPPING, StopTimedOut, ABORTING, doc="Do not wait any longer."),
-        row("DLV-24", WIRED, StoppedToGoOn, WAITING, forget_stop, doc="Over a new association."),
-        row("DLV-25", WIRED, StoppedToHold, HELD, forget_stop, doc="The rest is in the ledger."),
-        row("DLV-26", WIRED, StoppedToCancel, CANCELLED, report_stopped, doc="It is over."),
+        row(
+            "DLV-19",
+            IDLE,
+            CancelRequested,
+            CANCELLED,
+            report_cancelled,
+            doc="Nothing is in flight, so the delivery ends at once.",
+        ),
+        row(
+            "DLV-20",
+            STORING,
+            CancelRequested,
+            STOPPING,
+            want_cancel,
+            doc="The instance in flight may end before the delivery does.",
+        ),
+        row(
+            "DLV-21",
+            ENDING,
+            CancelRequested,
+            STAY,
+            want_cancel,
+            doc="A cancel is the strongest stop.",
+        ),
+        row(
+            "DLV-22",
+            IDLE,
+            GiveUpRequested,
+            FAILED,
+            report_failed,
+            doc="There is nothing that could be sent.",
+        ),
+        row("DLV-23", STOPPING, StopTimedOut, ABORTING, doc="The grace for what is sent is over."),
+        row(
+            "DLV-24",
+            WIRED,
+            StoppedToGoOn,
+            WAITING,
+            forget_stop,
+            doc="It goes on over a new association.",
+        ),
+        row(
+            "DLV-25",
+            WIRED,
+            StoppedToHold,
+            HELD,
+            forget_stop,
+            doc="What is left to send is in the ledger.",
+        ),
+        row(
+            "DLV-26",
+            WIRED,
+            StoppedToCancel,
+            CANCELLED,
+            report_stopped,
+            doc="The association is gone, and so is the delivery.",
+        ),
         row(
             "DLV-27",
             (WAITING, *WIRED),
@@ -487,28 +609,20 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             report_fault,
             doc="A defect ends one delivery and no other.",
         ),
-        row("DLV-28", STORING, TurnYielded, WAITING, doc="It goes on when its turn comes again."),
+        row(
+            "DLV-28",
+            STORING,
+            (TurnYielded, NodeCrowded, ContentLost),
+            WAITING,
+            doc="It goes on when its turn comes again; that is no failed attempt.",
+        ),
         row(
             "DLV-30",
             WAITING,
             Followed,
-            None,
+            STAY,
             report_followed,
             doc="One delivery serves both dispatches.",
-        ),
-        row(
-            "DLV-32",
-            STORING,
-            NodeCrowded,
-            WAITING,
-            doc="It has fewer turns at the node now; that is no failed attempt.",
-        ),
-        row(
-            "DLV-34",
-            STORING,
-            ContentLost,
-            WAITING,
-            doc="It goes on when the content is whole, or given up; that is no failed attempt.",
         ),
         row(
             "DLV-29",
@@ -516,41 +630,70 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             BackOffKept,
             BACKING_OFF,
             take_up_attempts,
-            doc="A restart is no reason to hurry.",
+            doc="A restart of the program is no reason to hurry.",
         ),
     ),
     ignores=(
-        ignore("DLV-81", OVER, ContentReady, doc="Over."),
-        ignore("DLV-82", (HELD, FAILED, CANCELLED), TurnGranted, doc="The turn is given back."),
+        ignore(
+            "DLV-82",
+            HELD,
+            (TurnGranted, Followed, BackOffKept),
+            doc="The hold came first: a turn is given back, and it asks again when it goes on.",
+        ),
         ignore(
             "DLV-83",
-            (HELD, FAILED, CANCELLED, *ENDING),
-            AttemptFailed,
-            doc="The stop came first, and it is stronger than a retry.",
+            (HELD, *ENDING),
+            (AttemptFailed, AttemptsExhausted),
+            doc="The stop came first, and is stronger; what is held finds out again.",
         ),
         ignore(
-            "DLV-84",
-            (HELD, FAILED, CANCELLED, *ENDING),
-            AttemptsExhausted,
-            doc="The stop came first; a held delivery finds out again.",
+            "DLV-85",
+            HELD,
+            (HoldRequested, RestartRequested),
+            doc="The delivery is held, and stays so until it is resumed.",
         ),
-        ignore("DLV-85", HELD, HoldRequested, doc="It is held."),
-        ignore("DLV-86", OVER, HoldRequested, doc="Over."),
-        ignore("DLV-87", (WAITING, STORING, BACKING_OFF), ResumeRequested, doc="It is not held."),
-        ignore("DLV-88", OVER, ResumeRequested, doc="Over."),
-        ignore("DLV-89", WAITING, RestartRequested, doc="Nothing is open; it reads the new node."),
-        ignore("DLV-90", HELD, RestartRequested, doc="A hold stays a hold."),
-        ignore("DLV-91", OVER, RestartRequested, doc="Over."),
-        ignore("DLV-99", OVER, NodeMoved, doc="Over."),
-        ignore("DLV-92", OVER, CancelRequested, doc="Over."),
-        ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
-        ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
-        ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
-        ignore("DLV-98", ENDING, NodeCrowded, doc="As DLV-95."),
-        ignore("DLV-80", ENDING, ContentLost, doc="As DLV-95."),
-        ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
-        ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
+        ignore(
+            "DLV-87",
+            (WAITING, STORING, BACKING_OFF),
+            ResumeRequested,
+            doc="The delivery is not held.",
+        ),
+        ignore(
+            "DLV-89",
+            WAITING,
+            RestartRequested,
+            doc="Nothing is open, and the next attempt reads how the node is now.",
+        ),
+        ignore(
+            "DLV-93", WIRED, GiveUpRequested, doc="The content was there, for it is being sent."
+        ),
+        ignore(
+            "DLV-95",
+            ENDING,
+            (TurnYielded, NodeCrowded, ContentLost),
+            doc="The association ends for the stop, whatever else ended it.",
+        ),
     ),
+    retired={
+        "DLV-31": "DLV-03",
+        "DLV-15": "DLV-14",
+        "DLV-16": "DLV-09",
+        "DLV-32": "DLV-28",
+        "DLV-34": "DLV-28",
+        "DLV-80": "DLV-95",
+        "DLV-84": "DLV-83",
+        "DLV-90": "DLV-85",
+        "DLV-96": "DLV-82",
+        "DLV-97": "DLV-82",
+        "DLV-98": "DLV-95",
+        "DLV-81": WHEN_OVER,
+        "DLV-86": WHEN_OVER,
+        "DLV-88": WHEN_OVER,
+        "DLV-91": WHEN_OVER,
+        "DLV-92": WHEN_OVER,
+        "DLV-94": WHEN_OVER,
+        "DLV-99": WHEN_OVER,
+    },
     notes=(
         "In the ledger: each instance's state at the node, the failed attempts, when the next is "
         "due, the outcome. After a restart a delivery that was not over begins in WAITING, or goes "
