@@ -36,9 +36,9 @@ _LOOKS = (
 event. The colours have a background of their own: a page may be dark."""
 
 LEGEND = (
-    "**Bold, on blue**: a request or news from elsewhere, which may come at any time. Plain: a fact, "
-    "told by the state's activity or the other end of the wire. *Italic, on orange*: the state's time "
-    "limit."
+    "**Bold, on blue**: a request or news from elsewhere, which may come at any time. Plain: a "
+    "fact, told by the state's activity or the other end of the wire. *Italic, on orange*: the "
+    "state's time limit."
 )
 
 EVERYWHERE = "in every state that is not final"
