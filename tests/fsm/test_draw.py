@@ -25,8 +25,9 @@ from tests.support.sample import (
 
 ALL: list[Machine[Any, Any, Any]] = [FERRY, *MACHINES]
 GOLDEN = """\
-%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "b {color: #0b4f9e} \
-i {color: #a04000} foreignObject div {max-width: none !important}"}}%%
+%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "b {color: #0b3d91} \
+b {background: #dbe9ff} i {color: #7a3000} i {background: #ffe8d1} \
+foreignObject div {max-width: none !important}"}}%%
 stateDiagram-v2
 state "MOORED" as MOORED
 MOORED : do / load

@@ -28,17 +28,17 @@ Arrows: TypeAlias = dict[tuple[str, str], list[str]]
 """From where and to where, and the labels on the arrow."""
 
 _LOOKS = (
-    '%%{init: {"themeVariables": {"fontSize": "13px"}, '
-    '"themeCSS": "b {color: #0b4f9e} i {color: #a04000} '
+    '%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "'
+    "b {color: #0b3d91} b {background: #dbe9ff} i {color: #7a3000} i {background: #ffe8d1} "
     'foreignObject div {max-width: none !important}"}}%%'
 )
-"""So that an id and a long name still fit the width at which Mermaid breaks a label, and so that
-the colour, too, says who tells an event."""
+"""So that an id and a long name fit on a line, and so that the colour, too, says who tells an
+event. The colours have a background of their own: a page may be dark."""
 
 LEGEND = (
-    "**Bold, blue**: a request or news from elsewhere, which may come at any time. Plain: a fact, "
-    "told by the state's activity or the other end of the wire. *Italic, brown*: the state's time "
-    "limit."
+    "**Bold, on blue**: a request or news from elsewhere, which may come at any time. Plain: a "
+    "fact, told by the state's activity or the other end of the wire. *Italic, on orange*: the "
+    "state's time limit."
 )
 
 EVERYWHERE = "in every state that is not final"
