@@ -56,7 +56,7 @@ def test_each_machine_has_a_page_and_a_document_for_tools() -> None:
     names = [
         name for machine in MACHINES for name in (f"{machine.name}.md", f"{machine.name}.scxml")
     ]
-    assert list(documents()) == [*names, "changes.md", "failures.md", "tests.md", "trace.md"]
+    assert list(documents()) == [*names, "changes.md", "failures.md", "trace.md"]
 
 
 def machines_in_modules() -> Iterator[Machine[Any, Any, Any]]:
@@ -165,7 +165,6 @@ def test_without_a_directory_the_pages_are_printed_in_order() -> None:
         *(machine.name for machine in MACHINES),
         "changes",
         "failures",
-        "tests",
         "trace",
     ]
     assert "<scxml" not in output

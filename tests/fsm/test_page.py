@@ -3,11 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from proxy.fsm.page import names, page, sentence, table, taken_in, text
+from proxy.fsm.page import names, page, sentence, table, text
 from tests.support.sample import FERRY, MOORED, SAILING, TURNING, Sighted, count_buoy
 
 GOLDEN = Path(__file__).with_name("ferry.md")
-TRACE = {"FRY-01": ["machines/test_ferry.py::test_a", "machines/test_ferry.py::test_b"]}
 
 
 def test_the_page_of_the_sample_looks_like_this() -> None:
@@ -33,15 +32,6 @@ def test_only_the_first_paragraph_of_a_docstring_is_printed() -> None:
 
 def test_prose_cannot_break_a_table() -> None:
     assert text("a | b\n  <c> & d") == "a \\| b &lt;c> &amp; d"
-
-
-def test_the_tests_of_each_row_are_named() -> None:
-    lines = taken_in(FERRY, TRACE).splitlines()
-    assert lines[0] == "| Id | Taken in |"
-    assert lines[2] == (
-        "| FRY-01 | `machines/test_ferry.py::test_a`<br>`machines/test_ferry.py::test_b` |"
-    )
-    assert lines[3:] == [f"| {entry.id} | none yet |" for entry in FERRY.entries[1:]]
 
 
 def test_a_group_is_named_for_all_of_its_states() -> None:

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from proxy.fsm import Ignore
 from proxy.fsm.page import table, text
 from proxy.machines import MACHINES
 from proxy.machines.changes import CHANGES
@@ -27,7 +28,7 @@ def documents() -> dict[str, str]:
 
 
 def trace_page(trace: Mapping[str, Sequence[str]]) -> str:
-    """Return ``trace.md``; ``trace`` names, for the id of a row, tests below ``tests``."""
+    """Return ``trace.md``; ``trace`` names, for the id of an entry, tests below ``tests``."""
     sections = {
         "From requirement to row and test": _from_requirements(),
         "From row to requirement and test": _from_rows(trace),
@@ -103,18 +104,24 @@ def _behaviours() -> tuple[Requirement, ...]:
 
 
 def _from_rows(trace: Mapping[str, Sequence[str]]) -> str:
-    parts = []
+    parts = [
+        _prose(
+            "An ignored event serves no requirement of its own. At most three tests are named in "
+            "which a running machine takes the row or ignores the event, as the last recorded test "
+            "run saw it; the test run fails if there is none."
+        )
+    ]
     for machine in MACHINES:
         lines = table(
             ("Row", "Why", "Serves", "Taken in"),
             (
                 (
-                    row.id,
-                    text(row.doc),
-                    ", ".join(row.traces) or "none yet",
-                    _code(trace.get(row.id, ())) or "none yet",
+                    entry.id,
+                    text(entry.doc),
+                    "" if isinstance(entry, Ignore) else ", ".join(entry.traces) or "none yet",
+                    _code(trace.get(entry.id, ())) or "none yet",
                 )
-                for row in machine.rows
+                for entry in machine.entries
             ),
         )
         parts.append(f"### [{machine.name}]({machine.name}.md)\n\n{lines}\n")

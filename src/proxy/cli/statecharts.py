@@ -11,7 +11,7 @@ import msgspec
 
 from proxy.cli.exits import Exit
 from proxy.cli.requirement_pages import trace_page
-from proxy.fsm.page import goes_to, names, page, table, taken_in, text
+from proxy.fsm.page import goes_to, names, page, table, text
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
 from proxy.machines.changes import CHANGES, Change
@@ -68,7 +68,6 @@ def documents() -> dict[str, str]:
         found[f"{machine.name}.scxml"] = scxml(machine)
     found["changes.md"] = _changes()
     found["failures.md"] = _failures()
-    found["tests.md"] = _tests()
     found["trace.md"] = trace_page(_trace())
     return found
 
@@ -130,25 +129,12 @@ def _shown_by(change: Change) -> str:
 
 
 def _trace() -> dict[str, list[str]]:
-    """Return, for each row, the tests in which a running machine takes it."""
+    """Return, for each row or ignore, the tests in which a running machine takes it."""
     found: dict[str, list[str]] = msgspec.json.decode(
         resources.files("proxy.machines").joinpath("trace.json").read_bytes(),
         type=dict[str, list[str]],
     )
     return found
-
-
-def _tests() -> str:
-    trace = _trace()
-    head = (
-        "# tests\n\n"
-        "Tests in which a running machine takes each row, or ignores each ignored event; at most "
-        "three are named. The test run fails if there is none.\n\n"
-        "Written by `ith-proxy statecharts` from what the last recorded test run saw; not to be "
-        "edited.\n"
-    )
-    sections = {machine.name: taken_in(machine, trace) for machine in MACHINES}
-    return head + "".join(f"\n## {name}\n\n{lines}" for name, lines in sections.items())
 
 
 def _failures() -> str:

@@ -6,7 +6,7 @@ The page holds no date, no version and no revision: it changes when the machine 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -42,20 +42,9 @@ def page(machine: Machine[S, D, O]) -> str:
         f"# {machine.name}\n\n{_flat(machine.purpose)}\n\n"
         f"Software item `{item}`. Written by `ith-proxy statecharts` from the table that the "
         "program runs; not to be edited. How to read it: [README](README.md). Which tests take "
-        f"which row: [tests](tests.md#{machine.name}).\n"
+        "which row: [trace](trace.md).\n"
     )
     return head + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items() if text)
-
-
-def taken_in(machine: Machine[S, D, O], trace: Mapping[str, Sequence[str]]) -> str:
-    """Return the table of the tests that take each row or ignore, named by ``trace``."""
-    return table(
-        ("Id", "Taken in"),
-        (
-            (entry.id, "<br>".join(_code(test) for test in trace.get(entry.id, ())) or "none yet")
-            for entry in machine.entries
-        ),
-    )
 
 
 def sentence(thing: object) -> str:
