@@ -132,7 +132,7 @@ class Dispatch(Granted):
         if unfinished is not None and unfinished.is_deleted:
             for each in self.deliveries.values():
                 each.cancel(policy.DELETED)
-        group.orders.append(order)
+        group.node_ids.update(order.node_ids)
         group.dispatches.append(self.run)
         registry.add(self)
         log(

@@ -105,10 +105,10 @@ class StatusReader:
         locks = tuple(
             LockStatus(
                 "backend" if lock is PauseLock.BACKEND else "operator",
-                wish.reason,
-                _utc(wish.since) if wish.since else None,
+                kept.reason,
+                _utc(kept.since) if kept.since else None,
             )
-            for lock, wish in run.data.held.items()
+            for lock, kept in run.data.held.items()
         )
         return OperationStatus(_word(run.state), _utc(self._operation_since), locks)
 

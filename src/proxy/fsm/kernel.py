@@ -3,8 +3,8 @@
 A machine has states (an ``Enum`` whose values are sentences), events (``Event`` classes) and
 rows. A row says: *in these states, on these events, run this action and go to that state*.
 :meth:`Machine.step` looks up the one cell of a (state, event) pair and returns what happened
-as a value. Nothing here sleeps, sends or cancels: ``proxy.runtime.runner``
-does, with what it is given.
+as a value. Nothing here sleeps, sends or cancels:
+``proxy.runtime.runner`` does, with what it is given.
 
 A cell of the (state x event) matrix is a row, an :class:`Ignore` with its reason, or blank. In a
 final state nothing happens: the cell of every event that can reach one is *over*, and no entry

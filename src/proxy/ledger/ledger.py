@@ -9,8 +9,6 @@ Patient ids and UIDs are in the file, which only its owner may read, and never i
 exception. The supervisor, the outbox and the local PACS call this; no other module opens the file.
 """
 
-# Longer than other modules: one method for each durable fact, and the only way to the file.
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence

@@ -5,8 +5,6 @@ page made from this table can be laid beside the standard's. Here is no socket a
 ``proxy.dicom.association`` tells the events and does what the outputs say.
 """
 
-# Longer than other modules: one machine is one file, read from top to bottom.
-
 from __future__ import annotations
 
 from enum import Enum

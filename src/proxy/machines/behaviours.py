@@ -1,7 +1,5 @@
 """How the program behaves, in numbered statements by subject: the data of ``docs/behaviour.md``."""
 
-# Longer than other modules: one table, one place to look.
-
 from __future__ import annotations
 
 from proxy.machines.failures import Remedy

@@ -1,7 +1,5 @@
 """The connection to ITH: one WebSocket, kept for as long as the program runs."""
 
-# Longer than other modules: one machine is one file, read from top to bottom.
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """One delivery: the instances of one dispatch, sent to one DICOM node."""
 
-# Longer than other modules: one machine is one file, read from top to bottom.
-
 from __future__ import annotations
 
 from enum import Enum

@@ -1,7 +1,5 @@
 """One dispatch: an entity of ITH, downloaded once and delivered to each of its nodes."""
 
-# Longer than other modules: one machine is one file, read from top to bottom.
-
 from __future__ import annotations
 
 from enum import Enum

@@ -3,8 +3,6 @@
 Data alone: ``proxy.machines.failures`` looks things up in it, the README prints it.
 """
 
-# Longer than other modules: one table, one place to look.
-
 from __future__ import annotations
 
 from enum import Enum

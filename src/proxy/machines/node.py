@@ -1,7 +1,5 @@
 """One DICOM node of the site: whether it takes work, found out by traffic and by C-ECHO."""
 
-# Longer than other modules: one machine is one file, read from top to bottom.
-
 from __future__ import annotations
 
 from enum import Enum

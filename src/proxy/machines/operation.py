@@ -97,12 +97,12 @@ class PauseLocks(msgspec.Struct, frozen=True):
     def held(self) -> Mapping[PauseLock, PauseReason]:
         """The locks that are held."""
         both = {PauseLock.BACKEND: self.backend, PauseLock.OPERATOR: self.operator}
-        return {lock: wish for lock, wish in both.items() if wish is not None}
+        return {lock: kept for lock, kept in both.items() if kept is not None}
 
     @property
     def reason(self) -> str:
         """The reasons of all who want the pause."""
-        return "; ".join(wish.reason for wish in self.held.values())
+        return "; ".join(kept.reason for kept in self.held.values())
 
 
 class HoldWork(msgspec.Struct, frozen=True):
@@ -134,8 +134,8 @@ _Result: TypeAlias = tuple[PauseLocks, tuple[OperationOutput, ...]]
 def _take(locks: PauseLocks, event: PauseRequested) -> PauseLocks:
     """Take a lock; one that is held stays held since then, for the newer reason."""
     held = locks.held.get(event.lock)
-    wish = PauseReason(event.reason, held.since if held else event.since)
-    return msgspec.structs.replace(locks, **{event.lock.value: wish})
+    reason = PauseReason(event.reason, held.since if held else event.since)
+    return msgspec.structs.replace(locks, **{event.lock.value: reason})
 
 
 def _give(locks: PauseLocks, lock: PauseLock) -> PauseLocks:

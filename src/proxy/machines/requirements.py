@@ -6,8 +6,6 @@ the modules that do. ``statecharts/trace.md``, ``docs/requirements.md`` and ``do
 are written from here by ``proxy.cli.requirement_pages``. Ids are permanent.
 """
 
-# Longer than other modules: one table, one place to look.
-
 from __future__ import annotations
 
 from proxy.machines.behaviours import SUBJECTS

@@ -4,8 +4,6 @@ The structs below are the only place where a setting is described: checking, mes
 printed reference are all derived from them (``keys.py``). Nothing is read here.
 """
 
-# Longer than other modules: every setting is in one place.
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -59,10 +59,11 @@ class Content:
 class OrderGroup:
     """The dispatches of one order that are at work, and how its deliveries ended.
 
-    ``endings`` has, by node id, every delivery that is over, whichever dispatch it belonged to.
+    ``node_ids`` are the nodes that they name. ``endings`` has, by node id, every delivery that is
+    over, whichever dispatch it belonged to.
     """
 
-    orders: list[Order] = field(default_factory=list)
+    node_ids: set[str] = field(default_factory=set)
     dispatches: list[DispatchRun] = field(default_factory=list)
     deliveries: list[tuple[str, DeliveryRun]] = field(default_factory=list)
     endings: dict[str, tuple[Outcome, DeliveryProgress]] = field(default_factory=dict)
@@ -76,8 +77,7 @@ class OrderGroup:
 
     def serves(self, order: Order) -> bool:
         """Whether every node of this order has a delivery, or had one."""
-        named = (node_id for each in self.orders for node_id in each.node_ids)
-        return {*self.endings, *named}.issuperset(order.node_ids)
+        return self.node_ids.union(self.endings).issuperset(order.node_ids)
 
     def recall(self, over: Iterable[Over]) -> None:
         """Take up what the ledger knows of deliveries that were over before."""

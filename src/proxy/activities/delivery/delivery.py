@@ -23,7 +23,7 @@ from proxy.machines.delivery import (
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
 from proxy.model import Instance
-from proxy.nodes import Effect, Node
+from proxy.nodes import Effect
 from proxy.reporting.reports import Reports
 from proxy.runtime.runner import Run
 from proxy.work.fair_queue import Granted
@@ -97,11 +97,6 @@ class Delivery(Granted):
     def node_id(self) -> str:
         """ITH's id of the node."""
         return self.node.node_id
-
-    @property
-    def configured(self) -> Node:
-        """The node as it is configured now."""
-        return self.node.configured
 
     @property
     def ledger_key(self) -> tuple[int, str] | None:
