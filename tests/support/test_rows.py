@@ -51,6 +51,8 @@ TRACE = {row: ["machines/test_ferry.py::test_a_voyage"] for row in VOYAGE} | {
     "FRY-06": ["machines/test_ferry.py::test_a_leak"],
     "FRY-91": ["machines/test_ferry.py::test_a_leak", "machines/test_ferry.py::test_a_voyage"],
 }
+BARE = [f"-pno:{plugin}" for plugin in ("cacheprovider", "pytest_cov", "randomly", "timeout")]
+"""What the sessions here do without, to start the sooner."""
 
 
 class Project:
@@ -75,7 +77,7 @@ class Project:
         self.trace.write_text(json.dumps(TRACE))
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        return self.pytester.runpytest_subprocess(*BARE, *arguments)
 
 
 @pytest.fixture
