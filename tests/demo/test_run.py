@@ -68,7 +68,7 @@ def test_the_command_prints_plain_lines_off_a_terminal(
 
 def test_ctrl_c_ends_it_without_a_traceback(directory: Path) -> None:
     demo = subprocess.Popen(
-        [sys.executable, "-u", "-m", "proxy", "demo", "--slices", "500"],
+        [sys.executable, "-u", "-m", "proxy", "demo", "--slices", "250"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

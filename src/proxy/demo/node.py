@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -85,7 +86,7 @@ class DemoNode:
         """SOP Instance UID to SHA-256 of the instances answered with success or a warning."""
         self._directory = directory
         self._tls = tls
-        self._contexts = _contexts(sop_classes, transfer_syntaxes)
+        self._contexts = _contexts(tuple(sop_classes), tuple(transfer_syntaxes))
         self._entity = AE(ae_title)
         self._entity.require_called_aet = require_called
         self._entity.require_calling_aet = [*require_calling]
@@ -272,12 +273,18 @@ class DemoNode:
         changed.set()
 
 
-def _contexts(
-    sop_classes: Sequence[str], transfer_syntaxes: Sequence[str]
-) -> list[PresentationContext]:
+class _Contexts(list[PresentationContext]):
+    """The contexts that nodes support: pynetdicom copies them for each association needlessly."""
+
+    def __deepcopy__(self, _: object) -> _Contexts:
+        return self
+
+
+@cache  # pynetdicom takes longer to build them than to store a session of some slices
+def _contexts(sop_classes: tuple[str, ...], transfer_syntaxes: tuple[str, ...]) -> _Contexts:
     """Return the supported contexts; classes unknown to pynetdicom become storage classes."""
     for uid in sop_classes:
         if uid_to_service_class(uid) is ServiceClass:  # pynetdicom's value for an unknown class
             register_uid(uid, f"Storage_{uid.replace('.', '_')}", StorageServiceClass)
     storage = [build_context(uid, [*transfer_syntaxes]) for uid in sop_classes]
-    return [build_context(VERIFICATION), *storage]
+    return _Contexts([build_context(VERIFICATION), *storage])
