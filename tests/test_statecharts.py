@@ -56,7 +56,7 @@ def test_each_machine_has_a_page_and_a_document_for_tools() -> None:
     names = [
         name for machine in MACHINES for name in (f"{machine.name}.md", f"{machine.name}.scxml")
     ]
-    assert list(documents()) == [*names, "changes.md", "failures.md", "trace.md"]
+    assert list(documents()) == [*names, "changes.md", "failures.md", "tests.md", "trace.md"]
 
 
 def machines_in_modules() -> Iterator[Machine[Any, Any, Any]]:
@@ -91,7 +91,7 @@ def test_ids_once_published_do_not_vanish(machine: Machine[Any, Any, Any]) -> No
     first = machine.entries[0].id.partition("-")[0]
     pattern = re.compile(rf"\b{first}-\d+\b")
     published = set(pattern.findall((COMMITTED / f"{machine.name}.md").read_text()))
-    assert published <= {entry.id for entry in machine.entries}
+    assert published == {entry.id for entry in machine.entries} | machine.retired.keys()
 
 
 @each_machine
@@ -102,8 +102,24 @@ def test_nothing_that_is_printed_is_left_without_a_sentence(
     things = [machine.purpose, *(state.value for state in machine.states)]
     things += [sentence(thing) for thing in (*machine.events, *actions)]
     things += [entry.doc for entry in machine.entries]
-    things += [stay.limit.doc if stay.limit else stay.unlimited for stay in machine.stays]
+    things += [group.doc for group in machine.groups]
+    things += [d.after.doc if d.after else d.untimed for d in machine.definitions]
     assert all(things)
+
+
+@each_machine
+def test_every_reason_is_one_full_sentence(machine: Machine[Any, Any, Any]) -> None:
+    reasons = {thing.id: thing.doc for thing in machine.entries}
+    reasons |= {group.name: group.doc for group in machine.groups}
+    for where, reason in reasons.items():
+        assert reason.endswith("."), where
+        assert ". " not in reason, where
+        assert len(reason.split()) >= 4, where
+        assert not re.match(r"As [A-Z]{3}-\d\d", reason), where
+
+
+def test_the_page_of_a_delivery_is_short_enough_to_be_read() -> None:
+    assert len(documents()["delivery.md"].splitlines()) <= 230
 
 
 @each_machine
@@ -128,7 +144,7 @@ def test_the_trace_names_tests_that_exist() -> None:
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.id)
 def test_each_change_takes_rows_and_is_shown_by_tests_that_exist(change: Change) -> None:
     for machine, events in change.tells:
-        assert {row.on for row in machine.rows} >= {*events}
+        assert {event for row in machine.rows for event in row.on} >= {*events}
     assert change.shown_by
     for test in change.shown_by:
         file, _, name = test.partition("::")
@@ -145,7 +161,13 @@ def test_every_request_of_the_supervisor_to_a_delivery_is_part_of_a_change() -> 
 def test_without_a_directory_the_pages_are_printed_in_order() -> None:
     output = call().output
     titles = re.findall(r"^# (\w+)$", output, re.MULTILINE)
-    assert titles == [*(machine.name for machine in MACHINES), "changes", "failures", "trace"]
+    assert titles == [
+        *(machine.name for machine in MACHINES),
+        "changes",
+        "failures",
+        "tests",
+        "trace",
+    ]
     assert "<scxml" not in output
 
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from typing import Any
 
 import pytest
 
-from proxy.fsm import Event, Machine, Row, stay
+from proxy.fsm import STAY, Ignore, Machine, Row
 from proxy.fsm import row as make_row
-from proxy.fsm.draw import arrows, mermaid, word
+from proxy.fsm.draw import arrows, caption, mermaid, word
 from proxy.machines import MACHINES
+from proxy.machines.association import ASSOCIATION
+from proxy.machines.delivery import DELIVERY
 from tests.support.sample import (
     FERRY,
     PARTS,
@@ -22,129 +23,172 @@ from tests.support.sample import (
     State,
 )
 
-
-class PowerCame(Event, frozen=True):
-    """Power is back."""
-
-
-class PowerWent(Event, frozen=True):
-    """Power is gone."""
-
-
-class LampWent(Event, frozen=True):
-    """The lamp is broken."""
-
-
 ALL: list[Machine[Any, Any, Any]] = [FERRY, *MACHINES]
 GOLDEN = """\
-%%{init: {"themeVariables": {"fontSize": "13px"}}}%%
+%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "b {color: #0b3d91} \
+b {background: #dbe9ff} i {color: #7a3000} i {background: #ffe8d1} \
+foreignObject div {max-width: none !important}"}}%%
 stateDiagram-v2
 state "MOORED" as MOORED
 MOORED : do / load
+state "UNDER_WAY" as UNDER_WAY {
 state "SAILING" as SAILING
 SAILING : do / steer
-SAILING : FRY-02 Sighted / count_buoy
 state "TURNING" as TURNING
 TURNING : do / steer
-TURNING : FRY-02 Sighted / count_buoy
+SAILING --> TURNING : FRY-04 <b>Called</b>
+}
 state "SUNK" as SUNK
 state "HOME" as HOME
+note right of UNDER_WAY
+in every state of UNDER_WAY
+FRY-02 Sighted, Passed / count_buoy
+end note
 [*] --> MOORED
-MOORED --> SAILING : FRY-01 Loaded
-MOORED --> HOME : FRY-03 Called
-SAILING --> TURNING : FRY-04 Called
-TURNING --> MOORED : FRY-05 Turned
+MOORED --> UNDER_WAY : FRY-01 Loaded to SAILING
+MOORED --> HOME : FRY-03 <b>Called</b>
+UNDER_WAY --> MOORED : FRY-05 <i>Turned</i> from TURNING
 MOORED --> SUNK : FRY-06 ActivityFailed
-SAILING --> SUNK : FRY-06 ActivityFailed
-TURNING --> SUNK : FRY-06 ActivityFailed
+UNDER_WAY --> SUNK : FRY-06 ActivityFailed
 SUNK --> [*]
 HOME --> [*]
 """
+LABEL = re.compile(
+    r"(?P<row>\S+) (?P<events>otherwise|\w+(?:, \w+)*(?: otherwise)?)"
+    r"(?: from (?P<sources>\w+(?: or \w+)*))?(?: to (?P<target>\w+))?(?: / \w+)?"
+)
 
 
 def test_the_sample_looks_like_this() -> None:
     assert mermaid(FERRY) == GOLDEN
 
 
-def read(text: str) -> set[tuple[str, str, str]]:
-    """Read a diagram back: which state, on which row, becomes which; an independent reader."""
-    junctions = set(re.findall(r"^state (\w+) <<choice>>$", text, re.MULTILINE))
-    gathered: dict[str, list[str]] = {}
-    found = set()
-    for source, target, labels in re.findall(r"^(\w+) --> (\w+)(?: : (.+))?$", text, re.MULTILINE):
-        if target in junctions:
-            assert not labels
-            gathered.setdefault(target, []).append(source)
-            continue
-        for label in labels.split("<br/>"):
-            for state in gathered.get(source, [source]):
-                found.add((state, label.split()[0], target))
-    inside = re.findall(r"^(\w+) : (?!do)(\S+) \w+(?: / \w+)?$", text, re.MULTILINE)
-    states = re.findall(r'^state "(\w+)"', text, re.MULTILINE)
-    final = re.findall(r"^(\w+) --> \[\*\]$", text, re.MULTILINE)
-    for note in re.findall(
-        r"^note right of \w+\nin every state that is not final\n(.*?)\nend note$",
-        text,
-        re.MULTILINE | re.DOTALL,
-    ):
-        inside += [
-            (s, row.split()[0]) for s in states if s not in final for row in note.split("\n")
-        ]
-    return found | {(state, row, state) for state, row in inside}
+class Reader:
+    """An independent reader of a diagram: which states, on which row and event, become which."""
+
+    def __init__(self, text: str) -> None:
+        text = re.sub(r"</?[bi]>", "", text)
+        self.groups = {
+            name: re.findall(r'^state "\w+" as (\w+)$', body, re.MULTILINE)
+            for name, body in re.findall(
+                r'^state "[^"]+" as (\w+) {\n(.*?)^}$', text, re.MULTILINE | re.DOTALL
+            )
+        }
+        self.states = re.findall(r'^state "\w+" as (\w+)$', text, re.MULTILINE)
+        ends = re.findall(r"^(\w+) --> \[\*\]$", text, re.MULTILINE)
+        self.final = {state for end in ends for state in self.groups.get(end, [end])}
+        self.taken: set[tuple[str, str, str, str]] = set()
+        self.yields: list[tuple[str, str, list[str], str]] = []
+        notes = re.findall(r"^note right of (\w+)\n(.*?)^end note$", text, re.MULTILINE | re.DOTALL)
+        self.otherwise: dict[str, list[str]] = {}
+        for _, body in notes:
+            head, *lines = body.splitlines()
+            if found := re.fullmatch(r"(\S+) otherwise(?: / \w+)? to \w+", head):
+                assert lines[0] == "on any of these without an arrow or a line"
+                self.otherwise[found[1]] = lines[1:]
+                continue
+            open_states = [state for state in self.states if state not in self.final]
+            where = {"in every state that is not final": open_states}
+            where |= {f"in every state of {name}": states for name, states in self.groups.items()}
+            for line in lines:
+                for state in where[head]:
+                    self._take(state, line, state)
+        for state, line in re.findall(r"^(\w+) : (\S+-\d\d .+)$", text, re.MULTILINE):
+            self._take(state, line, state)
+        for start, end, labels in re.findall(r"^(\w+) --> (\w+) : (.+)$", text, re.MULTILINE):
+            for label in labels.split("<br/>"):
+                self._take(start, label, end)
+        taken = {(state, event) for state, _, event, _ in self.taken}
+        for state, row, events, target in self.yields:
+            left = [event for event in events if (state, event) not in taken]
+            self.taken |= {(state, row, event, target) for event in left}
+
+    def _take(self, start: str, label: str, end: str) -> None:
+        found = LABEL.fullmatch(label)
+        assert found, label
+        row = found["row"]
+        sources = found["sources"].split(" or ") if found["sources"] else self.groups.get(start)
+        target = found["target"] or end
+        assert target in self.states
+        assert {*(sources or [start])} <= {*self.groups.get(start, [start])}
+        events = found["events"].removesuffix("otherwise").strip()
+        named = events.split(", ") if events else self.otherwise[row]
+        for state in sources or [start]:
+            if found["events"].endswith("otherwise"):
+                self.yields.append((state, row, named, target))
+            else:
+                self.taken |= {(state, row, event, target) for event in named}
 
 
 @pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
-def test_the_diagram_shows_every_row_from_every_source_and_nothing_else(
+def test_the_diagram_shows_every_cell_of_every_row_but_what_is_ignored(
     machine: Machine[Any, Any, Any],
 ) -> None:
     table = {
-        (source.name, row.id, (source if row.target is None else row.target).name)
-        for row in machine.rows
-        for source in row.sources
+        (state.name, cell.id, event.__name__, cell.target.name)
+        if cell.target is not STAY
+        else (state.name, cell.id, event.__name__, state.name)
+        for (state, event), cell in machine.cells.items()
+        if isinstance(cell, Row)
     }
-    assert read(mermaid(machine)) == table
+    read = Reader(mermaid(machine))
+    ignored = {
+        (state.name, event.__name__)
+        for (state, event), cell in machine.cells.items()
+        if isinstance(cell, Ignore)
+    }
+    assert {step for step in read.taken if (step[0], step[2]) not in ignored} == table
+    yielding = {row for _, row, _, _ in read.yields}
+    assert all(row in yielding for state, row, event, _ in read.taken if (state, event) in ignored)
+    assert read.groups == {g.name: [state.name for state in g] for g in machine.groups}
+    assert read.final == {state.name for state in machine.final}
 
 
 @pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
-def test_one_arrow_joins_two_states_at_most(machine: Machine[Any, Any, Any]) -> None:
+def test_one_arrow_joins_two_ends_at_most(machine: Machine[Any, Any, Any]) -> None:
     pairs = re.findall(r"^(\S+ --> \S+)", mermaid(machine), re.MULTILINE)
     assert len(pairs) == len(set(pairs))
 
 
-def test_states_that_share_rows_are_gathered_where_that_saves_arrows() -> None:
-    class Light(Enum):
-        RED = "Stop."
-        AMBER = "Look."
-        GREEN = "Go."
-        DARK = "No power."
-        BROKEN = "No lamp."
+@pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
+def test_no_arrow_crosses_the_border_of_a_group(machine: Machine[Any, Any, Any]) -> None:
+    within, across = arrows(machine)
+    grouped = {state.name: group.name for group in machine.groups for state in group}
+    assert not {end for ends in across for end in ends} & grouped.keys()
+    for name, found in within.items():
+        assert {grouped[end] for ends in found for end in ends} <= {name}
 
-    red, amber, green, dark, broken = Light
-    lit = (red, amber, green)
-    light: Machine[Light, None, None] = Machine(
-        name="light",
-        purpose="A light.",
-        initial=red,
-        final=frozenset({dark, broken}),
-        stays=tuple(stay(state, unlimited="for now") for state in lit),
-        rows=(
-            make_row("LGT-01", red, PowerCame, green, doc="On."),
-            make_row("LGT-02", green, PowerCame, amber, doc="On."),
-            make_row("LGT-03", lit, PowerWent, dark, doc="Out."),
-            make_row("LGT-04", lit, LampWent, broken, doc="Out."),
-        ),
-    )
-    junctions, found = arrows(light)
-    assert junctions == {"junction_1": {*lit}}
-    assert found == {
-        ("RED", "junction_1"): [],
-        ("AMBER", "junction_1"): [],
-        ("GREEN", "junction_1"): [],
-        ("RED", "GREEN"): ["LGT-01 PowerCame"],
-        ("GREEN", "AMBER"): ["LGT-02 PowerCame"],
-        ("junction_1", "DARK"): ["LGT-03 PowerWent"],
-        ("junction_1", "BROKEN"): ["LGT-04 LampWent"],
-    }
+
+def test_delivery_is_read_aloud_in_two_minutes() -> None:
+    within, across = arrows(DELIVERY)
+    assert (sum(map(len, within.values())), len(across)) == (7, 4)
+
+
+def test_a_row_that_yields_says_so_on_its_arrow_and_in_a_note() -> None:
+    drawn = mermaid(ASSOCIATION)
+    assert "<br/>ASC-19 otherwise<br/>" in drawn
+    note = "note right of TALKING\nASC-19 otherwise / aa_8 to Sta13\n"
+    note += "on any of these without an arrow or a line\n"
+    assert note + "AssociateAccepted\nAssociateRejected\n" in drawn
+
+
+def test_a_captioned_machine_shows_the_sentences_of_its_states() -> None:
+    drawn = mermaid(ASSOCIATION)
+    for state in ASSOCIATION.states:
+        assert f"{state.name} : {state.value}\n" in drawn
+    (talking,) = ASSOCIATION.groups
+    assert f'state "TALKING: {talking.doc}" as TALKING {{\n' in drawn
+
+
+@pytest.mark.parametrize("text", ["Closed; over.", "One\ntwo.", "<b>", "", "Why?", ": so"])
+def test_a_sentence_that_mermaid_would_misread_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        caption(text)
+
+
+@pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
+def test_no_line_has_a_semicolon(machine: Machine[Any, Any, Any]) -> None:
+    assert ";" not in mermaid(machine)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +217,6 @@ def test_an_id_with_a_semicolon_is_refused() -> None:
 
 def test_an_action_without_a_name_is_refused() -> None:
     row: Row[State, Log, str] = make_row(
-        "FRY-02", UNDER_WAY, Sighted, None, lambda log, _: (log, ()), doc=""
+        "FRY-02", UNDER_WAY, Sighted, STAY, lambda log, _: (log, ()), doc=""
     )
     refused("FRY-02", row)

@@ -3,27 +3,27 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from proxy.fsm.page import page, sentence, table, text
-from tests.support.sample import FERRY, Sighted, count_buoy
+from proxy.fsm.page import names, page, sentence, table, taken_in, text
+from tests.support.sample import FERRY, MOORED, SAILING, TURNING, Sighted, count_buoy
 
 GOLDEN = Path(__file__).with_name("ferry.md")
 TRACE = {"FRY-01": ["machines/test_ferry.py::test_a", "machines/test_ferry.py::test_b"]}
 
 
 def test_the_page_of_the_sample_looks_like_this() -> None:
-    assert page(FERRY, TRACE) == GOLDEN.read_text()
+    assert page(FERRY) == GOLDEN.read_text()
 
 
 def test_a_machine_without_actions_has_no_table_of_them() -> None:
     rows = tuple(replace(row, action=None) for row in FERRY.rows)
-    assert "## Actions" not in page(replace(FERRY, rows=rows), TRACE)
+    assert "## Actions" not in page(replace(FERRY, rows=rows))
     assert table(("A", "B"), ()) == ""
 
 
 def test_the_requirements_have_a_column_where_a_row_names_one() -> None:
     rows = tuple(replace(row, traces=()) for row in FERRY.rows)
-    assert "| Why | Serves |" in page(FERRY, TRACE)
-    assert "Serves" not in page(replace(FERRY, rows=rows), TRACE)
+    assert "| Why | Serves |" in page(FERRY)
+    assert "Serves" not in page(replace(FERRY, rows=rows))
 
 
 def test_only_the_first_paragraph_of_a_docstring_is_printed() -> None:
@@ -33,3 +33,17 @@ def test_only_the_first_paragraph_of_a_docstring_is_printed() -> None:
 
 def test_prose_cannot_break_a_table() -> None:
     assert text("a | b\n  <c> & d") == "a \\| b &lt;c> &amp; d"
+
+
+def test_the_tests_of_each_row_are_named() -> None:
+    lines = taken_in(FERRY, TRACE).splitlines()
+    assert lines[0] == "| Id | Taken in |"
+    assert lines[2] == (
+        "| FRY-01 | `machines/test_ferry.py::test_a`<br>`machines/test_ferry.py::test_b` |"
+    )
+    assert lines[3:] == [f"| {entry.id} | none yet |" for entry in FERRY.entries[1:]]
+
+
+def test_a_group_is_named_for_all_of_its_states() -> None:
+    assert names(FERRY, (MOORED, TURNING, SAILING)) == "MOORED, UNDER_WAY"
+    assert names(FERRY, (TURNING,)) == "TURNING"

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from proxy.fsm import Machine
+from proxy.fsm import STAY, Machine, Row
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
 from tests.support.machine_suite import example_data, oracle_agrees, path
@@ -33,21 +33,39 @@ def test_the_document_has_every_state_and_every_row(machine: Machine[Any, Any, A
     assert root.attrib["initial"] == machine.initial.name
     final = {state.attrib["id"] for state in root.findall(f"{SCXML}final")}
     assert final == {state.name for state in machine.final}
-    rows = {
-        (state.attrib["id"], step.attrib[f"{TABLE}row"], step.attrib["event"], step.get("target"))
-        for state in root
-        for step in state
+    groups = [state for state in root if state.find(f"{SCXML}state") is not None]
+    assert {
+        group.attrib["id"]: [state.attrib["id"] for state in group.findall(f"{SCXML}state")]
+        for group in groups
+    } == {
+        group.name: [state.name for state in group]
+        for group in machine.groups
+        if not machine.final >= {*group}
     }
+    above = {state: group for group in groups for state in group.findall(f"{SCXML}state")}
+    rows = set()
+    for state in (*(s for s in root if s not in groups), *above):
+        steps = [step for step in state if step.tag == f"{SCXML}transition"]
+        own = {event for step in steps for event in step.attrib["event"].split()}
+        steps += above.get(state, [])
+        for step in steps:
+            if step.tag == f"{SCXML}transition":
+                rows |= {
+                    (state.attrib["id"], step.attrib[f"{TABLE}row"], event, step.get("target"))
+                    for event in step.attrib["event"].split()
+                    if step in [*state] or event not in own
+                }
     assert rows == {
-        (source.name, row.id, row.on.__name__, row.target.name if row.target else None)
-        for row in machine.rows
-        for source in row.sources
+        (state.name, cell.id, event.__name__, None if cell.target is STAY else cell.target.name)
+        for (state, event), cell in machine.cells.items()
+        if isinstance(cell, Row)
     }
 
 
 def test_a_sentence_is_quoted() -> None:
     means = {state.attrib["id"]: state.attrib[f"{TABLE}means"] for state in parsed(FERRY)}
     assert means["MOORED"] == "At the pier | with room."
+    assert means["UNDER_WAY"] == "The ferry | is at sea."
 
 
 def test_a_shortest_way_leads_to_each_state() -> None:

@@ -13,7 +13,6 @@ from proxy.machines.dispatch import (
     ACCEPTED,
     BACKING_OFF,
     CANCELLED,
-    CLOSED,
     COMPLETED,
     DELIVERING,
     DISPATCH,
@@ -85,6 +84,9 @@ LEGAL = {
 }
 NEW = DispatchData()
 hold = HoldRequested("paused by ITH")
+
+
+CLOSED = (COMPLETED, FAILED, CANCELLED)
 
 
 def over(outcome: Outcome, work: DispatchData) -> list[DispatchOutput]:

@@ -19,7 +19,7 @@ from proxy.fsm import (
     Step,
     ignore,
     row,
-    stay,
+    state,
 )
 from proxy.runtime import runner
 from proxy.runtime.runner import Run
@@ -375,7 +375,7 @@ LAMP: Machine[Lamp, None, str] = Machine(
     purpose="A lamp.",
     initial=ON,
     final=frozenset({GONE}),
-    stays=(stay(ON, does="glow", unlimited="it lasts"), stay(OFF, unlimited="it lasts")),
+    definitions=(state(ON, do="glow", untimed="it lasts"), state(OFF, untimed="it lasts")),
     rows=(
         row("LMP-01", ON, Burnt, OFF, doc="Dark."),
         row("LMP-02", ON, OffWanted, OFF, doc="Dark."),
@@ -384,10 +384,9 @@ LAMP: Machine[Lamp, None, str] = Machine(
         row("LMP-05", ON, ActivityFailed, OFF, doc="Dark."),
     ),
     ignores=(
-        ignore("LMP-90", (OFF, GONE), Burnt, doc="Burnt in the instant it was put out."),
-        ignore("LMP-91", (OFF, GONE), OffWanted, doc="Dark."),
-        ignore("LMP-92", (ON, GONE), OnWanted, doc="Lit, or gone."),
-        ignore("LMP-93", GONE, Thrown, doc="Gone."),
+        ignore("LMP-90", OFF, Burnt, doc="Burnt in the instant it was put out."),
+        ignore("LMP-91", OFF, OffWanted, doc="Dark."),
+        ignore("LMP-92", ON, OnWanted, doc="Lit."),
     ),
 )
 

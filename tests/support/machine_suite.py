@@ -89,6 +89,7 @@ def sweep_legal(
 def oracle_agrees(machine: Machine[S, D, O], data: D, make_event: MakeEvent = example) -> int:
     """Hold every cell against a foreign interpreter of the machine's SCXML; return their number."""
     chart: Any = load(scxml(machine), format="scxml")
+    groups = {group.name for group in machine.groups}
     wrong = []
     for state in machine.states:
         for event in machine.events:
@@ -97,7 +98,7 @@ def oracle_agrees(machine: Machine[S, D, O], data: D, make_event: MakeEvent = ex
                 foreign.send(step.__name__)
             if state not in machine.final:
                 foreign.send(event.__name__)
-                after = {*foreign.configuration_values}
+                after = {*foreign.configuration_values} - groups
             else:
                 after = {state.name} if foreign.is_terminated else set()
             try:
@@ -125,10 +126,11 @@ def path(machine: Machine[S, D, O], state: S) -> tuple[type[Event], ...]:
     todo = deque(found)
     while todo:
         source = todo.popleft()
-        for row in machine.rows:
-            if source in row.sources and row.target is not None and row.target not in found:
-                found[row.target] = (*found[source], row.on)
-                todo.append(row.target)
+        for (before, event), cell in machine.cells.items():
+            after = cell.leads_to(before)
+            if before is source and after not in found:
+                found[after] = (*found[source], event)
+                todo.append(after)
     return found[state]
 
 

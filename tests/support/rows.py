@@ -2,9 +2,9 @@
 
 It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row.
 Only the tests below ``tests/machines`` and ``tests/dicom`` count. When all of those ran, the
-session fails if a row was not taken, or if ``src/proxy/machines/trace.json``, from which the
-pages of ``statecharts/`` name tests, names one that no longer takes the row.
-``--record-rows`` writes that file.
+session fails if a row was not taken, or if ``src/proxy/machines/trace.json``, from which
+``statecharts/tests.md`` is written, names a test that no longer takes the row. ``--record-rows``
+writes that file. What comes in a final state takes no row.
 
 A Hypothesis test is not counted: it may take other rows tomorrow. A test that was skipped, for
 want of a program it runs, is believed to take what the file says.

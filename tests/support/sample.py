@@ -7,7 +7,19 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    WHEN_OVER,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 
 
 class State(Enum):
@@ -31,6 +43,10 @@ class Sighted(Event, frozen=True):
 
     This paragraph is not printed.
     """
+
+
+class Passed(Event, frozen=True):
+    """Another ferry went by."""
 
 
 class Called(Event, frozen=True):
@@ -59,26 +75,27 @@ def count_cars(log: Log, event: Loaded) -> tuple[Log, tuple[str, ...]]:
     return msgspec.structs.replace(log, cars=event.cars), ("horn", f"{event.cars} cars")
 
 
-def count_buoy(log: Log, event: Sighted) -> tuple[Log, tuple[str, ...]]:
+def count_buoy(log: Log, event: Sighted | Passed) -> tuple[Log, tuple[str, ...]]:
     return msgspec.structs.replace(log, buoys=log.buoys + 1), ()
 
 
 MOORED, SAILING, TURNING, SUNK, HOME = State
-UNDER_WAY = (SAILING, TURNING)
+UNDER_WAY = group("UNDER_WAY", SAILING, TURNING, doc="The ferry | is at sea.")
 
 PARTS: dict[str, Any] = {
     "name": "ferry",
     "purpose": "A ferry,\nand its way home.",
     "initial": MOORED,
     "final": frozenset({SUNK, HOME}),
-    "stays": (
-        stay(MOORED, does="load", unlimited="cars come when they come"),
-        stay(SAILING, does="steer", unlimited="the sea is wide"),
-        stay(TURNING, does="steer", limit=limit(lambda log: log.turn, Turned, "5 s")),
+    "groups": (UNDER_WAY,),
+    "definitions": (
+        state(MOORED, do="load", untimed="cars come when they come"),
+        state(SAILING, do="steer", untimed="the sea is wide"),
+        state(TURNING, do="steer", after=limit(lambda log: log.turn, Turned, "5 s")),
     ),
     "rows": (
         row("FRY-01", MOORED, Loaded, SAILING, count_cars, doc="Cast off."),
-        row("FRY-02", UNDER_WAY, Sighted, None, count_buoy, doc="Keep <count>."),
+        row("FRY-02", UNDER_WAY, (Sighted, Passed), STAY, count_buoy, doc="Keep <count>."),
         row("FRY-03", MOORED, Called, HOME, doc="It is there.", traces=("REQ-1",)),
         row("FRY-04", SAILING, Called, TURNING, doc="Turn round."),
         row("FRY-05", TURNING, Turned, MOORED, doc="Back again."),
@@ -86,10 +103,9 @@ PARTS: dict[str, Any] = {
     ),
     "ignores": (
         ignore("FRY-90", TURNING, Called, doc="It turns already."),
-        ignore("FRY-91", (SUNK, HOME), Called, doc="Nobody hears."),
-        ignore("FRY-92", HOME, Loaded, doc="Loaded in the instant of the call."),
-        ignore("FRY-93", (MOORED, HOME), Sighted, doc="Seen in the instant of the mooring."),
+        ignore("FRY-93", MOORED, (Sighted, Passed), doc="Seen in the instant of the mooring."),
     ),
+    "retired": {"FRY-91": WHEN_OVER, "FRY-94": "FRY-93"},
     "notes": ("Nothing is kept on disk.",),
 }
 

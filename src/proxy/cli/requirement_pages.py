@@ -15,7 +15,7 @@ from proxy.fsm.page import table, text
 from proxy.machines import MACHINES
 from proxy.machines.changes import CHANGES
 from proxy.machines.failures import FAILURES
-from proxy.machines.requirements import GROUPS, REQUIREMENTS, SUBJECTS, Group, Requirement
+from proxy.machines.requirements import GROUPS, REQUIREMENTS, SUBJECTS, Chapter, Requirement
 
 WIDTH = 100
 """Characters in a line of prose."""
@@ -85,7 +85,7 @@ def _carriers(requirement: Requirement) -> str:
 
 def _from_requirements() -> str:
     parts = []
-    for group in (*GROUPS, Group("Behaviours", "", _behaviours())):
+    for group in (*GROUPS, Chapter("Behaviours", "", _behaviours())):
         lines = table(
             ("Id", "Requirement", "Done by", "Shown by"),
             (
@@ -181,7 +181,7 @@ def _behaviour() -> str:
     return (head + "".join(_subject(subject) for subject in SUBJECTS)).rstrip() + "\n"
 
 
-def _subject(subject: Group) -> str:
+def _subject(subject: Chapter) -> str:
     about = _prose(subject.about) if subject.about else ""
     return f"## {subject.title}\n\n{about}" + "".join(
         _prose(f"**{each.id}** {each.sentence} {each.more}") for each in subject.requirements

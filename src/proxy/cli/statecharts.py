@@ -11,7 +11,7 @@ import msgspec
 
 from proxy.cli.exits import Exit
 from proxy.cli.requirement_pages import trace_page
-from proxy.fsm.page import page, table, text
+from proxy.fsm.page import goes_to, names, page, table, taken_in, text
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
 from proxy.machines.changes import CHANGES, Change
@@ -62,17 +62,14 @@ def _committed(directory: Path | None) -> Path:
 
 def documents() -> dict[str, str]:
     """Return every generated file: name to text, in the order a reader meets them."""
-    trace = msgspec.json.decode(
-        resources.files("proxy.machines").joinpath("trace.json").read_bytes(),
-        type=dict[str, list[str]],
-    )
     found = {}
     for machine in MACHINES:
-        found[f"{machine.name}.md"] = page(machine, trace)
+        found[f"{machine.name}.md"] = page(machine)
         found[f"{machine.name}.scxml"] = scxml(machine)
     found["changes.md"] = _changes()
     found["failures.md"] = _failures()
-    found["trace.md"] = trace_page(trace)
+    found["tests.md"] = _tests()
+    found["trace.md"] = trace_page(_trace())
     return found
 
 
@@ -96,7 +93,7 @@ def _changes() -> str:
         "they take.\n\n"
         f"Software item `{CHANGES[0].__module__}`. Written by `ith-proxy statecharts`, the rows "
         "from the tables that the program runs; not to be edited. In a state that is not listed "
-        "the event is ignored, on purpose: the machine's own page says why.\n"
+        "nothing happens, on purpose: the machine's own page says why.\n"
     )
     return head + "".join(
         f"\n## {change.id} {change.when}\n\n{change.means}\n{_rows_told(change)}{_shown_by(change)}"
@@ -111,15 +108,15 @@ def _rows_told(change: Change) -> str:
             (
                 f"[{machine.name}]({machine.name}.md)",
                 f"`{event.__name__}`",
-                ", ".join(state.name for state in row.sources),
+                names(machine, row.sources),
                 row.id,
-                row.target.name if row.target is not None else "(stays)",
+                goes_to(row),
                 text(row.doc),
             )
             for machine, events in change.tells
             for event in events
             for row in machine.rows
-            if row.on is event
+            if event in row.on
         ),
     )
     return f"\n{lines}" if lines else ""
@@ -130,6 +127,28 @@ def _shown_by(change: Change) -> str:
     return (
         "\nShown in `tests/end_to_end` by " + ", ".join(f"`{t}`" for t in change.shown_by) + ".\n"
     )
+
+
+def _trace() -> dict[str, list[str]]:
+    """Return, for each row, the tests in which a running machine takes it."""
+    found: dict[str, list[str]] = msgspec.json.decode(
+        resources.files("proxy.machines").joinpath("trace.json").read_bytes(),
+        type=dict[str, list[str]],
+    )
+    return found
+
+
+def _tests() -> str:
+    trace = _trace()
+    head = (
+        "# tests\n\n"
+        "Tests in which a running machine takes each row, or ignores each ignored event; at most "
+        "three are named. The test run fails if there is none.\n\n"
+        "Written by `ith-proxy statecharts` from what the last recorded test run saw; not to be "
+        "edited.\n"
+    )
+    sections = {machine.name: taken_in(machine, trace) for machine in MACHINES}
+    return head + "".join(f"\n## {name}\n\n{lines}" for name, lines in sections.items())
 
 
 def _failures() -> str:

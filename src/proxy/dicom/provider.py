@@ -153,11 +153,11 @@ class Provider:
     @contextmanager
     def _limit(self) -> Iterator[None]:
         """Tell the machine when the limit of its present state is over."""
-        stay = ASSOCIATION.stay(self._run.state)
+        definition = ASSOCIATION.definition(self._run.state)
         with trio.move_on_after(ASSOCIATION.seconds(self._run.state, self._clocks)) as scope:
             yield
-        if scope.cancelled_caught and stay and stay.limit:
-            self._run.tell(stay.limit.event())
+        if scope.cancelled_caught and definition and definition.after:
+            self._run.tell(definition.after.event())
 
     async def _stay(self) -> None:
         """Send the pending bytes and listen, until the state is left or its limit is over."""

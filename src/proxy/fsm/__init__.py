@@ -1,33 +1,42 @@
 """Finite-state machines as tables of data: read, checked and drawn, never run from here."""
 
-from proxy.fsm.kernel import IllegalEvent, Machine, Step
+from proxy.fsm.kernel import WHEN_OVER, IllegalEvent, Machine, Step
 from proxy.fsm.table import (
+    STAY,
     ActivityFailed,
     Event,
+    Group,
     Ignore,
     Limit,
     Row,
     Source,
+    StateDef,
     Stay,
+    group,
     ignore,
     limit,
     row,
-    stay,
+    state,
 )
 
 __all__ = [
+    "STAY",
+    "WHEN_OVER",
     "ActivityFailed",
     "Event",
+    "Group",
     "Ignore",
     "IllegalEvent",
     "Limit",
     "Machine",
     "Row",
     "Source",
+    "StateDef",
     "Stay",
     "Step",
+    "group",
     "ignore",
     "limit",
     "row",
-    "stay",
+    "state",
 ]

@@ -1,38 +1,57 @@
-"""Draw a machine as a Mermaid state diagram that a person reads in five minutes.
+"""Draw a machine as a Mermaid state diagram that a person reads aloud in two minutes.
 
-The picture carries only ids and identifiers; sentences are in the tables (``proxy.fsm.page``).
-What leaves a state is an arrow; what happens while staying, and the activity, stands in the
-state's box, as in UML; what happens so in every state but the final ones, once in a note. Rows
-between the same two states share one arrow. Where several states
-share several rows, a junction (a small diamond) gathers them: each arrow out of it may be taken
-from each state that leads into it. The order is that of the declarations, so the same table
-always gives the same text.
+The picture carries only ids and identifiers; sentences are in the tables (``proxy.fsm.page``), but
+for a machine whose states have numbers for names. A group is a box around its states. Between two
+states of one group an arrow runs inside the box; an arrow that leaves or enters a group ends at
+the border, and its label says *from* and *to* which state where that is not the whole group. Rows
+between the same two ends share one arrow. What happens while staying, and the activity, stands in
+the state's box, as in UML; what is so in a whole group, in the head of the group; what is so in
+every state that is not final, once in a note. The order is that of the declarations, so the same
+table always gives the same text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
 from proxy.fsm.kernel import Machine
-from proxy.fsm.table import Row
+from proxy.fsm.table import Event, Group, Row, Source, Stay
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 Arrows: TypeAlias = dict[tuple[str, str], list[str]]
-"""From where and to where, and the labels on the arrow: none into a junction."""
+"""From where and to where, and the labels on the arrow."""
 
-_SMALL = '%%{init: {"themeVariables": {"fontSize": "13px"}}}%%'
-"""So that an id and a long name still fit the width at which Mermaid breaks a label."""
+_LOOKS = (
+    '%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "'
+    "b {color: #0b3d91} b {background: #dbe9ff} i {color: #7a3000} i {background: #ffe8d1} "
+    'foreignObject div {max-width: none !important}"}}%%'
+)
+"""So that an id and a long name fit on a line, and so that the colour, too, says who tells an
+event. The colours have a background of their own: a page may be dark."""
+
+LEGEND = (
+    "**Bold, on blue**: a request or news from elsewhere, which may come at any time. Plain: a "
+    "fact, told by the state's activity or the other end of the wire. *Italic, on orange*: the "
+    "state's time limit."
+)
 
 EVERYWHERE = "in every state that is not final"
 """What a note begins with."""
 
+IN_ALL_OF = "in every state of"
+"""What the note of a group begins with."""
+
+OTHERWISE = "on any of these without an arrow or a line"
+"""What the note of a row that yields says before it names the events."""
+
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9]+)?")
+_CAPTION = re.compile(r"[A-Za-z0-9_,.' -]+(: [A-Za-z0-9_,.' -]+)*")
 
 
 def word(text: str) -> str:
@@ -45,6 +64,13 @@ def word(text: str) -> str:
     return text
 
 
+def caption(text: str) -> str:
+    """Return a sentence that Mermaid reads as it stands. Raises ``ValueError``."""
+    if not _CAPTION.fullmatch(text):
+        raise ValueError(f"{text!r} cannot be drawn: it has more than words, commas and colons")
+    return text
+
+
 def action_name(row: Row[S, D, O]) -> str | None:
     """Return the name of the row's action; None if it has none."""
     return word(getattr(row.action, "__name__", repr(row.action))) if row.action else None
@@ -52,101 +78,148 @@ def action_name(row: Row[S, D, O]) -> str | None:
 
 def mermaid(machine: Machine[S, D, O]) -> str:
     """Return the diagram as the text of a Mermaid ``stateDiagram-v2``."""
-    lines = [_SMALL, "stateDiagram-v2"]
+    within, across = arrows(machine)
+    lines = [_LOOKS, "stateDiagram-v2"]
     for state in machine.states:
-        lines += _box(machine, state)
-    lines += _note(machine)
-    found, every = arrows(machine)
-    lines += [f"state {junction} <<choice>>" for junction in found]
-    lines.append(f"[*] --> {word(machine.initial.name)}")
-    for (source, target), labels in every.items():
-        lines.append(f"{source} --> {target}" + (f" : {'<br/>'.join(labels)}" if labels else ""))
-    lines += [f"{word(state.name)} --> [*]" for state in machine.states if state in machine.final]
+        group = machine.group(state)
+        if group is None:
+            lines += _box(machine, state)
+        elif state is group.states[0]:
+            lines += _group(machine, group, within[group.name])
+    lines += _notes(machine)
+    lines.append(f"[*] --> {_end(machine, machine.initial)}")
+    lines += _drawn(across)
+    ends = dict.fromkeys(_end(machine, state) for state in machine.states if state in machine.final)
+    lines += [f"{end} --> [*]" for end in ends]
     return "\n".join(lines) + "\n"
 
 
-def arrows(machine: Machine[S, D, O]) -> tuple[dict[str, frozenset[S]], Arrows]:
-    """Return the junctions, each with the states it gathers, and every arrow."""
-    junctions = {f"junction_{n}": group for n, group in enumerate(_groups(machine.rows), 1)}
-    found: Arrows = {
-        (word(state.name), junction): []
-        for junction, group in junctions.items()
-        for state in machine.states
-        if state in group
-    }
+def arrows(machine: Machine[S, D, O]) -> tuple[dict[str, Arrows], Arrows]:
+    """Return the arrows inside each group, by its name, and those between groups and states."""
+    within: dict[str, Arrows] = {group.name: {} for group in machine.groups}
+    across: Arrows = {}
     for row in machine.rows:
-        if row.target is None:
+        if isinstance(row.target, Stay):
             continue
-        left = _moved(row)
-        starts = []
-        for junction, group in junctions.items():
-            if _gathers(group, row, left):
-                starts.append(junction)
-                left -= group
-        starts += [word(state.name) for state in row.sources if state in left]
-        for start in starts:
-            label = f"{word(row.id)} {word(row.on.__name__)}"
-            found.setdefault((start, word(row.target.name)), []).append(label)
-    return junctions, found
+        into = machine.group(row.target)
+        for group, sources in _by_group(machine, row):
+            where = ""
+            if group is None or group is not into:
+                where += _from(group, sources) + (f" to {row.target.name}" if into else "")
+                place, starts = across, [(group or sources[0]).name]
+                end = _end(machine, row.target)
+            else:
+                place, starts = within[group.name], [source.name for source in sources]
+                end = row.target.name
+            what = "otherwise" if row.otherwise else _events(row)
+            for start in starts:
+                label = f"{word(row.id)} {what}{where}"
+                place.setdefault((word(start), word(end)), []).append(label)
+    return within, across
 
 
-def _groups(rows: Iterable[Row[S, D, O]]) -> list[frozenset[S]]:
-    """Choose the sets of states that a junction draws with fewer arrows, the best first."""
-    rows = [row for row in rows if _moved(row)]
-    left = {row.id: _moved(row) for row in rows}
-    candidates = dict.fromkeys(frozenset(_moved(row)) for row in rows)
-    chosen: list[frozenset[S]] = []
-
-    def saving(group: frozenset[S]) -> int:
-        targets = {row.target for row in rows if _gathers(group, row, left[row.id])}
-        return len(group) * len(targets) - len(group) - len(targets)
-
-    while True:
-        best = max(candidates, key=lambda group: (saving(group), len(group)), default=frozenset())
-        if saving(best) <= 0:
-            return chosen
-        chosen.append(best)
-        del candidates[best]
-        for row in rows:
-            if _gathers(best, row, left[row.id]):
-                left[row.id] -= best
+def _by_group(
+    machine: Machine[S, D, O], row: Row[S, D, O]
+) -> Iterator[tuple[Group[S] | None, list[S]]]:
+    """Yield the states that the row leaves, by their groups; a state of no group by itself."""
+    found: dict[str, tuple[Group[S] | None, list[S]]] = {}
+    for state in machine.states:
+        if state in row.sources and state is not row.target:
+            group = machine.group(state)
+            found.setdefault(_end(machine, state), (group, []))[1].append(state)
+    yield from found.values()
 
 
-def _moved(row: Row[S, D, O]) -> set[S]:
-    """The states that the row leaves; in its target, if that is a source too, it stays."""
-    return set() if row.target is None else {*row.sources} - {row.target}
+def _end(machine: Machine[S, D, O], state: S) -> str:
+    """Return the name of what an arrow from or to ``state`` ends at: its group, or itself."""
+    return word((machine.group(state) or state).name)
 
 
-def _gathers(group: frozenset[S], row: Row[S, D, O], left: set[S]) -> bool:
-    """Whether ``row``, from the sources that are ``left``, can be drawn from the junction."""
-    return group <= left and row.target not in group
+def _drawn(found: Arrows) -> Iterator[str]:
+    for (start, end), labels in found.items():
+        yield f"{start} --> {end} : {'<br/>'.join(labels)}"
+
+
+def _group(machine: Machine[S, D, O], group: Group[S], within: Arrows) -> list[str]:
+    name = word(group.name)
+    head = f"{name}: {caption(group.doc)}" if machine.captioned else name
+    lines = [f'state "{head}" as {name} {{']
+    if machine.initial in group.states:
+        lines.append(f"[*] --> {word(machine.initial.name)}")
+    lines += [line for state in group for line in _box(machine, state)]
+    place = [state.name for state in group]
+    ordered = sorted(within, key=lambda ends: place.index(ends[0]))
+    return [*lines, *_drawn({ends: within[ends] for ends in ordered}), "}"]
 
 
 def _box(machine: Machine[S, D, O], state: S) -> list[str]:
     name = word(state.name)
     activity = machine.activity(state)
-    inside = [f"do / {word(activity)}"] if activity else []
+    group = machine.group(state)
+    inside = [caption(str(state.value))] if machine.captioned else []
+    inside += [f"do / {word(activity)}"] if activity else []
     inside += [
         _happens(row)
         for row in machine.rows
-        if state in row.sources and row.target in {None, state} and not _is_everywhere(machine, row)
+        if state in row.sources and row.leads_to(state) is state
+        if not _is_everywhere(machine, row)
+        if not (group and _is_of_all(machine, group, row))
     ]
     return [f'state "{name}" as {name}', *(f"{name} : {line}" for line in inside)]
 
 
-def _note(machine: Machine[S, D, O]) -> list[str]:
-    rows = [row for row in machine.rows if _is_everywhere(machine, row)]
-    if not rows:
-        return []
-    head = f"note right of {word(machine.initial.name)}"
-    return [head, EVERYWHERE, *map(_happens, rows), "end note"]
+def _notes(machine: Machine[S, D, O]) -> Iterator[str]:
+    everywhere = [row for row in machine.rows if _is_everywhere(machine, row)]
+    yield from _note(_end(machine, machine.initial), EVERYWHERE, map(_happens, everywhere))
+    for group in machine.groups:
+        shared = [row for row in machine.rows if _is_of_all(machine, group, row)]
+        yield from _note(word(group.name), f"{IN_ALL_OF} {group.name}", map(_happens, shared))
+    for row in machine.rows:
+        if row.otherwise and not isinstance(row.target, Stay):
+            source = _end(machine, row.sources[0])
+            action = action_name(row)
+            does = f" / {action}" if action else ""
+            head = f"{word(row.id)} otherwise{does} to {row.target.name}"
+            yield from _note(source, head, [OTHERWISE, *map(_teller, row.on)])
+
+
+def _note(beside: str, head: str, lines: Iterable[str]) -> Iterator[str]:
+    body = list(lines)
+    if body:
+        yield from (f"note right of {beside}", head, *body, "end note")
 
 
 def _is_everywhere(machine: Machine[S, D, O], row: Row[S, D, O]) -> bool:
     """Whether the machine stays where it is on this row, in every state that is not final."""
-    return row.target is None and {*row.sources} == {*machine.states} - machine.final
+    return isinstance(row.target, Stay) and {*row.sources} == {*machine.states} - machine.final
+
+
+def _is_of_all(machine: Machine[S, D, O], group: Group[S], row: Row[S, D, O]) -> bool:
+    """Whether the machine stays where it is on this row, in every state of ``group``."""
+    stays = isinstance(row.target, Stay) and {*row.sources} >= {*group}
+    return stays and not _is_everywhere(machine, row)
 
 
 def _happens(row: Row[S, D, O]) -> str:
     action = action_name(row)
-    return f"{word(row.id)} {word(row.on.__name__)}" + (f" / {action}" if action else "")
+    return f"{word(row.id)} {_events(row)}" + (f" / {action}" if action else "")
+
+
+def _events(row: Row[S, D, O]) -> str:
+    names = ", ".join(map(_teller, row.on))
+    return f"{names} otherwise" if row.otherwise else names
+
+
+def _teller(event: type[Event]) -> str:
+    """Return the event's name in the type that says who tells it; see ``LEGEND``."""
+    name = word(event.__name__)
+    if event.source is Source.TIMER:
+        return f"<i>{name}</i>"
+    return f"<b>{name}</b>" if event.source.any_time else name
+
+
+def _from(group: Group[S] | None, sources: list[S]) -> str:
+    """Name the sources where they are some of a group, not the whole of it."""
+    if group is None or {*sources} == {*group}:
+        return ""
+    return " from " + " or ".join(word(state.name) for state in sources)

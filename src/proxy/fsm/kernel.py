@@ -1,14 +1,15 @@
 """A finite-state machine is a table. This module reads and checks tables; it does no I/O.
 
 A machine has states (an ``Enum`` whose values are sentences), events (``Event`` classes) and
-rows. A row says: *in these states, on this event, run this action and go to that state*.
+rows. A row says: *in these states, on these events, run this action and go to that state*.
 :meth:`Machine.step` looks up the one cell of a (state, event) pair and returns what happened
 as a value. Nothing here sleeps, sends or cancels: ``proxy.runtime.runner``
 does, with what it is given.
 
-A cell of the (state x event) matrix is a row, an :class:`Ignore` with its reason, or blank. A
-blank cell is a claim that the event cannot occur there. The claim is checked when the machine
-is built, from where its events come (:class:`Source`) and how the runner works:
+A cell of the (state x event) matrix is a row, an :class:`Ignore` with its reason, or blank. In a
+final state nothing happens: the cell of every event that can reach one is *over*, and no entry
+is written for it. A blank cell is a claim that the event cannot occur there. The claim is checked
+when the machine is built, from where its events come (:class:`Source`) and how the runner works:
 
 * a request may come at any time, so its whole line of the matrix must be filled;
 * a time limit is told only in the state that has the limit;
@@ -26,13 +27,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
+from itertools import product
+from typing import Final, Generic, TypeVar
 
-from proxy.fsm.table import ActivityFailed, Event, Ignore, Row, Source, Stay
+from proxy.fsm.table import ActivityFailed, Event, Group, Ignore, Row, Source, StateDef
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
+
+WHEN_OVER: Final = "over"
+"""What :class:`Step` names instead of a row for an event that came in a final state."""
 
 
 class IllegalEvent(Exception):
@@ -47,7 +52,7 @@ class IllegalEvent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[S, D, O]):
-    """What one event did; ``row`` is the id of the row or ignore that was taken."""
+    """What one event did; ``row`` is the id of the row or ignore taken, or ``WHEN_OVER``."""
 
     row: str
     before: S
@@ -58,31 +63,47 @@ class Step(Generic[S, D, O]):
 
 @dataclass(frozen=True)
 class Machine(Generic[S, D, O]):
-    """A checked table. Building one with a flaw raises ``ValueError`` that lists all flaws."""
+    """A checked table. Building one with a flaw raises ``ValueError`` that lists all flaws.
+
+    ``groups`` are disjoint. ``retired`` names the ids that are not to be given again, each with
+    the id that took over its cells, or ``WHEN_OVER``. A machine is ``captioned`` where the names of
+    its states say little: its diagram shows their sentences as well.
+    """
 
     name: str
     purpose: str
     initial: S
     final: frozenset[S]
-    stays: tuple[Stay[S, D], ...]
+    definitions: tuple[StateDef[S, D], ...]
     rows: tuple[Row[S, D, O], ...]
     ignores: tuple[Ignore[S], ...] = ()
+    groups: tuple[Group[S], ...] = ()
+    retired: Mapping[str, str] = field(default_factory=dict)
+    captioned: bool = False
     notes: tuple[str, ...] = ()
     cells: Mapping[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         cells: dict[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = {}
         flaws = []
-        for entry in self.entries:
-            for state in entry.sources:
-                other = cells.setdefault((state, entry.on), entry)
-                if other is not entry:
-                    claim = f"{state.name} x {entry.on.__name__}"
+        for entry in sorted(self.entries, key=_yields):
+            for pair in product(entry.sources, entry.on):
+                other = cells.setdefault(pair, entry)
+                if other is not entry and _yields(other) == _yields(entry):
+                    claim = f"{pair[0].name} x {pair[1].__name__}"
                     flaws.append(f"{entry.id} and {other.id} both claim {claim}")
         object.__setattr__(self, "cells", cells)
         flaws += self._flaws()
         if flaws:
             raise ValueError(f"{self.name}: " + "; ".join(flaws))
+        over = Ignore(
+            WHEN_OVER,
+            tuple(s for s in self.states if s in self.final),
+            self.events,
+            "In a final state nothing happens.",
+        )
+        for event in self.events:
+            cells |= {(state, event): over for state in self.can_occur(event) & self.final}
 
     @property
     def entries(self) -> tuple[Row[S, D, O] | Ignore[S], ...]:
@@ -97,26 +118,35 @@ class Machine(Generic[S, D, O]):
     @property
     def events(self) -> tuple[type[Event], ...]:
         """Every event class the table names, in the order of first use."""
-        return tuple(dict.fromkeys(entry.on for entry in self.entries))
+        return tuple(dict.fromkeys(event for entry in self.entries for event in entry.on))
 
     @property
     def activities(self) -> tuple[str, ...]:
         """The names of the activities, in the order of first use."""
-        return tuple(dict.fromkeys(s.does for s in self.stays if s.does is not None))
+        return tuple(dict.fromkeys(d.do for d in self.definitions if d.do is not None))
 
-    def stay(self, state: S) -> Stay[S, D] | None:
+    def definition(self, state: S) -> StateDef[S, D] | None:
         """Return what goes on in ``state``; None for a final state."""
-        return next((s for s in self.stays if s.state is state), None)
+        return next((d for d in self.definitions if d.state is state), None)
 
     def activity(self, state: S) -> str | None:
         """Return the name of the activity that lives in ``state``, if any."""
-        found = self.stay(state)
-        return found.does if found else None
+        found = self.definition(state)
+        return found.do if found else None
+
+    def group(self, state: S) -> Group[S] | None:
+        """Return the group that ``state`` is of, if any."""
+        return next((g for g in self.groups if state in g.states), None)
 
     def seconds(self, state: S, data: D) -> float:
         """How long ``state`` may last with ``data``; infinity where it has no limit."""
-        found = self.stay(state)
-        return found.limit.seconds(data) if found and found.limit else math.inf
+        found = self.definition(state)
+        return found.after.seconds(data) if found and found.after else math.inf
+
+    def claimed(self, entry: Row[S, D, O] | Ignore[S]) -> tuple[tuple[S, type[Event]], ...]:
+        """Return the cells of a row or ignore: those of a row that yields are not all it names."""
+        pairs = product(entry.sources, entry.on)
+        return tuple(pair for pair in pairs if self.cells[pair] is entry)
 
     def step(self, state: S, data: D, event: Event) -> Step[S, D, O]:
         """Look up one event. Pure: the caller keeps the returned state and data."""
@@ -126,7 +156,7 @@ class Machine(Generic[S, D, O]):
         if isinstance(cell, Ignore):
             return Step(cell.id, state, state, data, ())
         data, outputs = cell.action(data, event) if cell.action else (data, ())
-        return Step(cell.id, state, state if cell.target is None else cell.target, data, outputs)
+        return Step(cell.id, state, cell.leads_to(state), data, outputs)
 
     def reachable(
         self, start: Iterable[S], by: Callable[[type[Event]], bool] = lambda _: True
@@ -140,9 +170,9 @@ class Machine(Generic[S, D, O]):
                 continue
             seen.add(state)
             todo += [
-                r.target
-                for r in self.rows
-                if state in r.sources and r.target is not None and by(r.on)
+                cell.leads_to(state)
+                for (source, event), cell in self.cells.items()
+                if source is state and by(event)
             ]
         return frozenset(seen)
 
@@ -151,54 +181,79 @@ class Machine(Generic[S, D, O]):
         if event.source.any_time:
             return frozenset(self.states)
         if event.source is Source.TIMER:
-            return frozenset(s.state for s in self.stays if s.limit and s.limit.event is event)
+            limits = ((d.state, d.after) for d in self.definitions)
+            return frozenset(state for state, after in limits if after and after.event is event)
         if event is ActivityFailed:
-            return frozenset(s.state for s in self.stays if s.does)
+            return frozenset(d.state for d in self.definitions if d.do)
         if not self.activities:  # its user tells it the facts, and only the table says where
             return frozenset(s for s, on in self.cells if on is event)
         tellers = {self.activity(s) for s, on in self.cells if on is event} - {None}
-        alive = [s.state for s in self.stays if s.does in tellers]
+        alive = [d.state for d in self.definitions if d.do in tellers]
         return self.reachable(alive, lambda on: on.source.any_time or on.source is Source.TIMER)
 
     def _flaws(self) -> Iterator[str]:
         reached = self.reachable([self.initial])
         yield from (f"{s.name} is unreachable" for s in self.states if s not in reached)
-        yield from (f"{r.id} leaves a final state" for r in self.rows if self.final & {*r.sources})
+        yield from (
+            f"{entry.id} is of a final state, where nothing happens"
+            for entry in self.entries
+            if self.final & {*entry.sources}
+        )
         yield from (
             f"{s.name} can never finish"
             for s in self.states
             if self.final and self.final.isdisjoint(self.reachable([s]))
         )
-        ids = [entry.id for entry in self.entries]
+        ids = [*self.retired, *(entry.id for entry in self.entries)]
         yield from (f"id {i} is used twice" for i in dict.fromkeys(ids) if ids.count(i) > 1)
-        yield from self._stay_flaws()
-        limits = [s.limit.event for s in self.stays if s.limit]
+        yield from (
+            f"{heir} takes over from {former} and is no id"
+            for former, heir in self.retired.items()
+            if heir != WHEN_OVER and heir not in ids[len(self.retired) :]
+        )
+        yield from self._definition_flaws()
+        yield from self._group_flaws()
+        limits = [d.after.event for d in self.definitions if d.after]
         faults: tuple[type[Event], ...] = (ActivityFailed,) if self.activities else ()
         yield from (
             f"{event.__name__} can occur in {state.name} and has no cell there"
             for event in dict.fromkeys((*self.events, *limits, *faults))
             for state in self.states
-            if state in self.can_occur(event) and (state, event) not in self.cells
+            if state in self.can_occur(event) - self.final and (state, event) not in self.cells
         )
         yield from (
             f"{entry.id} stays with an activity that failed"
-            for entry in self.entries
-            if entry.on is ActivityFailed
-            for state in entry.sources
-            if self.activity(state) and self.activity(_after(entry, state)) == self.activity(state)
+            for (state, event), entry in self.cells.items()
+            if event is ActivityFailed and self.activity(state)
+            if self.activity(entry.leads_to(state)) == self.activity(state)
         )
 
-    def _stay_flaws(self) -> Iterator[str]:
-        described = [s.state for s in self.stays]
+    def _definition_flaws(self) -> Iterator[str]:
+        described = [d.state for d in self.definitions]
         for state in self.states:
             if described.count(state) != (state not in self.final):
-                yield f"{state.name} needs one stay, or none if it is final"
-        for s in self.stays:
-            if (s.limit is None) == (s.unlimited is None):
-                yield f"{s.state.name} needs a limit or the reason why it has none"
-            if s.limit and s.limit.event.source is not Source.TIMER:
-                yield f"{s.limit.event.__name__} is told by a limit: its source must be TIMER"
+                yield f"{state.name} needs one definition, or none if it is final"
+        for d in self.definitions:
+            if (d.after is None) == (d.untimed is None):
+                yield f"{d.state.name} needs a limit or the reason why it has none"
+            if d.after and d.after.event.source is not Source.TIMER:
+                yield f"{d.after.event.__name__} is told by a limit: its source must be TIMER"
+
+    def _group_flaws(self) -> Iterator[str]:
+        grouped = [state for group in self.groups for state in group]
+        yield from (
+            f"{s.name} is in two groups" for s in dict.fromkeys(grouped) if grouped.count(s) > 1
+        )
+        yield from (
+            f"{group.name} mixes final states with others"
+            for group in self.groups
+            if len({state in self.final for state in group}) > 1
+        )
+        names = [*(s.name for s in self.states), *(group.name for group in self.groups)]
+        yield from (
+            f"{name} is the name of two" for name in dict.fromkeys(names) if names.count(name) > 1
+        )
 
 
-def _after(entry: Row[S, D, O] | Ignore[S], state: S) -> S:
-    return state if isinstance(entry, Ignore) or entry.target is None else entry.target
+def _yields(entry: Row[S, D, O] | Ignore[S]) -> bool:
+    return isinstance(entry, Row) and entry.otherwise

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
-from proxy.fsm.draw import action_name, mermaid
-from proxy.fsm.kernel import Machine
-from proxy.fsm.table import Event, Ignore, Row
+from proxy.fsm.draw import LEGEND, action_name, mermaid
+from proxy.fsm.kernel import WHEN_OVER, Machine
+from proxy.fsm.table import Event, Ignore, Row, Stay
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
@@ -24,27 +24,38 @@ CONCURRENCY = (
 )
 
 
-def page(machine: Machine[S, D, O], trace: Mapping[str, Sequence[str]]) -> str:
-    """Return the page; ``trace`` names, for the id of a row or ignore, tests that take it."""
+def page(machine: Machine[S, D, O]) -> str:
+    """Return the page."""
     sections = {
-        "Diagram": f"```mermaid\n{mermaid(machine)}```\n",
+        "Diagram": f"```mermaid\n{mermaid(machine)}```\n\n{LEGEND}\n",
         "States": _states(machine),
-        "Time limits": _limits(machine),
+        "Groups of states": _groups(machine),
         "Events": _events(machine),
         "Transitions": _transitions(machine),
         "Actions": _actions(machine),
         "Every event in every state": _matrix(machine),
         "Ignored on purpose": _ignores(machine),
-        "Notes": "".join(f"* {note}\n" for note in (*machine.notes, CONCURRENCY)),
-        "Tests": _tests(machine, trace),
+        "Notes": "".join(f"* {note}\n" for note in _notes(machine)),
     }
     item = type(machine.initial).__module__
     head = (
         f"# {machine.name}\n\n{_flat(machine.purpose)}\n\n"
         f"Software item `{item}`. Written by `ith-proxy statecharts` from the table that the "
-        "program runs; not to be edited. How to read it: [README](README.md).\n"
+        "program runs; not to be edited. How to read it: [README](README.md). Which tests take "
+        f"which row: [tests](tests.md#{machine.name}).\n"
     )
     return head + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items() if text)
+
+
+def taken_in(machine: Machine[S, D, O], trace: Mapping[str, Sequence[str]]) -> str:
+    """Return the table of the tests that take each row or ignore, named by ``trace``."""
+    return table(
+        ("Id", "Taken in"),
+        (
+            (entry.id, "<br>".join(_code(test) for test in trace.get(entry.id, ())) or "none yet")
+            for entry in machine.entries
+        ),
+    )
 
 
 def sentence(thing: object) -> str:
@@ -74,8 +85,29 @@ def _code(name: str | None) -> str:
     return f"`{name}`" if name else ""
 
 
-def _names(states: Iterable[S]) -> str:
-    return ", ".join(state.name for state in states)
+def names(machine: Machine[S, D, O], states: Iterable[S]) -> str:
+    """Name states; a group stands for its own where all of them are among ``states``."""
+    left = {*states}
+    found = []
+    for state in machine.states:
+        group = machine.group(state)
+        if group and left >= {*group}:
+            found.append(group.name)
+            left -= {*group}
+        elif state in left:
+            found.append(state.name)
+    return ", ".join(found)
+
+
+def told(entry: Row[S, D, O] | Ignore[S]) -> str:
+    """Name the events of a row or ignore."""
+    events = ", ".join(_code(event.__name__) for event in entry.on)
+    return f"{events}, otherwise" if isinstance(entry, Row) and entry.otherwise else events
+
+
+def goes_to(row: Row[S, D, O]) -> str:
+    """Say where a row leads."""
+    return row.target.value if isinstance(row.target, Stay) else row.target.name
 
 
 def _states(machine: Machine[S, D, O]) -> str:
@@ -84,23 +116,35 @@ def _states(machine: Machine[S, D, O]) -> str:
             return "final"
         return "initial" if state is machine.initial else ""
 
+    def limit(state: S) -> str:
+        found = machine.definition(state)
+        if found is None:
+            return ""
+        if found.after is None:
+            return f"none: {text(found.untimed or '')}"
+        return f"{text(found.after.doc)}: {_code(found.after.event.__name__)}"
+
     return table(
-        ("State", "", "Meaning", "Activity"),
+        ("State", "", "Meaning", "Activity", "Limit, and what is told when it is over"),
         (
-            (state.name, mark(state), text(str(state.value)), _code(machine.activity(state)))
+            (
+                state.name,
+                mark(state),
+                text(str(state.value)),
+                _code(machine.activity(state)),
+                limit(state),
+            )
             for state in machine.states
         ),
     )
 
 
-def _limits(machine: Machine[S, D, O]) -> str:
+def _groups(machine: Machine[S, D, O]) -> str:
     return table(
-        ("State", "Limit", "Told when it is over"),
+        ("Group", "States", "What they have in common"),
         (
-            (stay.state.name, text(stay.limit.doc), _code(stay.limit.event.__name__))
-            if stay.limit
-            else (stay.state.name, f"none: {text(stay.unlimited or '')}", "")
-            for stay in machine.stays
+            (group.name, ", ".join(state.name for state in group), text(group.doc))
+            for group in machine.groups
         ),
     )
 
@@ -128,10 +172,10 @@ def _transitions(machine: Machine[S, D, O]) -> str:
         (
             (
                 row.id,
-                _names(row.sources),
-                _code(row.on.__name__),
+                names(machine, row.sources),
+                told(row),
                 _code(action_name(row)),
-                row.target.name if row.target is not None else "(stays)",
+                goes_to(row),
                 text(row.doc),
                 *((", ".join(row.traces),) if traced else ()),
             )
@@ -160,16 +204,16 @@ def _matrix(machine: Machine[S, D, O]) -> str:
         if entry is None:
             return ""
         if isinstance(entry, Ignore):
-            return f"ignored<br>{entry.id}"
-        if entry.target is None or entry.target is state:
-            return entry.id
-        return f"→ {entry.target.name}<br>{entry.id}"
+            return entry.id if entry.id == WHEN_OVER else f"ignored<br>{entry.id}"
+        after = entry.leads_to(state)
+        return entry.id if after is state else f"→ {after.name}<br>{entry.id}"
 
     possible = len(machine.states) * len(machine.events)
     return (
         "`→ STATE` and an id: the row is taken and the machine moves. An id alone: the row is "
-        "taken and the machine stays. `ignored`: nothing happens, on purpose. Blank: the event "
-        "cannot occur there; if it did, the machine would refuse it, stay and report a defect. "
+        "taken and the machine stays. `ignored`: nothing happens, on purpose. `over`: nothing "
+        "happens, for the state is final. Blank: the event cannot occur there; if it did, the "
+        "machine would refuse it, stay and report a defect. "
         f"{len(machine.states)} states by {len(machine.events)} events, {possible} cells, "
         f"{len(machine.cells)} of them filled.\n\n"
     ) + table(
@@ -185,20 +229,14 @@ def _ignores(machine: Machine[S, D, O]) -> str:
     return table(
         ("Id", "In", "Event", "Why nothing happens"),
         (
-            (entry.id, _names(entry.sources), _code(entry.on.__name__), text(entry.doc))
+            (entry.id, names(machine, entry.sources), told(entry), text(entry.doc))
             for entry in machine.ignores
         ),
     )
 
 
-def _tests(machine: Machine[S, D, O], trace: Mapping[str, Sequence[str]]) -> str:
-    def lines(entries: Iterable[Row[S, D, O] | Ignore[S]]) -> Iterable[tuple[str, str]]:
-        return (
-            (entry.id, "<br>".join(_code(test) for test in trace.get(entry.id, ())) or "none yet")
-            for entry in entries
-        )
-
-    return (
-        "Tests in which a running machine takes the row or ignores the event; at most three are "
-        "named. The test run fails if there is none.\n\n"
-    ) + table(("Id", "Taken in"), lines(machine.entries))
+def _notes(machine: Machine[S, D, O]) -> Iterable[str]:
+    yield from (*machine.notes, CONCURRENCY)
+    if machine.retired:
+        ids = ", ".join(f"{former} ({heir})" for former, heir in machine.retired.items())
+        yield f"Ids that are given to no other row, each with what took over its cells: {ids}."

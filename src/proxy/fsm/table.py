@@ -1,20 +1,21 @@
-"""The words a machine is written in: events and their sources, rows, ignores, limits, stays.
+"""The words a machine is written in: events, states, groups of states, rows, ignores, limits.
 
 Data alone; ``proxy.fsm.kernel`` makes a machine of it and checks it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
 import msgspec
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
 E = TypeVar("E", bound="Event")
+F = TypeVar("F", bound="Event")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 
@@ -47,27 +48,72 @@ class ActivityFailed(Event, frozen=True):
     error: str
 
 
+class Stay(Enum):
+    """The target of a row that leaves the machine where it is: UML's internal transition."""
+
+    STAY = "(stays)"
+
+
+STAY: Final = Stay.STAY
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Collection[S]):
+    """States with something in common: UML's composite state, SCXML's compound state.
+
+    It stands for its states wherever sources are named; the machine is always in one of those.
+    """
+
+    name: str
+    states: tuple[S, ...]
+    doc: str
+
+    def __iter__(self) -> Iterator[S]:
+        """Go through its states, so that ``(WAITING, *WIRED)`` can be written."""
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        """Return the number of its states."""
+        return len(self.states)
+
+    def __contains__(self, state: object) -> bool:
+        """Say whether ``state`` is one of its states."""
+        return state in self.states
+
+
 @dataclass(frozen=True, slots=True)
 class Row(Generic[S, D, O]):
-    """``sources --on / action--> target``; a ``target`` of None stays put."""
+    """``sources --on / action--> target``, for each of the sources and each of the events.
+
+    A row that is ``otherwise`` yields: it takes the cells that no other row or ignore claims.
+    """
 
     id: str
     sources: tuple[S, ...]
-    on: type[Event]
-    target: S | None
+    on: tuple[type[Event], ...]
+    target: S | Stay
     action: Callable[[D, Any], tuple[D, tuple[O, ...]]] | None
     doc: str
     traces: tuple[str, ...]
+    otherwise: bool
+
+    def leads_to(self, state: S) -> S:
+        """Return the state that follows on ``state``."""
+        return state if isinstance(self.target, Stay) else self.target
 
 
 @dataclass(frozen=True, slots=True)
 class Ignore(Generic[S]):
-    """A cell that does nothing on purpose, and why."""
+    """Cells that do nothing on purpose, and why."""
 
     id: str
     sources: tuple[S, ...]
-    on: type[Event]
+    on: tuple[type[Event], ...]
     doc: str
+
+    def leads_to(self, state: S) -> S:
+        """Return ``state``: nothing happens."""
+        return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +126,68 @@ class Limit(Generic[D]):
 
 
 @dataclass(frozen=True, slots=True)
-class Stay(Generic[S, D]):
-    """What goes on while the machine is in one state."""
+class StateDef(Generic[S, D]):
+    """What goes on in one state: its activity (UML's ``do``) and its limit (UML's ``after``)."""
 
     state: S
-    does: str | None
-    limit: Limit[D] | None
-    unlimited: str | None
+    do: str | None
+    after: Limit[D] | None
+    untimed: str | None
 
 
+@overload
 def row(
     id: str,
-    sources: S | tuple[S, ...],
-    on: type[E],
-    target: S | None,
+    sources: S | Group[S] | tuple[S, ...],
+    on: type[E] | tuple[type[E], ...],
+    target: S | Stay,
     action: Callable[[D, E], tuple[D, tuple[O, ...]]] | None = None,
     *,
     doc: str,
     traces: tuple[str, ...] = (),
+    otherwise: bool = False,
+) -> Row[S, D, O]: ...
+@overload
+def row(
+    id: str,
+    sources: S | Group[S] | tuple[S, ...],
+    on: tuple[type[E], type[F]],
+    target: S | Stay,
+    action: Callable[[D, E | F], tuple[D, tuple[O, ...]]],
+    *,
+    doc: str,
+    traces: tuple[str, ...] = (),
+    otherwise: bool = False,
+) -> Row[S, D, O]: ...
+def row(
+    id: str,
+    sources: S | Group[S] | tuple[S, ...],
+    on: type[Event] | tuple[type[Event], ...],
+    target: S | Stay,
+    action: Callable[[D, Any], tuple[D, tuple[O, ...]]] | None = None,
+    *,
+    doc: str,
+    traces: tuple[str, ...] = (),
+    otherwise: bool = False,
 ) -> Row[S, D, O]:
-    """Build a :class:`Row`; type checkers hold ``action`` to the class in ``on``."""
-    return Row(id, _several(sources), on, target, action, doc, traces)
+    """Build a :class:`Row`; type checkers hold ``action`` to the classes in ``on``."""
+    return Row(id, _states(sources), _events(on), target, action, doc, traces, otherwise)
 
 
-def ignore(id: str, sources: S | tuple[S, ...], on: type[Event], *, doc: str) -> Ignore[S]:
+def ignore(
+    id: str,
+    sources: S | Group[S] | tuple[S, ...],
+    on: type[Event] | tuple[type[Event], ...],
+    *,
+    doc: str,
+) -> Ignore[S]:
     """Build an :class:`Ignore`."""
-    return Ignore(id, _several(sources), on, doc)
+    return Ignore(id, _states(sources), _events(on), doc)
+
+
+def group(name: str, *states: S, doc: str) -> Group[S]:
+    """Build a :class:`Group`; ``doc`` says in a sentence what its states have in common."""
+    return Group(name, states, doc)
 
 
 def limit(seconds: Callable[[D], float], event: type[Event], doc: str) -> Limit[D]:
@@ -113,16 +195,18 @@ def limit(seconds: Callable[[D], float], event: type[Event], doc: str) -> Limit[
     return Limit(seconds, event, doc)
 
 
-def stay(
-    state: S,
-    *,
-    does: str | None = None,
-    limit: Limit[D] | None = None,
-    unlimited: str | None = None,
-) -> Stay[S, D]:
-    """Build a :class:`Stay`; a state without a limit says in ``unlimited`` why it needs none."""
-    return Stay(state, does, limit, unlimited)
+def state(
+    state: S, *, do: str | None = None, after: Limit[D] | None = None, untimed: str | None = None
+) -> StateDef[S, D]:
+    """Build a :class:`StateDef`; one without a limit says in ``untimed`` why it needs none."""
+    return StateDef(state, do, after, untimed)
 
 
-def _several(sources: S | tuple[S, ...]) -> tuple[S, ...]:
+def _states(sources: S | Group[S] | tuple[S, ...]) -> tuple[S, ...]:
+    if isinstance(sources, Group):
+        return sources.states
     return sources if isinstance(sources, tuple) else (sources,)
+
+
+def _events(on: type[Event] | tuple[type[Event], ...]) -> tuple[type[Event], ...]:
+    return on if isinstance(on, tuple) else (on,)

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from proxy.machines.failures import Remedy
-from proxy.machines.traceability import BEHAVIOUR, Group, Requirement, failures_with, shown
+from proxy.machines.traceability import BEHAVIOUR, Chapter, Requirement, failures_with, shown
 
-SUBJECTS: tuple[Group, ...] = (
-    Group(
+SUBJECTS: tuple[Chapter, ...] = (
+    Chapter(
         "Nodes of ours",
         "",
         (
@@ -35,7 +35,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Status words",
         "",
         (
@@ -97,7 +97,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Order of service",
         "",
         (
@@ -178,7 +178,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "A node that takes few associations",
         "",
         (
@@ -225,7 +225,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Changes of nodes, configuration and status",
         "",
         (
@@ -276,7 +276,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Of this machine",
         "",
         (
@@ -325,7 +325,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Pseudonyms",
         "",
         (
@@ -353,7 +353,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "New scans",
         "",
         (
@@ -371,7 +371,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "The same order",
         "",
         (
@@ -409,7 +409,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Orders for the same entity",
         "",
         (
@@ -454,7 +454,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "A later dispatch",
         "",
         (
@@ -529,7 +529,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "A node that is down",
         "",
         (
@@ -561,7 +561,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "C-ECHO is one witness",
         "Many nodes take C-STORE and refuse C-ECHO.",
         (
@@ -605,7 +605,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "What this machine has damaged",
         "",
         (
@@ -652,7 +652,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "A pause",
         "",
         (
@@ -720,7 +720,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "The control socket",
         "",
         (
@@ -748,7 +748,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Warnings",
         "",
         (
@@ -764,7 +764,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "An instance in doubt",
         "",
         (
@@ -812,7 +812,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "Bytes are not touched",
         "",
         (
@@ -887,7 +887,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "DICOM has no delete",
         "",
         (
@@ -921,7 +921,7 @@ SUBJECTS: tuple[Group, ...] = (
             ),
         ),
     ),
-    Group(
+    Chapter(
         "No patient data",
         "",
         (

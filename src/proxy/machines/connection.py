@@ -10,7 +10,18 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 
 
 class ConnectionState(Enum):
@@ -146,7 +157,7 @@ def come_online(link: ConnectionData, event: HandshakeDone) -> _Result:
 
 
 def call_stable(link: ConnectionData, event: StayedUp) -> _Result:
-    """Begin the next back-off anew: this link has proven itself."""
+    """Begin the next back-off at its start: this link has proven itself."""
     return replace(link, attempts=0), ()
 
 
@@ -202,61 +213,63 @@ def keep_refusal(link: ConnectionData, event: KeyRefused | KeyTaken) -> _Result:
     CLOSING,
     CLOSED,
 ) = ConnectionState
-WAITS = (BACKING_OFF, REFUSED, EVICTED)
-WIRED = (CONNECTING, HANDSHAKING, ONLINE)
-ENDING = (CLOSING, CLOSED)
+WIRED = group("WIRED", CONNECTING, HANDSHAKING, ONLINE, doc="A link is being made, or it is there.")
+WAITS = group(
+    "WAITS", BACKING_OFF, REFUSED, EVICTED, doc="There is no link, and the next attempt is timed."
+)
 
 CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine(
     name="connection",
     purpose=__doc__,
     initial=OFFLINE,
     final=frozenset({CLOSED}),
-    stays=(
-        stay(OFFLINE, unlimited="the service starts it when the ledger is open"),
-        stay(
+    groups=(WIRED, WAITS),
+    definitions=(
+        state(OFFLINE, untimed="the service starts it when the ledger is open"),
+        state(
             CONNECTING,
-            does="keep_link",
-            limit=limit(lambda link: link.connect_seconds, ConnectTimedOut, "20 s"),
+            do="keep_link",
+            after=limit(lambda link: link.connect_seconds, ConnectTimedOut, "20 s"),
         ),
-        stay(
+        state(
             HANDSHAKING,
-            does="keep_link",
-            limit=limit(
+            do="keep_link",
+            after=limit(
                 lambda link: link.handshake_seconds,
                 HandshakeTimedOut,
                 "ith.handshake_seconds (10 s)",
             ),
         ),
-        stay(
+        state(
             ONLINE,
-            does="keep_link",
-            limit=limit(
+            do="keep_link",
+            after=limit(
                 lambda link: link.stable_seconds if link.attempts else math.inf,
                 StayedUp,
                 "ith.stable_seconds (60 s), while a failure is remembered; the link itself is "
                 "bounded by the pong deadline",
             ),
         ),
-        stay(
+        state(
             BACKING_OFF,
-            limit=limit(
+            after=limit(
                 lambda link: link.retry_in,
                 RetryDue,
                 "full jitter up to ith.backoff_max_seconds; from 5 s after a time limit",
             ),
         ),
-        stay(
+        state(
             REFUSED,
-            limit=limit(lambda link: link.refused_seconds, RetryDue, "ith.refused_seconds (300 s)"),
+            after=limit(lambda link: link.refused_seconds, RetryDue, "ith.refused_seconds (300 s)"),
         ),
-        stay(
+        state(
             EVICTED,
-            limit=limit(lambda link: link.evicted_seconds, RetryDue, "ith.evicted_seconds (300 s)"),
+            after=limit(lambda link: link.evicted_seconds, RetryDue, "ith.evicted_seconds (300 s)"),
         ),
-        stay(
+        state(
             CLOSING,
-            does="keep_link",
-            limit=limit(lambda link: link.close_seconds, CloseTimedOut, "2 s"),
+            do="keep_link",
+            after=limit(lambda link: link.close_seconds, CloseTimedOut, "2 s"),
         ),
     ),
     rows=(
@@ -265,7 +278,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             OFFLINE,
             ConnectRequested,
             CONNECTING,
-            doc="The service starts.",
+            doc="The service starts the link.",
             traces=("REQ-PROT-01",),
         ),
         row(
@@ -273,7 +286,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             CONNECTING,
             LinkOpened,
             HANDSHAKING,
-            doc="The key was accepted.",
+            doc="ITH accepted the proxy key.",
             traces=("REQ-PROT-01",),
         ),
         row(
@@ -282,16 +295,16 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             HandshakeDone,
             ONLINE,
             come_online,
-            doc="ITH speaks to us.",
+            doc="ITH speaks to us now.",
             traces=("REQ-PROT-05", "REQ-PROT-08"),
         ),
         row(
             "CON-04",
             ONLINE,
             StayedUp,
-            None,
+            STAY,
             call_stable,
-            doc="Only a stable link resets.",
+            doc="Only a stable link resets the back-off.",
             traces=("REQ-PROT-11", "REQ-REL-08"),
         ),
         row(
@@ -300,7 +313,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             LinkDropped,
             BACKING_OFF,
             keep_error,
-            doc="No link was made.",
+            doc="No link was made this time.",
             traces=("REQ-PROT-07", "REQ-PROT-11", "REQ-REL-08"),
         ),
         row(
@@ -318,7 +331,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             ConnectTimedOut,
             BACKING_OFF,
             time_out,
-            doc="As a failed attempt.",
+            doc="An attempt that takes too long has failed.",
             traces=("REQ-PROT-07", "REQ-REL-08"),
         ),
         row(
@@ -345,24 +358,23 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             KeyTaken,
             EVICTED,
             keep_refusal,
-            doc="Two would evict each other.",
+            doc="Two programs with one key would evict each other.",
             traces=("REQ-PROT-10",),
         ),
         row(
             "CON-11",
             WAITS,
-            RetryDue,
+            (RetryDue, ConnectRequested),
             CONNECTING,
-            doc="Try again.",
-            traces=("REQ-PROT-09", "REQ-PROT-10", "REQ-PROT-11"),
+            doc="The wait is over, or the operator does not want to wait.",
+            traces=("REQ-PROT-09", "REQ-PROT-10", "REQ-PROT-11", "REQ-PROT-01"),
         ),
-        row("CON-12", WAITS, ConnectRequested, CONNECTING, doc="Try now.", traces=("REQ-PROT-01",)),
         row(
             "CON-13",
             (OFFLINE, CONNECTING, *WAITS),
             CloseRequested,
             CLOSED,
-            doc="Nothing is open.",
+            doc="Nothing is open that could be closed in order.",
             traces=("REQ-PROM-3", "REQ-PROT-13"),
         ),
         row(
@@ -370,30 +382,33 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             (HANDSHAKING, ONLINE),
             CloseRequested,
             CLOSING,
-            doc="Close in order: ITH sees 1000.",
+            doc="The link is closed in order: ITH sees 1000.",
             traces=("REQ-PROT-13",),
         ),
-        row("CON-15", CLOSING, LinkClosed, CLOSED, doc="ITH answered.", traces=("REQ-PROT-13",)),
+        row(
+            "CON-15",
+            CLOSING,
+            LinkClosed,
+            CLOSED,
+            doc="ITH answered the close frame.",
+            traces=("REQ-PROT-13",),
+        ),
         row(
             "CON-16",
             CLOSING,
             CloseTimedOut,
             CLOSED,
-            doc="Do not wait any longer.",
+            doc="The proxy does not wait any longer.",
             traces=("REQ-PROT-13",),
         ),
         row(
             "CON-17",
             CLOSING,
-            LinkDropped,
+            (LinkDropped, KeyRefused, KeyTaken, ActivityFailed),
             CLOSED,
-            doc="Gone all the same.",
-            traces=("REQ-PROT-13",),
+            doc="The link was to be closed, and it is gone all the same.",
+            traces=("REQ-PROT-13", "REQ-OPS-06"),
         ),
-        row(
-            "CON-18", CLOSING, KeyRefused, CLOSED, doc="Gone all the same.", traces=("REQ-PROT-13",)
-        ),
-        row("CON-19", CLOSING, KeyTaken, CLOSED, doc="Gone all the same.", traces=("REQ-PROT-13",)),
         row(
             "CON-20",
             WIRED,
@@ -403,40 +418,48 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             doc="A defect costs one link, and waits before it costs the next.",
             traces=("REQ-PROT-11", "REQ-OPS-06"),
         ),
-        row(
-            "CON-21",
-            CLOSING,
-            ActivityFailed,
-            CLOSED,
-            doc="Gone all the same.",
-            traces=("REQ-PROT-13", "REQ-OPS-06"),
-        ),
     ),
     ignores=(
-        ignore("CON-80", (*WIRED, *ENDING), ConnectRequested, doc="It is, or must not be."),
+        ignore(
+            "CON-80",
+            (*WIRED, CLOSING),
+            ConnectRequested,
+            doc="The link is there or on its way, or must not come back.",
+        ),
+        ignore("CON-81", CLOSING, CloseRequested, doc="The link is being closed already."),
         ignore(
             "CON-82",
-            (HANDSHAKING, ONLINE, BACKING_OFF, *ENDING),
+            (HANDSHAKING, ONLINE, BACKING_OFF, CLOSING),
             LinkOpened,
             doc="A link opens once; one that opens too late is dropped.",
         ),
         ignore(
             "CON-83",
-            (CONNECTING, ONLINE, BACKING_OFF, *ENDING),
+            (CONNECTING, ONLINE, BACKING_OFF, CLOSING),
             HandshakeDone,
             doc="Only the first message of an open link counts.",
         ),
-        ignore("CON-84", (BACKING_OFF, CLOSED), LinkDropped, doc="It timed out or was closed."),
-        ignore("CON-85", (BACKING_OFF, CLOSED), KeyRefused, doc="The next attempt finds out."),
-        ignore("CON-86", (BACKING_OFF, CLOSED), KeyTaken, doc="The next attempt finds out."),
+        ignore(
+            "CON-84",
+            BACKING_OFF,
+            (LinkDropped, KeyRefused, KeyTaken),
+            doc="The attempt was over in the same instant, and the next one finds out.",
+        ),
         ignore(
             "CON-87",
-            (*WIRED, BACKING_OFF, CLOSED),
+            (*WIRED, BACKING_OFF),
             LinkClosed,
             doc="An orderly close begins in CLOSING; elsewhere it was a drop.",
         ),
-        ignore("CON-81", ENDING, CloseRequested, doc="It is closing."),
     ),
+    retired={
+        "CON-12": "CON-11",
+        "CON-18": "CON-17",
+        "CON-19": "CON-17",
+        "CON-21": "CON-17",
+        "CON-85": "CON-84",
+        "CON-86": "CON-84",
+    },
     notes=(
         "Nothing of the link itself is on disk. Reports that ITH has not proven to have received "
         "are, and are sent again on the next link.",

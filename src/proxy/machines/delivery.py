@@ -9,7 +9,19 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    WHEN_OVER,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 
 
 class DeliveryState(Enum):
@@ -305,7 +317,7 @@ def keep_attempt(progress: DeliveryProgress, event: AttemptFailed) -> _Result:
 
 
 def forget_attempts(progress: DeliveryProgress, event: NodeMoved) -> _Result:
-    """Begin to count anew."""
+    """Begin to count again from none."""
     progress = replace(progress, attempts=0)
     return progress, (SaveAttempt(progress),)
 
@@ -376,51 +388,54 @@ def report_stopped(progress: DeliveryProgress, event: StoppedToCancel) -> _Resul
 (WAITING, STORING, BACKING_OFF, HELD, STOPPING, ABORTING, COMPLETED, FAILED, CANCELLED) = (
     DeliveryState
 )
-IDLE = (WAITING, BACKING_OFF, HELD)
-WIRED = (STORING, STOPPING, ABORTING)
+IDLE = group("IDLE", WAITING, BACKING_OFF, HELD, doc="No association is open for the delivery.")
+WIRED = group(
+    "WIRED", STORING, STOPPING, ABORTING, doc="An association is open, or is being closed."
+)
+OVER = group("OVER", COMPLETED, FAILED, CANCELLED, doc="The outcome is in the ledger.")
 ENDING = (STOPPING, ABORTING)
-OVER = (COMPLETED, FAILED, CANCELLED)
 
 DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
     name="delivery",
     purpose=__doc__,
     initial=WAITING,
     final=frozenset(OVER),
-    stays=(
-        stay(
+    groups=(IDLE, WIRED, OVER),
+    definitions=(
+        state(
             WAITING,
-            does="wait_for_turn",
-            unlimited="ITH waits for the download; a node that is down costs an attempt each time",
+            do="wait_for_turn",
+            untimed="ITH waits for the download; a node that is down costs an attempt each time",
         ),
-        stay(
+        state(
             STORING,
-            does="store_instances",
-            unlimited="the association has its own clocks: connect, answer, stall, response",
+            do="store_instances",
+            untimed="the association has its own clocks: connect, answer, stall, response",
         ),
-        stay(
+        state(
             BACKING_OFF,
-            limit=limit(
+            after=limit(
                 lambda progress: progress.retry_in,
                 RetryDue,
                 "full jitter over the node's retry_delay, doubled for each attempt",
             ),
         ),
-        stay(HELD, unlimited="a pause lasts as long as whoever asked for it wants"),
-        stay(
+        state(HELD, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(
             STOPPING,
-            does="store_instances",
-            limit=limit(
+            do="store_instances",
+            after=limit(
                 lambda progress: progress.grace, StopTimedOut, "dicom.cancel_seconds (default 3 s)"
             ),
         ),
-        stay(ABORTING, does="settle", unlimited="the association is cut before settle begins"),
+        state(ABORTING, do="settle", untimed="the association is cut before settle begins"),
     ),
     rows=(
         row(
             "DLV-01",
             (*IDLE, *WIRED),
             ContentReady,
-            None,
+            STAY,
             count_content,
             doc="The download is whole, or a deletion took a part of it.",
             traces=("REQ-EVT-05", "REQ-PROT-49", "REQ-REL-13"),
@@ -437,28 +452,19 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
         row(
             "DLV-03",
             WIRED,
-            InstanceStored,
-            None,
+            (InstanceStored, InstanceFound),
+            STAY,
             count_stored,
-            doc="One more is at the node.",
-            traces=("REQ-PROM-1", "REQ-REL-03", "BEH-31"),
-        ),
-        row(
-            "DLV-31",
-            WIRED,
-            InstanceFound,
-            None,
-            count_stored,
-            doc="It need not be sent again.",
-            traces=("REQ-REL-03", "BEH-50", "BEH-51"),
+            doc="The node has one more, and it need not be sent again.",
+            traces=("REQ-PROM-1", "REQ-REL-03", "BEH-31", "BEH-50", "BEH-51"),
         ),
         row(
             "DLV-04",
             WIRED,
             InstanceRefused,
-            None,
+            STAY,
             count_refused,
-            doc="The others go on.",
+            doc="The other instances are sent all the same.",
             traces=("REQ-PROM-1", "REQ-DCM-10"),
         ),
         row(
@@ -467,7 +473,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             AllStored,
             COMPLETED,
             report_completed,
-            doc="The node has them all.",
+            doc="The node has them all, even if a stop was under way.",
             traces=("REQ-PROM-1", "BEH-05"),
         ),
         row(
@@ -476,7 +482,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             SomeRefused,
             FAILED,
             report_failed,
-            doc="No retry can help.",
+            doc="No other attempt can help.",
             traces=("REQ-DCM-10", "BEH-05"),
         ),
         row(
@@ -485,7 +491,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             AttemptFailed,
             BACKING_OFF,
             keep_attempt,
-            doc="Try again later.",
+            doc="The node is tried again later.",
             traces=("REQ-PROT-46", "BEH-35"),
         ),
         row(
@@ -494,23 +500,23 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             AttemptsExhausted,
             FAILED,
             report_failed,
-            doc="Give up.",
+            doc="No further attempt is allowed.",
             traces=("REQ-PROT-46", "BEH-35"),
         ),
         row(
             "DLV-09",
             BACKING_OFF,
-            RetryDue,
+            (RetryDue, RestartRequested),
             WAITING,
-            doc="Try again now.",
-            traces=("REQ-PROT-46", "BEH-35"),
+            doc="The wait is over, or there is no need to wait any longer.",
+            traces=("REQ-PROT-46", "BEH-35", "REQ-PROT-51", "BEH-36"),
         ),
         row(
             "DLV-10",
             (WAITING, BACKING_OFF),
             HoldRequested,
             HELD,
-            doc="Nothing is in flight.",
+            doc="Nothing is in flight, so the hold begins at once.",
             traces=("REQ-PROT-53", "REQ-OPS-01", "BEH-44"),
         ),
         row(
@@ -519,16 +525,16 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             HoldRequested,
             STOPPING,
             want_hold,
-            doc="One may end.",
+            doc="The instance in flight may end before the hold.",
             traces=("REQ-PROT-53", "REQ-OPS-01", "BEH-45"),
         ),
         row(
             "DLV-12",
             ENDING,
             HoldRequested,
-            None,
+            STAY,
             want_hold,
-            doc="Hold instead of going on.",
+            doc="The delivery will be held instead of going on.",
             traces=("REQ-PROM-3", "BEH-45"),
         ),
         row(
@@ -536,34 +542,17 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             HELD,
             ResumeRequested,
             WAITING,
-            doc="Go on with what the node lacks.",
+            doc="It goes on with what the node lacks.",
             traces=("REQ-REL-04", "BEH-46"),
         ),
         row(
             "DLV-14",
-            STOPPING,
+            ENDING,
             ResumeRequested,
-            None,
+            STAY,
             want_to_go_on,
-            doc="Go on once the one in flight has ended.",
+            doc="It goes on once the instance in flight has ended or is cut.",
             traces=("BEH-45", "BEH-46"),
-        ),
-        row(
-            "DLV-15",
-            ABORTING,
-            ResumeRequested,
-            None,
-            want_to_go_on,
-            doc="Go on once it is cut.",
-            traces=("BEH-45", "BEH-46"),
-        ),
-        row(
-            "DLV-16",
-            BACKING_OFF,
-            RestartRequested,
-            WAITING,
-            doc="No need to wait any longer.",
-            traces=("REQ-PROT-51", "BEH-36"),
         ),
         row(
             "DLV-17",
@@ -571,23 +560,23 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             RestartRequested,
             STOPPING,
             want_restart,
-            doc="One may end.",
+            doc="The instance in flight may end before the restart.",
             traces=("REQ-PROT-51", "REQ-PROT-52"),
         ),
         row(
             "DLV-18",
             ENDING,
             RestartRequested,
-            None,
+            STAY,
             want_restart,
-            doc="A hold stays a hold.",
+            doc="A restart weakens no stop: a hold stays a hold.",
             traces=("REQ-PROM-3", "REQ-PROT-51"),
         ),
         row(
             "DLV-33",
             (*IDLE, *WIRED),
             NodeMoved,
-            None,
+            STAY,
             forget_attempts,
             doc="What failed, failed at another node.",
             traces=("REQ-PROT-51",),
@@ -598,7 +587,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             CancelRequested,
             CANCELLED,
             report_cancelled,
-            doc="None in flight.",
+            doc="Nothing is in flight, so the delivery ends at once.",
             traces=("REQ-PROT-49", "REQ-PROT-51", "BEH-06"),
         ),
         row(
@@ -607,16 +596,16 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             CancelRequested,
             STOPPING,
             want_cancel,
-            doc="One may end.",
+            doc="The instance in flight may end before the delivery does.",
             traces=("REQ-PROT-49", "REQ-PROT-51", "REQ-REL-06"),
         ),
         row(
             "DLV-21",
             ENDING,
             CancelRequested,
-            None,
+            STAY,
             want_cancel,
-            doc="The strongest stop.",
+            doc="A cancel is the strongest stop.",
             traces=("REQ-REL-06", "REQ-REL-13"),
         ),
         row(
@@ -625,7 +614,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             GiveUpRequested,
             FAILED,
             report_failed,
-            doc="Nothing to send.",
+            doc="There is nothing that could be sent.",
             traces=("REQ-PROT-34", "REQ-PROT-39", "BEH-05"),
         ),
         row(
@@ -633,7 +622,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             STOPPING,
             StopTimedOut,
             ABORTING,
-            doc="Do not wait any longer.",
+            doc="The grace for what is sent is over.",
             traces=("REQ-PROM-3", "REQ-REL-06", "BEH-45"),
         ),
         row(
@@ -642,7 +631,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToGoOn,
             WAITING,
             forget_stop,
-            doc="Over a new association.",
+            doc="It goes on over a new association.",
             traces=("REQ-PROM-3", "REQ-PROT-51", "REQ-REL-04"),
         ),
         row(
@@ -651,7 +640,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToHold,
             HELD,
             forget_stop,
-            doc="The rest is in the ledger.",
+            doc="What is left to send is in the ledger.",
             traces=("REQ-REL-04", "REQ-OPS-01", "BEH-45"),
         ),
         row(
@@ -660,7 +649,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToCancel,
             CANCELLED,
             report_stopped,
-            doc="It is over.",
+            doc="The association is gone, and so is the delivery.",
             traces=("REQ-REL-06", "BEH-06", "BEH-58"),
         ),
         row(
@@ -675,35 +664,19 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
         row(
             "DLV-28",
             STORING,
-            TurnYielded,
+            (TurnYielded, NodeCrowded, ContentLost),
             WAITING,
-            doc="It goes on when its turn comes again.",
-            traces=("BEH-08", "BEH-09", "BEH-10"),
+            doc="It goes on when its turn comes again; that is no failed attempt.",
+            traces=("BEH-08", "BEH-09", "BEH-10", "BEH-16", "BEH-41"),
         ),
         row(
             "DLV-30",
             WAITING,
             Followed,
-            None,
+            STAY,
             report_followed,
             doc="One delivery serves both dispatches.",
             traces=("BEH-27", "BEH-29"),
-        ),
-        row(
-            "DLV-32",
-            STORING,
-            NodeCrowded,
-            WAITING,
-            doc="It has fewer turns at the node now; that is no failed attempt.",
-            traces=("BEH-16",),
-        ),
-        row(
-            "DLV-34",
-            STORING,
-            ContentLost,
-            WAITING,
-            doc="It goes on when the content is whole, or given up; that is no failed attempt.",
-            traces=("BEH-41",),
         ),
         row(
             "DLV-29",
@@ -711,42 +684,71 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             BackOffKept,
             BACKING_OFF,
             take_up_attempts,
-            doc="A restart is no reason to hurry.",
+            doc="A restart of the program is no reason to hurry.",
             traces=("REQ-OPS-04",),
         ),
     ),
     ignores=(
-        ignore("DLV-81", OVER, ContentReady, doc="Over."),
-        ignore("DLV-82", (HELD, FAILED, CANCELLED), TurnGranted, doc="The turn is given back."),
+        ignore(
+            "DLV-82",
+            HELD,
+            (TurnGranted, Followed, BackOffKept),
+            doc="The hold came first: a turn is given back, and it asks again when it goes on.",
+        ),
         ignore(
             "DLV-83",
-            (HELD, FAILED, CANCELLED, *ENDING),
-            AttemptFailed,
-            doc="The stop came first, and it is stronger than a retry.",
+            (HELD, *ENDING),
+            (AttemptFailed, AttemptsExhausted),
+            doc="The stop came first, and is stronger; what is held finds out again.",
         ),
         ignore(
-            "DLV-84",
-            (HELD, FAILED, CANCELLED, *ENDING),
-            AttemptsExhausted,
-            doc="The stop came first; a held delivery finds out again.",
+            "DLV-85",
+            HELD,
+            (HoldRequested, RestartRequested),
+            doc="The delivery is held, and stays so until it is resumed.",
         ),
-        ignore("DLV-85", HELD, HoldRequested, doc="It is held."),
-        ignore("DLV-86", OVER, HoldRequested, doc="Over."),
-        ignore("DLV-87", (WAITING, STORING, BACKING_OFF), ResumeRequested, doc="It is not held."),
-        ignore("DLV-88", OVER, ResumeRequested, doc="Over."),
-        ignore("DLV-89", WAITING, RestartRequested, doc="Nothing is open; it reads the new node."),
-        ignore("DLV-90", HELD, RestartRequested, doc="A hold stays a hold."),
-        ignore("DLV-91", OVER, RestartRequested, doc="Over."),
-        ignore("DLV-99", OVER, NodeMoved, doc="Over."),
-        ignore("DLV-92", OVER, CancelRequested, doc="Over."),
-        ignore("DLV-93", WIRED, GiveUpRequested, doc="The content was there: it is being sent."),
-        ignore("DLV-94", OVER, GiveUpRequested, doc="Over."),
-        ignore("DLV-95", ENDING, TurnYielded, doc="The stop is what the association ends for."),
-        ignore("DLV-98", ENDING, NodeCrowded, doc="As DLV-95."),
-        ignore("DLV-80", ENDING, ContentLost, doc="As DLV-95."),
-        ignore("DLV-97", (HELD, FAILED, CANCELLED), Followed, doc="It asks again if it goes on."),
-        ignore("DLV-96", (HELD, FAILED, CANCELLED), BackOffKept, doc="The stop came first."),
+        ignore(
+            "DLV-87",
+            (WAITING, STORING, BACKING_OFF),
+            ResumeRequested,
+            doc="The delivery is not held.",
+        ),
+        ignore(
+            "DLV-89",
+            WAITING,
+            RestartRequested,
+            doc="Nothing is open, and the next attempt reads how the node is now.",
+        ),
+        ignore(
+            "DLV-93", WIRED, GiveUpRequested, doc="The content was there, for it is being sent."
+        ),
+        ignore(
+            "DLV-95",
+            ENDING,
+            (TurnYielded, NodeCrowded, ContentLost),
+            doc="The association ends for the stop, whatever else ended it.",
+        ),
     ),
+    retired={
+        "DLV-31": "DLV-03",
+        "DLV-15": "DLV-14",
+        "DLV-16": "DLV-09",
+        "DLV-32": "DLV-28",
+        "DLV-34": "DLV-28",
+        "DLV-80": "DLV-95",
+        "DLV-84": "DLV-83",
+        "DLV-90": "DLV-85",
+        "DLV-96": "DLV-82",
+        "DLV-97": "DLV-82",
+        "DLV-98": "DLV-95",
+        "DLV-81": WHEN_OVER,
+        "DLV-86": WHEN_OVER,
+        "DLV-88": WHEN_OVER,
+        "DLV-91": WHEN_OVER,
+        "DLV-92": WHEN_OVER,
+        "DLV-94": WHEN_OVER,
+        "DLV-99": WHEN_OVER,
+    },
     notes=(
         "In the ledger: each instance's state at the node, the failed attempts, when the next is "
         "due, the outcome. After a restart a delivery that was not over begins in WAITING, or goes "

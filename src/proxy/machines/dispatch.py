@@ -9,7 +9,19 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    WHEN_OVER,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 from proxy.machines.delivery import Outcome
 
 
@@ -259,27 +271,43 @@ def close_cancelled(work: DispatchData, event: AllCancelled) -> _Result:
     CANCELLED,
     DUPLICATE,
 ) = DispatchState
-OPEN = (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, DELIVERING, HELD)
-OVER = (COMPLETED, FAILED, CANCELLED, DUPLICATE)
-CLOSED = (COMPLETED, FAILED, CANCELLED)
+OPEN = group(
+    "OPEN",
+    ACCEPTED,
+    QUEUED,
+    BACKING_OFF,
+    FETCHING,
+    DELIVERING,
+    HELD,
+    doc="The dispatch is not over, and its deliveries may end it at any time.",
+)
+OVER = group(
+    "OVER",
+    COMPLETED,
+    FAILED,
+    CANCELLED,
+    DUPLICATE,
+    doc="The dispatch is over, and its outcome is in the ledger.",
+)
 
 DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
     name="dispatch",
     purpose=__doc__,
     initial=ACCEPTED,
     final=frozenset(OVER),
-    stays=(
-        stay(ACCEPTED, does="record", unlimited="a commit takes milliseconds; a dead disk ends us"),
-        stay(QUEUED, does="wait_for_turn", unlimited="as long as the downloads before it take"),
-        stay(FETCHING, does="fetch", unlimited="the download has its own clocks and attempts"),
-        stay(
+    groups=(OPEN, OVER),
+    definitions=(
+        state(ACCEPTED, do="record", untimed="a commit takes milliseconds; a dead disk ends us"),
+        state(QUEUED, do="wait_for_turn", untimed="as long as the downloads before it take"),
+        state(FETCHING, do="fetch", untimed="the download has its own clocks and attempts"),
+        state(
             BACKING_OFF,
-            limit=limit(
+            after=limit(
                 lambda work: work.retry_in, RetryDue, "full jitter, doubled for each attempt"
             ),
         ),
-        stay(DELIVERING, unlimited="each delivery has its own limits"),
-        stay(HELD, unlimited="a pause lasts as long as whoever asked for it wants"),
+        state(DELIVERING, untimed="each delivery has its own limits"),
+        state(HELD, untimed="a pause lasts as long as whoever asked for it wants"),
     ),
     rows=(
         row(
@@ -287,7 +315,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             ACCEPTED,
             Recorded,
             QUEUED,
-            doc="Now it cannot be lost.",
+            doc="The order cannot be lost any more.",
             traces=("REQ-PROM-2", "REQ-REL-01"),
         ),
         row(
@@ -295,7 +323,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             ACCEPTED,
             RecordedWhilePaused,
             HELD,
-            doc="Kept until the pause ends.",
+            doc="The order is kept until the pause ends.",
             traces=("REQ-PROM-2", "BEH-44"),
         ),
         row(
@@ -304,7 +332,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             AlreadyKnown,
             DUPLICATE,
             withdraw,
-            doc="One order, one dispatch.",
+            doc="One order makes one dispatch.",
             traces=("REQ-PROT-43", "REQ-REL-05", "BEH-25"),
         ),
         row(
@@ -320,9 +348,9 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             "DSP-05",
             FETCHING,
             FetchAdvanced,
-            None,
+            STAY,
             report_advance,
-            doc="Bytes arrive.",
+            doc="More bytes have come.",
             traces=("REQ-EVT-11", "BEH-07"),
         ),
         row(
@@ -331,7 +359,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             Fetched,
             DELIVERING,
             hand_over,
-            doc="One download for all nodes.",
+            doc="One download serves all nodes.",
             traces=("REQ-EVT-04", "REQ-EVT-05", "REQ-EVT-06"),
         ),
         row(
@@ -340,7 +368,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             FetchFailed,
             BACKING_OFF,
             keep_error,
-            doc="Try again later.",
+            doc="The download is tried again later.",
             traces=("REQ-PROT-39",),
         ),
         row(
@@ -349,7 +377,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             FetchExhausted,
             FAILED,
             give_up,
-            doc="There is nothing to send.",
+            doc="There is nothing that could be sent.",
             traces=("REQ-PROT-34", "REQ-PROT-39"),
         ),
         row(
@@ -370,7 +398,14 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             doc="Everything else is delivered; what is lost fails with its reason.",
             traces=("BEH-42",),
         ),
-        row("DSP-09", BACKING_OFF, RetryDue, QUEUED, doc="Queue again.", traces=("REQ-PROT-39",)),
+        row(
+            "DSP-09",
+            BACKING_OFF,
+            RetryDue,
+            QUEUED,
+            doc="The dispatch queues once more.",
+            traces=("REQ-PROT-39",),
+        ),
         row(
             "DSP-10",
             (QUEUED, FETCHING, BACKING_OFF),
@@ -384,7 +419,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             HELD,
             ResumeRequested,
             QUEUED,
-            doc="Queue again.",
+            doc="The pause is over, and it queues again.",
             traces=("REQ-PROT-53", "BEH-46"),
         ),
         row(
@@ -393,7 +428,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             AllDelivered,
             COMPLETED,
             close_completed,
-            doc="Done.",
+            doc="Every node has every instance.",
             traces=("REQ-PROT-42", "BEH-04", "BEH-05"),
         ),
         row(
@@ -402,7 +437,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             SomeFailed,
             FAILED,
             close_failed,
-            doc="Not every node has it all.",
+            doc="At least one node lacks something.",
             traces=("REQ-PROT-35", "BEH-04", "BEH-05"),
         ),
         row(
@@ -411,7 +446,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             AllCancelled,
             CANCELLED,
             close_cancelled,
-            doc="Nobody wants it now.",
+            doc="Nobody wants the content any longer.",
             traces=("REQ-PROT-42", "REQ-PROT-49", "BEH-06"),
         ),
         row(
@@ -425,42 +460,50 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
         ),
     ),
     ignores=(
-        ignore("DSP-80", CLOSED, Recorded, doc="Ended in the instant it was recorded."),
-        ignore("DSP-81", CLOSED, RecordedWhilePaused, doc="As DSP-80."),
-        ignore("DSP-82", CLOSED, AlreadyKnown, doc="As DSP-80."),
-        ignore("DSP-83", (HELD, *CLOSED), TurnGranted, doc="The turn is given back."),
-        ignore("DSP-84", (QUEUED, HELD, *CLOSED), FetchAdvanced, doc="The download has ended."),
+        ignore("DSP-83", HELD, TurnGranted, doc="The hold came first, and the turn is given back."),
         ignore(
-            "DSP-85",
-            (QUEUED, HELD, *CLOSED),
-            Fetched,
-            doc="Held or over in the same instant; a repeated download finds it all there.",
+            "DSP-84",
+            (QUEUED, HELD),
+            (FetchAdvanced, Fetched, FetchFailed, FetchExhausted, RefetchExhausted),
+            doc="A hold ended that download, and the next one finds everything out again.",
         ),
-        ignore("DSP-86", (QUEUED, HELD, *CLOSED), FetchFailed, doc="Nobody waits for it now."),
-        ignore("DSP-87", (QUEUED, HELD, *CLOSED), FetchExhausted, doc="The next one finds out."),
-        ignore("DSP-88", (QUEUED, HELD, *CLOSED), RefetchExhausted, doc="The next one finds out."),
         ignore(
             "DSP-98",
             (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, HELD),
             ContentLost,
-            doc="It is being fetched anyway.",
+            doc="The content is fetched before anything else is done with it.",
         ),
-        ignore("DSP-99", OVER, ContentLost, doc="Over."),
-        ignore("DSP-89", ACCEPTED, HoldRequested, doc="Recording goes on; DSP-02 follows."),
-        ignore("DSP-90", DELIVERING, HoldRequested, doc="Each delivery is held by itself."),
-        ignore("DSP-91", HELD, HoldRequested, doc="It is held."),
-        ignore("DSP-92", OVER, HoldRequested, doc="Over."),
+        ignore(
+            "DSP-89",
+            (ACCEPTED, DELIVERING, HELD),
+            HoldRequested,
+            doc="No download can be held here: recording goes on and DSP-02 follows, each "
+            "delivery is held by itself, and what is held stays so.",
+        ),
         ignore(
             "DSP-93",
             (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, DELIVERING),
             ResumeRequested,
-            doc="It is not held.",
+            doc="The dispatch is not held.",
         ),
-        ignore("DSP-94", OVER, ResumeRequested, doc="Over."),
-        ignore("DSP-95", OVER, AllDelivered, doc="Over."),
-        ignore("DSP-96", OVER, SomeFailed, doc="Over: DSP-08 or DSP-15 ended the deliveries."),
-        ignore("DSP-97", OVER, AllCancelled, doc="Over."),
     ),
+    retired={
+        "DSP-85": "DSP-84",
+        "DSP-86": "DSP-84",
+        "DSP-87": "DSP-84",
+        "DSP-88": "DSP-84",
+        "DSP-90": "DSP-89",
+        "DSP-91": "DSP-89",
+        "DSP-80": WHEN_OVER,
+        "DSP-81": WHEN_OVER,
+        "DSP-82": WHEN_OVER,
+        "DSP-92": WHEN_OVER,
+        "DSP-94": WHEN_OVER,
+        "DSP-95": WHEN_OVER,
+        "DSP-96": WHEN_OVER,
+        "DSP-97": WHEN_OVER,
+        "DSP-99": WHEN_OVER,
+    },
     notes=(
         "In the ledger: the order, from ACCEPTED on, and the outcome. After a restart a dispatch "
         "that was not over begins in ACCEPTED; what is whole in the local PACS is not downloaded "

@@ -9,7 +9,19 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import ActivityFailed, Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import (
+    STAY,
+    WHEN_OVER,
+    ActivityFailed,
+    Event,
+    Machine,
+    Source,
+    group,
+    ignore,
+    limit,
+    row,
+    state,
+)
 
 
 class NodeState(Enum):
@@ -246,29 +258,36 @@ def add_association(health: Health, event: LimitIncreaseEarned) -> _Result:
 
 
 UNKNOWN, ONLINE, SUSPECT, OFFLINE, PROBING, DISABLED, REMOVED = NodeState
-OPEN = (UNKNOWN, ONLINE, SUSPECT)
-ENABLED = (*OPEN, OFFLINE, PROBING)
+OPEN = group("OPEN", UNKNOWN, ONLINE, SUSPECT, doc="Work may be sent to the node.")
+GIVEN_UP = group(
+    "GIVEN_UP",
+    OFFLINE,
+    PROBING,
+    doc="Work is kept away from the node, but for one trial between two probes.",
+)
+ENABLED = (*OPEN, *GIVEN_UP)
 
 NODE: Machine[NodeState, Health, NodeOutput] = Machine(
     name="node",
     purpose=__doc__,
     initial=UNKNOWN,
     final=frozenset({REMOVED}),
-    stays=(
-        stay(UNKNOWN, does="probe_first", unlimited="the C-ECHO has its own clocks"),
-        stay(ONLINE, does="probe_regularly", unlimited="this is the normal state"),
-        stay(SUSPECT, does="probe_regularly", unlimited="the next C-ECHO decides"),
-        stay(
+    groups=(OPEN, GIVEN_UP),
+    definitions=(
+        state(UNKNOWN, do="probe_first", untimed="the C-ECHO has its own clocks"),
+        state(ONLINE, do="probe_regularly", untimed="this is the normal state"),
+        state(SUSPECT, do="probe_regularly", untimed="the next C-ECHO decides"),
+        state(
             OFFLINE,
-            limit=limit(
+            after=limit(
                 lambda health: health.probe_in,
                 ProbeDue,
                 "full jitter over dicom.echo_interval_seconds, doubled up to "
                 "dicom.retry_max_seconds",
             ),
         ),
-        stay(PROBING, does="probe_once", unlimited="the C-ECHO has its own clocks"),
-        stay(DISABLED, unlimited="until ITH sets it active"),
+        state(PROBING, do="probe_once", untimed="the C-ECHO has its own clocks"),
+        state(DISABLED, untimed="until ITH sets it active"),
     ),
     rows=(
         row(
@@ -277,7 +296,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeAnswered,
             ONLINE,
             forget_failures,
-            doc="It answers.",
+            doc="The node took an association, and nobody waited for that.",
             traces=("BEH-37",),
         ),
         row(
@@ -286,16 +305,16 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeEchoed,
             ONLINE,
             open_gate,
-            doc="As NOD-05; one failure is enough to be waited for.",
+            doc="The node is there; after a single failure, too, deliveries may wait for that.",
             traces=("BEH-36", "BEH-37"),
         ),
         row(
             "NOD-21",
             ONLINE,
             NodeEchoed,
-            None,
+            STAY,
             forget_failures,
-            doc="It is still there.",
+            doc="The node is still there.",
             traces=("BEH-37",),
         ),
         row(
@@ -304,7 +323,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeFailed,
             SUSPECT,
             count_failure,
-            doc="Once is not enough.",
+            doc="One failure is not enough to give a node up.",
             traces=("BEH-38",),
         ),
         row(
@@ -313,11 +332,16 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             BreakerTripped,
             OFFLINE,
             close_gate,
-            doc="Spare node and network.",
+            doc="Further attempts would only burden the node and the network.",
             traces=("BEH-38",),
         ),
         row(
-            "NOD-04", OFFLINE, ProbeDue, PROBING, doc="Ask it with one C-ECHO.", traces=("BEH-36",)
+            "NOD-04",
+            OFFLINE,
+            ProbeDue,
+            PROBING,
+            doc="One C-ECHO asks whether it is back.",
+            traces=("BEH-36",),
         ),
         row(
             "NOD-05",
@@ -330,11 +354,11 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         ),
         row(
             "NOD-19",
-            (OFFLINE, PROBING),
+            GIVEN_UP,
             TrialBegun,
-            None,
+            STAY,
             note_trial,
-            doc="Half open: where C-ECHO gets no answer, a delivery may.",
+            doc="The breaker is half open: where C-ECHO gets no answer, a delivery may.",
             traces=("BEH-39",),
         ),
         row(
@@ -343,26 +367,18 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             BreakerTripped,
             OFFLINE,
             give_up_again,
-            doc="Ask later.",
+            doc="The node is asked again later.",
             traces=("BEH-38",),
         ),
         row(
             "NOD-07",
-            (OFFLINE, PROBING),
-            NodeFailed,
-            None,
+            GIVEN_UP,
+            (NodeFailed, BreakerTripped),
+            STAY,
             keep_error,
-            doc="A try from before failed too.",
+            doc="A try beside the probe failed as well; the next probe keeps its time.",
+            otherwise=True,
             traces=("BEH-38", "BEH-39"),
-        ),
-        row(
-            "NOD-08",
-            OFFLINE,
-            BreakerTripped,
-            None,
-            keep_error,
-            doc="As NOD-07.",
-            traces=("BEH-38",),
         ),
         row(
             "NOD-09",
@@ -377,9 +393,9 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             "NOD-18",
             DISABLED,
             ChangeRequested,
-            None,
+            STAY,
             start_over_unused,
-            doc="As NOD-09, and still nobody may use it.",
+            doc="A new address is a new node, and still nobody may use it.",
             traces=("REQ-PROT-51",),
         ),
         row(
@@ -388,7 +404,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             DisableRequested,
             DISABLED,
             forget_failures,
-            doc="Nobody asks it; its deliveries are held.",
+            doc="Nobody asks the node any longer, and its deliveries are held.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -405,7 +421,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             (*ENABLED, DISABLED),
             RemoveRequested,
             REMOVED,
-            doc="It is gone.",
+            doc="The node is gone; if it comes back, it is another one.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -423,59 +439,67 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             ActivityFailed,
             OFFLINE,
             distrust_again,
-            doc="As NOD-13.",
+            doc="A defect in the probe costs another minute.",
             traces=("REQ-OPS-06",),
         ),
         row(
             "NOD-15",
             (*ENABLED, DISABLED),
             CongestionReported,
-            None,
+            STAY,
             halve_associations,
-            doc="It has less room than we took.",
+            doc="The node has less room than we took.",
             traces=("BEH-14",),
         ),
         row(
             "NOD-16",
             (*ENABLED, DISABLED),
             InstancesStored,
-            None,
+            STAY,
             count_coped,
-            doc="It has the room.",
+            doc="The node copes with what it is given.",
             traces=("BEH-15",),
         ),
         row(
             "NOD-17",
             (*ENABLED, DISABLED),
             LimitIncreaseEarned,
-            None,
+            STAY,
             add_association,
-            doc="It may have room for more.",
+            doc="The node may have room for more.",
             traces=("BEH-15",),
         ),
     ),
     ignores=(
-        ignore("NOD-90", DISABLED, NodeAnswered, doc="It answers, but nobody may use it."),
-        ignore("NOD-91", DISABLED, NodeFailed, doc="Nobody uses it."),
-        ignore("NOD-92", DISABLED, BreakerTripped, doc="Nobody uses it."),
-        ignore("NOD-98", DISABLED, NodeEchoed, doc="As NOD-90."),
-        ignore("NOD-78", REMOVED, NodeEchoed, doc="Gone."),
-        ignore("NOD-96", OPEN, TrialBegun, doc="Work may be tried anyway."),
-        ignore("NOD-97", DISABLED, TrialBegun, doc="As NOD-91."),
-        ignore("NOD-79", REMOVED, TrialBegun, doc="Gone."),
-        ignore("NOD-94", DISABLED, DisableRequested, doc="It is inactive."),
-        ignore("NOD-95", ENABLED, EnableRequested, doc="It is active."),
-        ignore("NOD-80", REMOVED, NodeAnswered, doc="Gone."),
-        ignore("NOD-81", REMOVED, NodeFailed, doc="Gone."),
-        ignore("NOD-82", REMOVED, BreakerTripped, doc="Gone."),
-        ignore("NOD-83", REMOVED, ChangeRequested, doc="Gone."),
-        ignore("NOD-84", REMOVED, DisableRequested, doc="Gone."),
-        ignore("NOD-85", REMOVED, EnableRequested, doc="Gone; if it comes back it is a new run."),
-        ignore("NOD-86", REMOVED, RemoveRequested, doc="Gone."),
-        ignore("NOD-87", REMOVED, CongestionReported, doc="Gone."),
-        ignore("NOD-88", REMOVED, InstancesStored, doc="Gone."),
-        ignore("NOD-89", REMOVED, LimitIncreaseEarned, doc="Gone."),
+        ignore(
+            "NOD-90",
+            DISABLED,
+            (NodeAnswered, NodeEchoed, NodeFailed, BreakerTripped, TrialBegun),
+            doc="Nobody uses an inactive node, so it does not matter how it fares.",
+        ),
+        ignore("NOD-94", DISABLED, DisableRequested, doc="The node is inactive already."),
+        ignore("NOD-95", ENABLED, EnableRequested, doc="The node is active already."),
+        ignore("NOD-96", OPEN, TrialBegun, doc="Work may be sent to this node without a trial."),
     ),
+    retired={
+        "NOD-08": "NOD-07",
+        "NOD-91": "NOD-90",
+        "NOD-92": "NOD-90",
+        "NOD-97": "NOD-90",
+        "NOD-98": "NOD-90",
+        "NOD-78": WHEN_OVER,
+        "NOD-79": WHEN_OVER,
+        "NOD-80": WHEN_OVER,
+        "NOD-81": WHEN_OVER,
+        "NOD-82": WHEN_OVER,
+        "NOD-83": WHEN_OVER,
+        "NOD-84": WHEN_OVER,
+        "NOD-85": WHEN_OVER,
+        "NOD-86": WHEN_OVER,
+        "NOD-87": WHEN_OVER,
+        "NOD-88": WHEN_OVER,
+        "NOD-89": WHEN_OVER,
+    },
     notes=(
         "In the ledger: the node's configuration, never its health. After a restart a node is "
         "UNKNOWN until it answers.",

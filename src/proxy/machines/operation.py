@@ -8,7 +8,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from proxy.fsm import Event, Machine, Source, ignore, limit, row, stay
+from proxy.fsm import STAY, WHEN_OVER, Event, Machine, Source, group, ignore, limit, row, state
 
 
 class OperationState(Enum):
@@ -183,18 +183,20 @@ def stop_late(locks: PauseLocks, event: DrainTimedOut) -> _Result:
 
 
 ACTIVE, PAUSED, DRAINING, STOPPED = OperationState
+RUNNING = group("RUNNING", ACTIVE, PAUSED, doc="The program takes orders, and nobody stops it.")
 
 OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
     name="operation",
     purpose=__doc__,
     initial=ACTIVE,
     final=frozenset({STOPPED}),
-    stays=(
-        stay(ACTIVE, unlimited="this is the normal state"),
-        stay(PAUSED, unlimited="a pause lasts as long as whoever asked for it wants"),
-        stay(
+    groups=(RUNNING,),
+    definitions=(
+        state(ACTIVE, untimed="this is the normal state"),
+        state(PAUSED, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(
             DRAINING,
-            limit=limit(
+            after=limit(
                 lambda locks: locks.drain_seconds,
                 DrainTimedOut,
                 "service.drain_seconds (default 20 s)",
@@ -208,25 +210,25 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             PauseRequested,
             PAUSED,
             pause,
-            doc="Hold everything, keep it.",
+            doc="All work is held and nothing of it is lost.",
             traces=("REQ-EVT-09", "BEH-43", "BEH-44"),
         ),
         row(
             "OPS-02",
-            PAUSED,
+            (PAUSED, DRAINING),
             PauseRequested,
-            None,
+            STAY,
             keep_lock,
-            doc="Two may want the pause.",
-            traces=("REQ-PROT-53", "REQ-OPS-05", "BEH-43"),
+            doc="Two may want the pause, and while one does the next start is paused, too.",
+            traces=("REQ-PROT-53", "REQ-OPS-05", "BEH-43", "REQ-OPS-04"),
         ),
         row(
             "OPS-03",
             PAUSED,
             LockReleased,
-            None,
+            STAY,
             release_lock,
-            doc="The other still wants it.",
+            doc="The other one still wants the pause.",
             traces=("REQ-PROT-53", "REQ-OPS-05", "BEH-43"),
         ),
         row(
@@ -235,16 +237,16 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             LastLockReleased,
             ACTIVE,
             resume,
-            doc="Go on from the ledger.",
+            doc="The work goes on from the ledger.",
             traces=("REQ-EVT-09", "BEH-43", "BEH-46"),
         ),
         row(
             "OPS-05",
-            (ACTIVE, PAUSED),
+            RUNNING,
             DrainRequested,
             DRAINING,
             drain,
-            doc="Stop in order.",
+            doc="The program stops in order.",
             traces=("REQ-OPS-01",),
         ),
         row(
@@ -253,7 +255,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             Drained,
             STOPPED,
             stop,
-            doc="Nothing is in flight.",
+            doc="Nothing is in flight any longer.",
             traces=("REQ-OPS-01",),
         ),
         row(
@@ -262,58 +264,49 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             DrainTimedOut,
             STOPPED,
             stop_late,
-            doc="Do not wait any longer.",
+            doc="The program does not wait any longer.",
             traces=("REQ-OPS-02",),
         ),
         row(
             "OPS-08",
-            (ACTIVE, PAUSED, DRAINING),
+            (*RUNNING, DRAINING),
             StopRequested,
             STOPPED,
             stop,
-            doc="Now.",
+            doc="Whoever asks twice wants it now.",
             traces=("REQ-OPS-02",),
-        ),
-        row(
-            "OPS-09",
-            DRAINING,
-            PauseRequested,
-            None,
-            keep_lock,
-            doc="The next start is paused.",
-            traces=("REQ-OPS-04", "BEH-43"),
         ),
         row(
             "OPS-10",
             DRAINING,
-            LockReleased,
-            None,
+            (LockReleased, LastLockReleased),
+            STAY,
             release_lock,
-            doc="For the next start.",
-            traces=("REQ-OPS-04", "BEH-43"),
-        ),
-        row(
-            "OPS-11",
-            DRAINING,
-            LastLockReleased,
-            None,
-            release_lock,
-            doc="For the next start.",
+            doc="The lock is released for the next start; this one ends all the same.",
             traces=("REQ-OPS-04", "BEH-43"),
         ),
     ),
     ignores=(
-        ignore("OPS-90", ACTIVE, LockReleased, doc="It is not paused."),
-        ignore("OPS-91", ACTIVE, LastLockReleased, doc="It is not paused."),
-        ignore("OPS-92", DRAINING, DrainRequested, doc="It is draining."),
-        ignore("OPS-93", (ACTIVE, PAUSED), Drained, doc="Idle is not the same as told to stop."),
-        ignore("OPS-94", STOPPED, PauseRequested, doc="Too late for this run of the program."),
-        ignore("OPS-95", STOPPED, LockReleased, doc="As OPS-94."),
-        ignore("OPS-96", STOPPED, LastLockReleased, doc="As OPS-94."),
-        ignore("OPS-97", STOPPED, DrainRequested, doc="Stopped."),
-        ignore("OPS-98", STOPPED, StopRequested, doc="Stopped."),
-        ignore("OPS-99", STOPPED, Drained, doc="Stopped."),
+        ignore(
+            "OPS-90",
+            ACTIVE,
+            (LockReleased, LastLockReleased),
+            doc="The proxy is not paused, so no lock is held.",
+        ),
+        ignore("OPS-92", DRAINING, DrainRequested, doc="The program is draining already."),
+        ignore("OPS-93", RUNNING, Drained, doc="To be idle is not the same as to be told to stop."),
     ),
+    retired={
+        "OPS-09": "OPS-02",
+        "OPS-11": "OPS-10",
+        "OPS-91": "OPS-90",
+        "OPS-94": WHEN_OVER,
+        "OPS-95": WHEN_OVER,
+        "OPS-96": WHEN_OVER,
+        "OPS-97": WHEN_OVER,
+        "OPS-98": WHEN_OVER,
+        "OPS-99": WHEN_OVER,
+    },
     notes=(
         "In the ledger: the locks, each with its reason. A proxy that was paused starts paused.",
         "ITH's lock and the operator's are two: work goes on when both are released.",

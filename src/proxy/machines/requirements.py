@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from proxy.machines.behaviours import SUBJECTS
 from proxy.machines.failures import Remedy
-from proxy.machines.traceability import Group, Requirement, failures_with, shown
+from proxy.machines.traceability import Chapter, Requirement, failures_with, shown
 
-__all__ = ["GROUPS", "REQUIREMENTS", "SUBJECTS", "Group", "Requirement"]
+__all__ = ["GROUPS", "REQUIREMENTS", "SUBJECTS", "Chapter", "Requirement"]
 
-_EVENTS = Group(
+_EVENTS = Chapter(
     "Events",
     "What ITH tells the proxy and what the proxy tells ITH, as events.md defines it: the types of "
     "events, their fields and what is done.",
@@ -186,7 +186,7 @@ _EVENTS = Group(
     ),
 )
 
-_PROMISES = Group(
+_PROMISES = Chapter(
     "The three promises",
     "What README promises. Everything else serves them.",
     (
@@ -237,7 +237,7 @@ _PROMISES = Group(
     ),
 )
 
-_PROTOCOL = Group(
+_PROTOCOL = Chapter(
     "Protocol",
     "How ITH's backend speaks, and what the proxy owes it: docs/protocol.md.",
     (
@@ -991,7 +991,7 @@ _PROTOCOL = Group(
     ),
 )
 
-_RELIABILITY = Group(
+_RELIABILITY = Chapter(
     "Reliability",
     "The promises P1 to P14 of promises.md, section A. 01 to 14 are these; what follows is the "
     "part of one that is not built yet.",
@@ -1243,7 +1243,7 @@ _RELIABILITY = Group(
     ),
 )
 
-_DICOM = Group(
+_DICOM = Chapter(
     "DICOM",
     "What the standard asks of a requestor of associations and a user of the storage service.",
     (
@@ -1409,7 +1409,7 @@ _DICOM = Group(
     ),
 )
 
-_OPERATION = Group(
+_OPERATION = Chapter(
     "Operation",
     "What the operator of a site relies on: docs/operations.md, and decisions that are not in "
     "force yet.",
@@ -1610,7 +1610,7 @@ _OPERATION = Group(
     ),
 )
 
-GROUPS: tuple[Group, ...] = (_EVENTS, _PROMISES, _PROTOCOL, _RELIABILITY, _DICOM, _OPERATION)
+GROUPS: tuple[Chapter, ...] = (_EVENTS, _PROMISES, _PROTOCOL, _RELIABILITY, _DICOM, _OPERATION)
 """The requirements that come from elsewhere, by source."""
 
 REQUIREMENTS: tuple[Requirement, ...] = tuple(

@@ -29,7 +29,7 @@ class Requirement(msgspec.Struct, frozen=True):
     planned: bool = False
 
 
-class Group(msgspec.Struct, frozen=True):
+class Chapter(msgspec.Struct, frozen=True):
     """Requirements of one source, or behaviours of one subject."""
 
     title: str

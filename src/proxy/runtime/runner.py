@@ -118,11 +118,11 @@ class Run(Generic[S, D, O]):
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
         moved = self._moved
-        stay = self.machine.stay(self.state)
+        definition = self.machine.definition(self.state)
         with trio.move_on_after(self.machine.seconds(self.state, self.data)):
             await moved.wait()
-        if stay and stay.limit and not moved.is_set():
-            self.tell(stay.limit.event())
+        if definition and definition.after and not moved.is_set():
+            self.tell(definition.after.event())
 
     async def _act(self, name: str) -> None:
         """Run one activity and turn its exceptions into an event: one run's fault ends no other.
