@@ -20,7 +20,7 @@ from proxy.logs import fields
 from proxy.logs.lines import LOGGER
 from tests.ledger.make import fast_directory
 from tests.support import tools
-from tests.support.site import some_nodes
+from tests.support.house import some_nodes
 
 hypothesis.settings.register_profile("no clock is a verdict", deadline=None)
 hypothesis.settings.load_profile("no clock is a verdict")
