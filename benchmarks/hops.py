@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.site import a_house, configure, offer, some_nodes  # noqa: E402
+from tests.support.house import a_house, configure, offer, some_nodes  # noqa: E402
 
 from proxy.demo import frames  # noqa: E402 - of this checkout, which is no package
 from proxy.demo.backend import DemoBackend  # noqa: E402

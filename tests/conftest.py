@@ -20,7 +20,7 @@ from proxy.logs import fields
 from proxy.logs.lines import LOGGER
 from tests.ledger.make import fast_directory
 from tests.support import tools
-from tests.support.site import some_nodes
+from tests.support.house import some_nodes
 
 hypothesis.settings.register_profile("no clock is a verdict", deadline=None)
 hypothesis.settings.load_profile("no clock is a verdict")
@@ -29,15 +29,28 @@ pytest_plugins = [name for name in ("tests.support.rows",) if find_spec(name)]
 REQUIRE_TOOLS = "ITH_PROXY_REQUIRE_TOOLS"
 JOIN_SECONDS = 2.0
 PURE = ("events", "fsm", "machines", "nodes", "settings", "work")
-"""Folders of tests that are all pure; elsewhere a module says so of its tests."""
+"""Folders of tests that are all pure; elsewhere a module says so of its tests, with ``MARK``."""
+MARK = "pytestmark = pytest.mark.pure"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where the pure tests alone are wanted, import no module that has none."""
+    is_module = collection_path.suffix == ".py"
+    if config.option.markexpr != "pure" or not is_module or _is_in_pure_folder(collection_path):
+        return None
+    return True if MARK not in collection_path.read_text() else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in the pure folders before ``-m pure`` chooses."""
     for item in items:
-        if any(item.path.is_relative_to(Path(__file__).with_name(name)) for name in PURE):
+        if _is_in_pure_folder(item.path):
             item.add_marker(pytest.mark.pure)
+
+
+def _is_in_pure_folder(path: Path) -> bool:
+    return any(path.is_relative_to(Path(__file__).with_name(name)) for name in PURE)
 
 
 @pytest.hookimpl(tryfirst=True)

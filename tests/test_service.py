@@ -31,7 +31,7 @@ from proxy.settings import (
     Settings,
 )
 from proxy.supervision.supervisor import Supervisor
-from tests.support.site import QUICK, configure, offer, uids
+from tests.support.house import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
 MEANT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -27,8 +27,8 @@ from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from tests.dicom.virtual import VirtualNetwork
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
+from tests.support.house import configure, offer
 from tests.support.schedules import shuffled
-from tests.support.site import configure, offer
 from tests.support.virtual_node import VirtualNode
 from tests.support.virtual_sockets import OURS, VirtualInternet
 

@@ -22,8 +22,7 @@ from proxy.machines.node import NODE, NodeState
 from proxy.runtime.runner import Run
 from tests.dicom.scripted import Peer
 from tests.support.clocks import Always
-from tests.support.relay import relay
-from tests.support.site import (
+from tests.support.house import (
     House,
     a_house,
     configure,
@@ -31,6 +30,7 @@ from tests.support.site import (
     in_event,
     offer,
 )
+from tests.support.relay import relay
 from tests.support.waiting import PATIENCE_S
 
 ONLINE, OFFLINE, SUSPECT = NodeState.ONLINE, NodeState.OFFLINE, NodeState.SUSPECT

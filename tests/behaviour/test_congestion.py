@@ -14,8 +14,8 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival, NodeScript
 from proxy.machines.node import NODE, NodeState
+from tests.support.house import House, a_house, configure, described, in_event, offer, uids
 from tests.support.peers import storescp
-from tests.support.site import House, a_house, configure, described, in_event, offer, uids
 from tests.support.waiting import PATIENCE_S
 
 OUT_OF_RESOURCES = 0xA700

@@ -25,7 +25,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
 from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, configure, some_nodes, uids
+from tests.support.house import House, a_house, configure, some_nodes, uids
 
 Harm: TypeAlias = Callable[[Path], None]
 

@@ -24,7 +24,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.runtime.offload import Inline
 from proxy.work.fair_queue import Grant
-from tests.support.site import House, a_house, configure, uids
+from tests.support.house import House, a_house, configure, uids
 
 P = ParamSpec("P")
 T = TypeVar("T")

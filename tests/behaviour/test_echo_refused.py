@@ -21,7 +21,7 @@ from proxy.dicom.dimse import VERIFICATION
 from proxy.machines.node import NodeState
 from tests.dicom import scripted as said
 from tests.dicom.scripted import Peer
-from tests.support.site import House, a_house, configure, offer
+from tests.support.house import House, a_house, configure, offer
 
 IMPLICIT = "1.2.840.10008.1.2"
 Refusal: TypeAlias = Callable[[Peer], Awaitable[None]]

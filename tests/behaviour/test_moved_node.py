@@ -15,8 +15,8 @@ from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, CongestionReported, NodeState
+from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
 from tests.support.relay import relay
-from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
 
 
 @asynccontextmanager

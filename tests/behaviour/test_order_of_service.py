@@ -20,7 +20,7 @@ from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
-from tests.support.site import House, a_house, configure, offer, some_nodes, uids
+from tests.support.house import House, a_house, configure, offer, some_nodes, uids
 from tests.support.waiting import PATIENCE_S
 
 ONE_AT_A_TIME = {"associations_per_node": 1}

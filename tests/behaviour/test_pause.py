@@ -16,7 +16,7 @@ from proxy.demo.node import DemoNode
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.operation import OperationState, PauseLock, PauseLocks, PauseReason
 from proxy.supervision.pause_locks import LOCKS_DOCUMENT, locks_document, read_locks
-from tests.support.site import House, a_house, configure, described, in_event, offer
+from tests.support.house import House, a_house, configure, described, in_event, offer
 
 ACTIVE, PAUSED = OperationState.ACTIVE, OperationState.PAUSED
 BACKEND, OPERATOR = PauseLock

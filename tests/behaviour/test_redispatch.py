@@ -17,7 +17,7 @@ from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.nodes import Repush
 from tests.support.clocks import Always
-from tests.support.site import House, a_house, configure, described, offer, some_nodes, uids
+from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
 
 
 @pytest.fixture

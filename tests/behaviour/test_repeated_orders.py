@@ -11,7 +11,7 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
-from tests.support.site import House, a_house, configure, offer
+from tests.support.house import House, a_house, configure, offer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.machines.delivery import DeliveryState
 from tests.end_to_end.stops.node import Phase, StallingNode
-from tests.support.site import a_house, configure, offer
+from tests.support.house import a_house, configure, offer
 from tests.support.waiting import PATIENCE_S
 
 PATIENT = {"connect_seconds": 60.0, "answer_seconds": 60.0, "release_seconds": 60.0}

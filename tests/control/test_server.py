@@ -29,7 +29,7 @@ from proxy.control.server import ControlServer, listening
 from proxy.demo.backend import DemoBackend
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 from proxy.machines.operation import OperationState
-from tests.support.site import House, a_house, configure
+from tests.support.house import House, a_house, configure
 from tests.support.waiting import PATIENCE_S
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

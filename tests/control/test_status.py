@@ -26,7 +26,7 @@ from proxy.machines.connection import (
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.runtime.runner import Run
 from tests.support.clocks import NOON, SetClock
-from tests.support.site import House, a_house, configure
+from tests.support.house import House, a_house, configure
 
 
 async def no_link(_: ConnectionRun) -> None:

@@ -9,12 +9,14 @@ import io
 import json
 import urllib.parse
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx2
 import pydicom
 import trio
 from pynetdicom import AE
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from proxy.demo.frames import JsonObject
@@ -32,9 +34,12 @@ class SmallProxy:
     progress: tuple[int, ...] = (0, 30)
     miscounts: int = 0
     goes_on: bool = False
+    at_the_end: Callable[[], None] = lambda: None
+    """Called when there is nothing more that it will say."""
 
     async def __call__(self, settings: Settings) -> None:
         if not self.connects:
+            self.at_the_end()
             await trio.sleep_forever()
         url = urllib.parse.urlsplit(settings.ith.url)
         key = urllib.parse.quote(settings.token.reveal(), safe="")
@@ -76,6 +81,9 @@ class SmallProxy:
                 await self.tell(link, order, "processing", node_id=node_id, progress=100)
         if self.closes:
             await self.tell(link, order, self.last_word, **counts(total - self.miscounts))
+        await link.ping()  # it is heard after all that was said
+        await wait_all_tasks_blocked(0.01)
+        self.at_the_end()
 
     def store(self, archive: bytes, node: JsonObject) -> int:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:

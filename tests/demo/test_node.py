@@ -177,18 +177,31 @@ def test_stopping_frees_a_stalled_association() -> None:
     node = DemoNode(script=NodeScript(stall_at=1))
     node.start()
     association = associate(node, SLICES[0])
+    association.dimse_timeout = association.network_timeout = None  # nothing else ends the stall
     sender = threading.Thread(
         target=association.send_c_store, args=(pydicom.dcmread(io.BytesIO(SLICES[0].content)),)
     )
     sender.start()
     while not node.arrivals:
         time.sleep(0.01)
-    begun = time.monotonic()
     node.stop()
     sender.join()
     association.join()
-    assert time.monotonic() - begun < 3
     assert not node.holds
+    assert {*threading.enumerate()} <= before
+
+
+def test_stopping_does_not_wait_for_the_request_of_a_caller_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.demo.node.NEGOTIATION_S", 3600)
+    before = {*threading.enumerate()}
+    node = DemoNode()
+    node.start()
+    with socket.create_connection((node.host, node.port)):
+        while not (node._server and node._server.active_associations):
+            time.sleep(0.01)
+    node.stop()
     assert {*threading.enumerate()} <= before
 
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from rich.console import Console
+from trio.testing import MockClock
 
 from proxy.cli import main
 from proxy.demo.run import Plan, demonstrate
@@ -66,7 +68,7 @@ def test_the_command_prints_plain_lines_off_a_terminal(
 
 def test_ctrl_c_ends_it_without_a_traceback(directory: Path) -> None:
     demo = subprocess.Popen(
-        [sys.executable, "-u", "-m", "proxy", "demo", "--slices", "500"],
+        [sys.executable, "-u", "-m", "proxy", "demo", "--slices", "250"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,9 +140,14 @@ async def test_whoever_does_wrong_is_found_out(proxy: SmallProxy, problems: set[
         ),
     ],
 )
-async def test_who_never_reports_is_given_up(proxy: SmallProxy, problems: set[str]) -> None:
-    with trio.fail_after(PATIENCE_S):
-        verdict = await demonstrate(Plan(slices=3, size=16, limit_s=2), proxy, Show())
+async def test_who_never_reports_is_given_up(
+    proxy: SmallProxy, problems: set[str], mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1.0
+    plan = Plan(slices=3, size=16, limit_s=PATIENCE_S)
+    proxy = replace(proxy, at_the_end=lambda: mock_clock.jump(PATIENCE_S))
+    with trio.fail_after(2 * PATIENCE_S):
+        verdict = await demonstrate(plan, proxy, Show())
     assert {*verdict.problems} == problems
 
 

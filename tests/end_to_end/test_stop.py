@@ -13,8 +13,9 @@ from tests.end_to_end.stops.node import Phase
 from tests.end_to_end.stops.reasons import Reason
 
 CANCEL_S = 0.8
-LATE_S = 4.0
-"""All trials of a test stop at once, in one process; no clock of a proxy is as short as that."""
+LATE_S = 15.0
+"""All trials of a test stop at once, in one process, on a machine that may be busy. Every clock
+that could end one instead runs for a minute; ``scripts/check-cancel`` judges by the second."""
 LARGE = 24_000_000
 
 

@@ -37,3 +37,9 @@ def test_prose_cannot_break_a_table() -> None:
 def test_a_group_is_named_for_all_of_its_states() -> None:
     assert names(FERRY, (MOORED, TURNING, SAILING)) == "MOORED, UNDER_WAY"
     assert names(FERRY, (TURNING,)) == "TURNING"
+
+
+def test_of_ids_that_were_not_retired_nothing_is_said() -> None:
+    said = "Ids that are given to no other row"
+    assert said in page(FERRY)
+    assert said not in page(replace(FERRY, retired={}))

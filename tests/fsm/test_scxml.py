@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from proxy.fsm import STAY, Machine, Row
+from proxy.fsm import STAY, Machine, Row, ignore, row
 from proxy.fsm.scxml import scxml
 from proxy.machines import MACHINES
 from tests.support.machine_suite import example_data, oracle_agrees, path
-from tests.support.sample import FERRY, HOME, MOORED, SUNK, TURNING, Called, Loaded, Log
+from tests.support.sample import (
+    FERRY,
+    HOME,
+    MOORED,
+    SUNK,
+    TURNING,
+    UNDER_WAY,
+    Called,
+    Loaded,
+    Log,
+)
 
 SCXML = "{http://www.w3.org/2005/07/scxml}"
 TABLE = "{urn:ith-proxy:table}"
@@ -60,6 +71,23 @@ def test_the_document_has_every_state_and_every_row(machine: Machine[Any, Any, A
         for (state, event), cell in machine.cells.items()
         if isinstance(cell, Row)
     }
+
+
+def test_a_row_that_yields_to_an_ignore_is_not_written_for_the_whole_group() -> None:
+    """In SCXML the ignore is no transition: that of the group would be taken in its place."""
+    back: Row[Any, Log, str] = row(
+        "FRY-07", UNDER_WAY, Loaded, MOORED, otherwise=True, doc="Back, for one more car."
+    )
+    turns = ignore("FRY-95", TURNING, Loaded, doc="It comes back already.")
+    machine = replace(FERRY, rows=(*FERRY.rows, back), ignores=(*FERRY.ignores, turns))
+    oracle_agrees(machine, example_data(machine))
+    (taken,) = [
+        state.attrib["id"]
+        for state in parsed(machine).iter(f"{SCXML}state")
+        for step in state.findall(f"{SCXML}transition")
+        if step.attrib[f"{TABLE}row"] == back.id
+    ]
+    assert taken == "SAILING"
 
 
 def test_a_sentence_is_quoted() -> None:

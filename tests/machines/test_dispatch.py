@@ -275,6 +275,11 @@ class DispatchWalk(Walk):
     machine = DISPATCH
     start = NEW
 
+    def exact(self, event: Event) -> Event | None:
+        """Nothing is said of what is lost once more after the last fetch: its delivery fails."""
+        lost_again = isinstance(event, ContentLost) and self.data.refetches >= REFETCHES
+        return None if lost_again else event
+
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:
         assert isinstance(event, ContentLost) or step.data.attempts >= self.data.attempts
         assert step.data.refetches >= self.data.refetches

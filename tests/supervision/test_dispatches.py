@@ -15,7 +15,7 @@ from proxy.demo.node import DemoNode
 from proxy.machines.operation import OperationState
 from proxy.model import Entity, EntityType, Order, Priority
 from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, described, offer, some_nodes, uids
+from tests.support.house import House, a_house, described, offer, some_nodes, uids
 
 SESSION = Entity(EntityType.SESSION, "sess-1", "subj-1")
 SESSIONS = [f"sess-{number}" for number in range(6)]

@@ -15,7 +15,7 @@ from proxy.demo.frames import JsonObject
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState
 from proxy.settings import LocalSettings
-from tests.support.site import House, a_house, configure, described, offer, some_nodes
+from tests.support.house import House, a_house, configure, described, offer, some_nodes
 
 
 def beat(house: House) -> dict[str, object]:

@@ -19,7 +19,7 @@ from proxy.machines.operation import OperationState
 from proxy.runtime import runner
 from proxy.supervision import reconciler
 from proxy.supervision.supervisor import is_same_id
-from tests.support.site import (
+from tests.support.house import (
     House,
     a_house,
     configure,

@@ -27,7 +27,7 @@ from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState, PauseLock
 from proxy.nodes import NewScans
 from proxy.runtime import runner
-from tests.support.site import (
+from tests.support.house import (
     House,
     a_house,
     configure,

@@ -50,6 +50,8 @@ VOYAGE = ["FRY-01", "FRY-02", "FRY-03", "FRY-04", "FRY-05", "FRY-90", "FRY-93"]
 TRACE = {row: ["machines/test_ferry.py::test_a_voyage"] for row in VOYAGE} | {
     "FRY-06": ["machines/test_ferry.py::test_a_leak"],
 }
+BARE = [f"-pno:{plugin}" for plugin in ("cacheprovider", "pytest_cov", "randomly", "timeout")]
+"""What the sessions here do without, to start the sooner."""
 
 
 class Project:
@@ -74,7 +76,7 @@ class Project:
         self.trace.write_text(json.dumps(TRACE))
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        return self.pytester.runpytest_subprocess(*BARE, *arguments)
 
 
 @pytest.fixture

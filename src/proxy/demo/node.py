@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -27,13 +28,16 @@ from pynetdicom import (
     evt,
     register_uid,
 )
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationServer, AssociationSocket
 
 from proxy.demo.node_script import (
+    LOCAL_LIMIT_EXCEEDED,
     STUDY_ROOT_FIND,
     SUCCESS,
     VERIFICATION,
@@ -46,6 +50,7 @@ PROCESSING_FAILURE = 0x0110
 PENDING = 0xFF00
 POLL_S = 0.02
 NEGOTIATION_S = 5
+UNLIMITED = 10_000
 
 EVERY_STORAGE_CLASS = tuple(str(cx.abstract_syntax) for cx in AllStoragePresentationContexts)
 EVERY_TRANSFER_SYNTAX = tuple(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
@@ -85,15 +90,18 @@ class DemoNode:
         """SOP Instance UID to SHA-256 of the instances answered with success or a warning."""
         self._directory = directory
         self._tls = tls
-        self._contexts = _contexts(sop_classes, transfer_syntaxes)
+        self._contexts = _contexts(tuple(sop_classes), tuple(transfer_syntaxes))
         self._entity = AE(ae_title)
         self._entity.require_called_aet = require_called
         self._entity.require_calling_aet = [*require_calling]
-        self._entity.maximum_associations = maximum_associations
+        self._entity.maximum_associations = UNLIMITED
         self._entity.maximum_pdu_size = maximum_pdu_size
         self._entity.acse_timeout = NEGOTIATION_S
         self._lock = threading.Lock()
         self._ordinals = itertools.count(1)
+        self._maximum = maximum_associations
+        self._open: set[Association] = set()
+        """Those that are not over for the caller; pynetdicom counts their threads."""
         self._stopping = threading.Event()
         self._server: AssociationServer | None = None
         self._thread: threading.Thread | None = None
@@ -117,12 +125,16 @@ class DemoNode:
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
         self._stopping.clear()
+        self._open.clear()
         self._server = self._entity.make_server(
             (self.host, self.port),
             contexts=self._contexts,
             ssl_context=self._tls,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_ACSE_SENT, self._on_acse_sent),
+                (evt.EVT_ABORTED, self._on_over),
+                (evt.EVT_CONN_CLOSE, self._on_over),
                 (evt.EVT_ACCEPTED, self._on_accepted),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_C_STORE, self._on_store),
@@ -173,25 +185,39 @@ class DemoNode:
 
     def _on_requested(self, event: evt.Event) -> None:
         with self._lock:
-            rejected = self.script.reject_next > 0
-            self.script.reject_next -= rejected
+            scripted = self.script.reject_next > 0
+            self.script.reject_next -= scripted
+            rejected = scripted or len(self._open) >= self._maximum
+            if not rejected:
+                self._open.add(event.assoc)
             self.tally.associations += not rejected
             self.tally.rejections += rejected
         if self.script.finds:
             acceptor = event.assoc.acceptor
             acceptor.supported_contexts = [*self._contexts, build_context(STUDY_ROOT_FIND)]
         if rejected:
-            event.assoc.acse.send_reject(*self.script.rejection)
+            event.assoc.acse.send_reject(
+                *(self.script.rejection if scripted else LOCAL_LIMIT_EXCEEDED)
+            )
             event.assoc.kill()
             self._tell()
+
+    def _on_acse_sent(self, event: evt.Event) -> None:
+        if isinstance(getattr(event, "primitive", None), A_RELEASE):  # about to be sent
+            self._on_over(event)
+
+    def _on_over(self, event: evt.Event) -> None:
+        with self._lock:
+            self._open.discard(event.assoc)
 
     def _on_accepted(self, event: evt.Event) -> None:
         with self._lock:
             self.tally.calling_ae_titles.add(event.assoc.requestor.ae_title)
         self._tell()
 
-    def _on_rejected(self, _: evt.Event) -> None:
+    def _on_rejected(self, event: evt.Event) -> None:
         with self._lock:
+            self._open.discard(event.assoc)
             self.tally.associations -= 1
             self.tally.rejections += 1
         self._tell()
@@ -272,12 +298,18 @@ class DemoNode:
         changed.set()
 
 
-def _contexts(
-    sop_classes: Sequence[str], transfer_syntaxes: Sequence[str]
-) -> list[PresentationContext]:
+class _Contexts(list[PresentationContext]):
+    """The contexts that nodes support: pynetdicom copies them for each association needlessly."""
+
+    def __deepcopy__(self, _: object) -> _Contexts:
+        return self
+
+
+@cache  # pynetdicom takes longer to build them than to store a session of some slices
+def _contexts(sop_classes: tuple[str, ...], transfer_syntaxes: tuple[str, ...]) -> _Contexts:
     """Return the supported contexts; classes unknown to pynetdicom become storage classes."""
     for uid in sop_classes:
         if uid_to_service_class(uid) is ServiceClass:  # pynetdicom's value for an unknown class
             register_uid(uid, f"Storage_{uid.replace('.', '_')}", StorageServiceClass)
     storage = [build_context(uid, [*transfer_syntaxes]) for uid in sop_classes]
-    return [build_context(VERIFICATION), *storage]
+    return _Contexts([build_context(VERIFICATION), *storage])

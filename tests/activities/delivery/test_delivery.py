@@ -16,7 +16,7 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from tests.dicom.scripted import RELEASE_RQ, Peer, command, data, pdv, response
-from tests.support.site import QUICK, House, a_house, configure, offer, uids
+from tests.support.house import QUICK, House, a_house, configure, offer, uids
 
 
 @pytest.fixture

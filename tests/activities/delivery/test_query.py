@@ -17,7 +17,7 @@ from proxy.demo.node_script import Arrival
 from proxy.demo.sample import Study, ct_series
 from proxy.ledger import InstanceState
 from proxy.machines.delivery import DeliveryState
-from tests.support.site import House, a_house, configure, described, offer, uids
+from tests.support.house import House, a_house, configure, described, offer, uids
 
 
 @pytest.fixture

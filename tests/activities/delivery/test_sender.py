@@ -23,7 +23,7 @@ from proxy.model import (
 )
 from tests.end_to_end.sessions import elements
 from tests.ledger.make import fast_directory
-from tests.support.site import House, a_house, configure, offer, uids
+from tests.support.house import House, a_house, configure, offer, uids
 
 ONLY_IMPLICIT = (IMPLICIT_VR_LITTLE_ENDIAN,)
 

@@ -62,7 +62,7 @@ class Reason(Enum):
     def drain_seconds(self, cancel_seconds: float) -> float:
         """The setting: out of the way, but where it is the reason."""
         return cancel_seconds * (DRAIN_SHARE if self is Reason.DRAIN_LIMIT else 1.0) + (
-            0.0 if self is Reason.DRAIN_LIMIT else 10.0
+            0.0 if self is Reason.DRAIN_LIMIT else 60.0
         )
 
 

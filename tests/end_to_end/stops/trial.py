@@ -18,6 +18,15 @@ from tests.end_to_end.stops.session import SESSION_ID, Prepared
 HANGS_S = 20.0
 """After as long, a step of a trial is given up, and said to have failed."""
 
+PATIENT = {
+    "dicom__connect_seconds": 60.0,
+    "dicom__answer_seconds": 60.0,
+    "dicom__stall_seconds": 60.0,
+    "dicom__response_seconds": 60.0,
+    "dicom__release_seconds": 60.0,
+}
+"""What does not end because it was stopped does not end within a trial."""
+
 
 class Trial:
     """One combination, once. ``wrong`` says what was not as it should be."""
@@ -86,6 +95,7 @@ class Trial:
         site.has(**{NODE_ID: node(NODE_ID, at)})
         site.backend.rest.offer("session", SESSION_ID, self._prepared.archive)
         await site.start(
+            **PATIENT,
             dicom__cancel_seconds=self._cancel_seconds,
             dicom__echo_interval_seconds=600.0,
             dicom__retry_count=0,
