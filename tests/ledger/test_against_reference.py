@@ -199,7 +199,7 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
             assert {d.node_id: (d.outcome, d.counts) for d in found.deliveries} == {
                 node: (way.outcome, way.counts()) for node, way in dispatch.ways.items()
             }
-            assert found.is_deleted == any(
+            assert (found.deleted is not None) == any(
                 t.newest >= dispatch.id and t.is_over(dispatch.order.entity)
                 for t in expected.tombstones
             )

@@ -133,7 +133,7 @@ async def test_a_delivery_goes_on_without_the_deleted_scan(
     assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=2)
     assert await ledger.plan(dispatch) == 2
     (found,) = await ledger.unfinished()
-    assert not found.is_deleted
+    assert found.deleted is None
     ledger.post_result(dispatch, "n1", ONE[3], STORED, 0)
     ledger.post_dispatch_over(dispatch, "completed", None)
     assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=3)
@@ -184,7 +184,7 @@ async def test_a_dispatch_of_what_was_deleted_is_marked(
     async def is_deleted() -> bool:
         (found,) = await ledger.unfinished()
         ledger.post_dispatch_over(found.dispatch_id, "cancelled", "deleted")
-        return found.is_deleted
+        return found.deleted is not None
 
     await ledger.accept(order(entity=entity, correlation_id="1"))
     await ledger.delete_session("sess-1", None)
@@ -203,7 +203,7 @@ async def test_a_later_dispatch_of_the_same_entity_is_not_marked(
     await ledger.accept(order(correlation_id="old"))
     await ledger.delete_session("sess-1", uid(1))
     await ledger.accept(order(correlation_id="new"))
-    assert [u.is_deleted for u in await ledger.unfinished()] == [True, False]
+    assert [u.deleted for u in await ledger.unfinished()] == [EntityType.SESSION, None]
 
 
 async def test_a_deletion_says_how_much_of_it_nodes_have_confirmed(
@@ -236,13 +236,13 @@ async def test_a_delivery_is_emptied_when_nothing_of_it_exists_any_longer(
     accepted = await ledger.accept(order("n1"))
     await ledger.plan(accepted.dispatch_id)
     ledger.post_result(accepted.dispatch_id, "n1", ONE[0], STORED, 0)
-    assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
+    assert await ledger.emptied_by(accepted.dispatch_id, "n1") is None
     touched = frozenset({(accepted.dispatch_id, "n1")})
     assert (await ledger.delete_scan(uid(1), 1)).deliveries == touched
-    assert not await ledger.is_emptied(accepted.dispatch_id, "n1")
+    assert await ledger.emptied_by(accepted.dispatch_id, "n1") is None
     assert (await ledger.delete_session(None, uid(2))).deliveries == frozenset()
     assert (await ledger.delete_scan(uid(1), 2)).deliveries == touched
-    assert await ledger.is_emptied(accepted.dispatch_id, "n1")
+    assert await ledger.emptied_by(accepted.dispatch_id, "n1") is EntityType.SCAN
     assert await ledger.counts(accepted.dispatch_id, "n1") == Counts(total=1, stored=1)
 
 

@@ -148,7 +148,7 @@ async def test_an_unfinished_dispatch_comes_back_with_all_it_was(
         (found,) = await ledger.unfinished()
     assert found.order == wanted
     assert found.dispatch_id == accepted.dispatch_id
-    assert not found.is_deleted
+    assert found.deleted is None
     second, first = found.deliveries
     assert (first.node_id, first.attempts, first.next_attempt_at) == ("n1", 3, 1_790_000_000.5)
     assert (first.error, first.is_final, first.counts) == ("refused: ? busy", False, Counts())

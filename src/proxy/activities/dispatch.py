@@ -129,9 +129,9 @@ class Dispatch(Granted):
             known = {each.node_id: each for each in unfinished.deliveries}
             so_far = self._recover(unfinished)
         self._deliver(nodes, known, so_far)
-        if unfinished is not None and unfinished.is_deleted:
+        if unfinished is not None and unfinished.deleted is not None:
             for each in self.deliveries.values():
-                each.cancel(policy.DELETED)
+                each.cancel(policy.deleted(unfinished.deleted.value))
         group.node_ids.update(order.node_ids)
         group.dispatches.append(self.run)
         registry.add(self)

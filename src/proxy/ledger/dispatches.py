@@ -44,7 +44,8 @@ _ORDER = """
 
 _UNFINISHED = f"""
     SELECT {_ORDER}, d.damaged, d.passed_over,
-        EXISTS (SELECT 1 FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH})
+        (SELECT t.entity_type FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH}
+            ORDER BY t.id DESC LIMIT 1)
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
 """  # noqa: S608 - made of this module's own constants
 
@@ -113,12 +114,13 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
         delivery = RecordedDelivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
-    for dispatch_id, *row, damaged, passed_over, buried in connection.execute(_UNFINISHED):
+    for dispatch_id, *row, damaged, passed_over, kind in connection.execute(_UNFINISHED):
         mine = tuple(deliveries[dispatch_id])
         order = _order(row, mine)
         before = _over(connection, order)
         undeliverable = Undeliverable(damaged, passed_over)
-        found.append(Unfinished(dispatch_id, order, mine, bool(buried), undeliverable, before))
+        deleted = kind and EntityType(kind)
+        found.append(Unfinished(dispatch_id, order, mine, deleted, undeliverable, before))
     return found
 
 

@@ -206,9 +206,9 @@ class Ledger:
         """Return the counts of a delivery, also when its dispatch is over."""
         return await self._writer.call(sending.counts, dispatch_id, node_id)
 
-    async def is_emptied(self, dispatch_id: int, node_id: str) -> bool:
-        """Whether a deletion left none of a delivery's instances, answered or not."""
-        return await self._writer.call(sending.is_emptied, dispatch_id, node_id)
+    async def emptied_by(self, dispatch_id: int, node_id: str) -> EntityType | None:
+        """Return the type of the last deletion, if deletions left no instance of a delivery."""
+        return await self._writer.call(sending.emptied_by, dispatch_id, node_id)
 
     def post_result(  # noqa: PLR0917 - the C-STORE response's own order
         self,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from proxy.model import Order
+from proxy.model import EntityType, Order
 
 OutcomeWord: TypeAlias = Literal["completed", "failed", "cancelled"]
 
@@ -96,14 +96,14 @@ class RecordedDelivery(msgspec.Struct, frozen=True):
 class Unfinished(msgspec.Struct, frozen=True):
     """A dispatch that is to go on after a restart.
 
-    ``is_deleted`` says that ITH has deleted its entity since: it is to be cancelled. ``over`` is
-    that of :class:`Accepted`.
+    ``deleted`` is set where ITH has deleted its entity since, to the type of what was deleted: the
+    entity or its parent. The dispatch is to be cancelled. ``over`` is that of :class:`Accepted`.
     """
 
     dispatch_id: int
     order: Order
     deliveries: tuple[RecordedDelivery, ...]
-    is_deleted: bool
+    deleted: EntityType | None
     undeliverable: Undeliverable = Undeliverable()
     over: tuple[Over, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import apsw
 
 from proxy.ledger.records import Counts, InstanceState
-from proxy.model import Instance
+from proxy.model import EntityType, Instance
 
 TALLY = """
     SELECT delivery_id, count(*) AS total,
@@ -125,14 +125,16 @@ def counts(connection: apsw.Connection, dispatch_id: int, node_id: str) -> Count
     return Counts(*row) if row else Counts()
 
 
-def is_emptied(connection: apsw.Connection, dispatch_id: int, node_id: str) -> bool:
-    """Whether none of a delivery's instances, answered or not, exists any longer."""
-    left = connection.execute(
-        "SELECT 1 FROM delivery v JOIN sending s ON s.delivery_id = v.id"
-        " WHERE v.dispatch_id = ? AND v.node_id = ? LIMIT 1",
-        (dispatch_id, node_id),
+def emptied_by(connection: apsw.Connection, dispatch_id: int, node_id: str) -> EntityType | None:
+    """Read the type of the last deletion, if none of a delivery's instances exists any longer."""
+    kind: str | None = connection.execute(
+        "SELECT entity_type FROM tombstone WHERE last_dispatch_id >= :dispatch_id"
+        " AND NOT EXISTS (SELECT 1 FROM delivery v JOIN sending s ON s.delivery_id = v.id"
+        " WHERE v.dispatch_id = :dispatch_id AND v.node_id = :node_id)"
+        " ORDER BY id DESC LIMIT 1",
+        {"dispatch_id": dispatch_id, "node_id": node_id},
     ).get
-    return left is None
+    return EntityType(kind) if kind else None
 
 
 def instance_state(  # noqa: PLR0917 - posted by position

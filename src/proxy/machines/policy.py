@@ -100,6 +100,11 @@ def content_lost(
     return None if is_final or state in dispatch.OVER else dispatch.ContentLost(error)
 
 
+def deleted(kind: str) -> str:
+    """Return the reason why a delivery ends that a deletion, of a ``kind`` of entity, touched."""
+    return f"{kind} {DELETED}"
+
+
 def settled(
     progress: DeliveryProgress, passed_over: int = 0
 ) -> delivery.AllStored | delivery.SomeRefused:

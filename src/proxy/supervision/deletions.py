@@ -39,7 +39,8 @@ class Deletions:
         if self._registry.operation.over:
             self._keep(event)
             return
-        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason_of(event))
+        reason = policy.deleted(event.entity_type or "entity")
+        self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
         self._nursery.start_soon(self._remove, self._begin(event), event)
         self._dispatches.outdate()
 
@@ -69,7 +70,7 @@ class Deletions:
                 files_sent=deleted.confirmed,
             )
             touched = deleted.deliveries
-        await self._dispatches.recount(reason_of(event), touched)
+        await self._dispatches.recount(touched)
 
     def _keep(self, event: DeletionEvent) -> None:
         """Delete the rows, now that the program stops; the files go with the next start."""
@@ -83,11 +84,6 @@ class Deletions:
                 post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
             case SubjectDeletedEvent(payload=subject):
                 post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
-
-
-def reason_of(event: DeletionEvent) -> str:
-    """Why a delivery ends that a deletion leaves nothing to send."""
-    return f"{event.entity_type or 'entity'} {policy.DELETED}"
 
 
 def is_within(entity: Entity, event: DeletionEvent) -> bool:

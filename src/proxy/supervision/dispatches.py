@@ -67,14 +67,12 @@ class Dispatches:
         for each in self._registry.dispatches.deliveries:
             each.outdate()
 
-    async def recount(
-        self, reason: str, touched: Collection[tuple[int, str]] | None = None
-    ) -> None:
-        """Tell deliveries what a deletion left of them; one with nothing left is cancelled.
+    async def recount(self, touched: Collection[tuple[int, str]] | None = None) -> None:
+        """Have deliveries count the instances that a deletion left; one with none left ends.
 
         ``touched`` are those that it took something of, by dispatch and node id; None for all.
         """
         for each in self._registry.dispatches.deliveries:
             key = each.ledger_key
             if key is not None and (touched is None or key in touched):
-                await each.recount(reason)
+                await each.recount()

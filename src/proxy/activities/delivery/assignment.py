@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from proxy.activities.node import NodeAtWork
 from proxy.activities.target import repush_for
 from proxy.ledger import Counts
+from proxy.machines import policy
 from proxy.machines.delivery import DeliveryProgress
 from proxy.model import Order
 from proxy.nodes import Repush
@@ -53,14 +54,15 @@ class Assignment:
             self.dispatch_id, node.node_id, node.identity, anew=self.repush == "all"
         )
 
-    async def is_void(self, counts: Counts) -> bool:
-        """Whether a deletion took all there was to send, and something of that had not been sent.
+    async def voided(self, counts: Counts) -> str | None:
+        """Return the reason where deletions took all there was to send before all of it was sent.
 
         What the node has does not make the delivery complete then.
         """
-        return counts.total < self.content.planned and await self.services.ledger.is_emptied(
-            self.dispatch_id, self.node_id
-        )
+        if 0 < counts.total >= self.content.planned:
+            return None
+        kind = await self.services.ledger.emptied_by(self.dispatch_id, self.node_id)
+        return policy.deleted(kind.value) if kind else None
 
 
 def not_less(counts: Counts, known: DeliveryProgress) -> Counts:

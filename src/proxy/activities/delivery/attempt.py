@@ -93,8 +93,9 @@ class Attempt:
         assignment, run = self._assignment, self._run
         counts = await assignment.counts()
         run.tell(assignment.content.counted(counts))
-        if await assignment.is_void(counts):
-            return delivery.SomeRefused(policy.DELETED)
+        voided = await assignment.voided(counts)
+        if voided is not None:
+            return delivery.SomeRefused(voided)
         return policy.settled(run.data, assignment.content.undeliverable.passed_over)
 
     async def _withhold_changed(self) -> None:

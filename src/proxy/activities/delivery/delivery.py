@@ -168,12 +168,13 @@ class Delivery(Granted):
         if self._attempt is not None:
             self._attempt.unsent.is_outdated = True
 
-    async def recount(self, reason: str) -> None:
-        """Count what a deletion left; with nothing left, end for ``reason``."""
+    async def recount(self) -> None:
+        """Count the instances that a deletion left; end where none is left."""
         counts = await self._assignment.counts()
         self.run.tell(self._content.counted(not_less(counts, self.run.data)))
-        if await self._assignment.is_void(counts):
-            self.cancel(reason)
+        voided = await self._assignment.voided(counts)
+        if voided is not None:
+            self.cancel(voided)
 
     async def planned(self) -> int:
         """Count what the node has of the planned content; return the number of instances."""
