@@ -31,6 +31,7 @@ from proxy.settings import (
     Settings,
 )
 from proxy.supervision.supervisor import Supervisor
+from tests.reporting.make import over
 from tests.support.house import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
@@ -285,7 +286,7 @@ async def test_a_signal_during_the_flush_is_no_fault(
         await backend.listen()
         backend.script.stall = True
         offer(backend, "sess-1", slices=1)
-        proxy.supervisor._dispatches._reports._outbox.put("k", "{}", progress=100, final=True)
+        proxy.supervisor._dispatches._reports._outbox.put("k", over())
         proxy.supervisor.drain("once")
         await proxy.supervisor.registry.operation.run.until(OperationState.STOPPED)
         await trio.sleep(0.05)

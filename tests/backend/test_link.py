@@ -37,6 +37,7 @@ from proxy.runtime.offload import Inline
 from proxy.settings import IthSettings, Secret
 from tests.backend.http_server import Request, always, head, serving, whole
 from tests.ledger.make import fast_directory
+from tests.reporting.make import over
 from tests.support.clocks import Always
 from tests.support.waiting import PATIENCE_S, until
 
@@ -333,7 +334,7 @@ async def test_where_we_are_is_said_once_on_each_link(backend: DemoBackend) -> N
 async def test_nothing_waits_for_the_configuration_but_where_we_are(backend: DemoBackend) -> None:
     async with linked(backend.url, **PATIENT) as link:
         link.desk.configuration = trio.Event()
-        link.outbox.put("k", '{"event_type":"dispatch.status"}', progress=100, final=True)
+        link.outbox.put("k", over())
         await link.reach(ONLINE)
         await backend.send_raw(json.dumps(frames.control_ping()))
         for name in ("pong", "health_update", "proxy.heartbeat", "dispatch.status"):
@@ -519,7 +520,7 @@ async def test_a_server_that_takes_nothing_is_noticed() -> None:
     async with websocket_server(take_nothing) as url, linked(url) as link:
         await link.reach(ONLINE)
         for number in range(200):
-            link.outbox.put(f"k{number}", "x" * 100_000, progress=100, final=True)
+            link.outbox.put(f"k{number}", over(error="x" * 100_000))
         await link.reach(BACKING_OFF)
         assert link.error == "ITH did not answer a ping in time"
         assert link.outbox.queued == 200
@@ -688,7 +689,7 @@ async def test_frames_that_break_the_protocol_end_the_link() -> None:
 async def test_the_close_is_orderly_after_the_last_reports(backend: DemoBackend) -> None:
     async with linked(backend.url) as link:
         await link.reach(ONLINE)
-        link.outbox.put("k", '{"event_type":"dispatch.status","last":1}', progress=100, final=True)
+        link.outbox.put("k", over())
         with trio.fail_after(PATIENCE_S):
             await link.outbox.flushed()
         await link.close()
@@ -753,7 +754,7 @@ async def test_it_stops_at_once_where_nothing_is_open(backend: DemoBackend) -> N
 async def test_a_cancelled_link_leaves_no_socket(backend: DemoBackend, seconds: float) -> None:
     """An open one would be a ResourceWarning, which is an error here."""
     async with linked(backend.url) as link:
-        link.outbox.put("k", "{}", progress=100, final=True)
+        link.outbox.put("k", over())
         await trio.sleep(seconds)
     await until(lambda: not backend.online)
 
@@ -765,12 +766,11 @@ async def test_frames_never_interleave_under_load(backend: DemoBackend) -> None:
     async with linked(backend.url, health_seconds=0.001, heartbeat_seconds=0.001) as link:
         await link.reach(ONLINE)
         for number in range(300):
-            frame = {"event_type": "dispatch.status", "number": number, "filler": "y" * 20_000}
-            link.outbox.put(f"k{number}", json.dumps(frame), progress=100, final=True)
+            link.outbox.put(f"k{number}", over(str(number), error="y" * 20_000))
         for _ in range(100):
             await backend.send_raw(json.dumps(frames.control_ping()))
         await until(lambda: len(backend.frames_named("dispatch.status")) == 300)
-        numbers = [frame["number"] for frame in backend.frames_named("dispatch.status")]
+        numbers = [int(frame["entity_id"]) for frame in backend.frames_named("dispatch.status")]
         assert (numbers, backend.broken) == ([*range(300)], [])
         await until(lambda: link.outbox.queued == 0)
 
@@ -779,8 +779,7 @@ async def test_reports_wait_for_the_link_and_for_its_proof(backend: DemoBackend)
     await backend.vanish()
     async with linked(backend.url, ping_seconds=0.4) as link:
         for number in range(3):
-            frame = json.dumps({"event_type": "dispatch.status", "number": number})
-            link.outbox.put(f"k{number}", frame, progress=100, final=True)
+            link.outbox.put(f"k{number}", over(str(number)))
         await link.reach(BACKING_OFF)
         await backend.listen()
         await until(lambda: len(backend.frames_named("dispatch.status")) == 3)
@@ -790,7 +789,7 @@ async def test_reports_wait_for_the_link_and_for_its_proof(backend: DemoBackend)
         await until(lambda: len(backend.frames_named("dispatch.status")) == 6)
         await until(lambda: link.outbox.queued == 0)
         assert await link.ledger.reports() == []
-        numbers = [frame["number"] for frame in backend.frames_named("dispatch.status")]
+        numbers = [int(frame["entity_id"]) for frame in backend.frames_named("dispatch.status")]
         assert numbers == [0, 1, 2] * 2
 
 

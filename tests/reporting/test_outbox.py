@@ -3,17 +3,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from proxy.events.outgoing import DispatchStatusEvent
 from proxy.ledger import Ledger
 from proxy.reporting.outbox import Outbox, Parcel
 from proxy.runtime.offload import Inline
 from tests.ledger.make import SlowOffload, fast_directory
+from tests.reporting.make import label_of, over, progress_of, underway
 
 
 @pytest.fixture
@@ -30,7 +34,11 @@ async def outbox(ledger: Ledger) -> Outbox:
 
 
 async def send_all(outbox: Outbox, within: float = 0.0) -> list[str]:
-    """Take and send until nothing more comes within so many seconds."""
+    """Take and send until nothing more comes within so many seconds; return the labels."""
+    return [*map(label_of, await send_frames(outbox, within))]
+
+
+async def send_frames(outbox: Outbox, within: float = 0.0) -> list[str]:
     frames = []
     while True:
         with trio.move_on_after(within + 0.001):
@@ -41,10 +49,16 @@ async def send_all(outbox: Outbox, within: float = 0.0) -> list[str]:
         return frames
 
 
+async def send_progress(outbox: Outbox, within: float = 0.0) -> list[tuple[str, int]]:
+    """Do as ``send_all``; return each label with its progress."""
+    frames = await send_frames(outbox, within)
+    return [(label_of(frame), progress_of(frame)) for frame in frames]
+
+
 async def test_what_is_put_is_taken(outbox: Outbox, autojump_clock: MockClock) -> None:
-    outbox.put("k", "10%", progress=10, final=False)
+    outbox.put("k", underway("10%", 10))
     assert await send_all(outbox) == ["10%"]
-    outbox.put("k", "done", progress=100, final=True)
+    outbox.put("k", over())
     assert await send_all(outbox) == ["done"]
 
 
@@ -54,13 +68,13 @@ async def test_take_waits_for_something_to_be_put(
     taken = []
 
     async def take() -> None:
-        taken.append((await outbox.take()).frame)
+        taken.append(label_of((await outbox.take()).frame))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take)
         await trio.sleep(100)
         assert taken == []
-        outbox.put("k", "done", progress=0, final=True)
+        outbox.put("k", over(progress=0))
     assert taken == ["done"]
 
 
@@ -74,56 +88,123 @@ async def test_progress_is_the_latest_and_at_most_one_per_second_and_key(
         while True:
             parcel = await outbox.take()
             outbox.sent(parcel)
-            sent.append((round(trio.current_time() - began, 2), parcel.frame))
+            sent.append((round(trio.current_time() - began, 2), label_of(parcel.frame)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link)
         for n in range(30):
-            outbox.put("a", f"a{n}", progress=n, final=False)
+            outbox.put("a", underway(f"a{n}", n))
             if n < 5:
-                outbox.put("b", f"b{n}", progress=n, final=False)
+                outbox.put("b", underway(f"b{n}", n))
             await trio.sleep(0.1)
         await trio.sleep(5)
         nursery.cancel_scope.cancel("seen enough")
-    times_of_a = [time for time, frame in sent if frame.startswith("a")]
+    times_of_a = [time for time, label in sent if label.startswith("a")]
     assert all(b - a >= 1.0 for a, b in pairwise(times_of_a))
     assert len(times_of_a) == 4
-    assert [frame for _, frame in sent if frame.startswith("a")][-1] == "a29"
-    assert [frame for _, frame in sent if frame.startswith("b")] == ["b0", "b4"]
+    assert [label for _, label in sent if label.startswith("a")][-1] == "a29"
+    assert [label for _, label in sent if label.startswith("b")] == ["b0", "b4"]
 
 
 async def test_a_final_report_goes_at_once_and_drops_waiting_progress(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
-    outbox.put("k", "10%", progress=10, final=False)
+    outbox.put("k", underway("10%", 10))
     assert await send_all(outbox) == ["10%"]
     began = trio.current_time()
-    outbox.put("k", "20%", progress=20, final=False)
-    outbox.put("k", "done", progress=100, final=True)
-    outbox.put("k", "late", progress=100, final=False)
+    outbox.put("k", underway("20%", 20))
+    outbox.put("k", over())
+    outbox.put("k", underway("late", 100))
     parcel = await outbox.take()
     outbox.sent(parcel)
-    assert (parcel.frame, trio.current_time()) == ("done", began)
+    assert (label_of(parcel.frame), trio.current_time()) == ("done", began)
     assert await send_all(outbox, within=10) == []
 
 
 async def test_final_reports_go_in_order_and_before_progress(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
-    outbox.put("p", "progress", progress=1, final=False)
+    outbox.put("p", underway("progress", 1))
     for n in range(5):
-        outbox.put(f"k{n}", f"final {n}", progress=100, final=True)
+        outbox.put(f"k{n}", over(f"final {n}"))
     assert await send_all(outbox) == [*(f"final {n}" for n in range(5)), "progress"]
 
 
-async def test_progress_never_falls(outbox: Outbox, autojump_clock: MockClock) -> None:
-    outbox.put("k", "50", progress=50, final=False)
-    outbox.put("k", "40", progress=40, final=False)
-    assert await send_all(outbox) == ["50"]
-    outbox.put("k", "49", progress=49, final=False)
+async def test_progress_never_falls(
+    outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    outbox.put("k", underway("50", 50))
+    outbox.put("k", underway("40", 40))
+    assert await send_progress(outbox) == [("40", 50)]
+    outbox.put("k", underway("49", 49))
+    assert await send_progress(outbox, within=10) == [("49", 50)]
+    outbox.put("k", underway("50 again", 50))
+    assert await send_progress(outbox, within=10) == [("50 again", 50)]
+    outbox.put("k", over("failed", 0, error="gone"))
+    assert await send_progress(outbox) == [("failed", 50)]
+    (kept,) = await ledger.reports()
+    assert progress_of(kept.frame) == 50
+
+
+async def test_what_a_key_has_reached_is_forgotten_with_its_final_report(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.recover("k", 40)
+    outbox.put("k", underway("50", 50))
+    assert (outbox.reached("k"), outbox.reached("other")) == (50, 0)
+    outbox.put("k", over())
+    assert outbox.reached("k") == 0
+    assert await send_all(outbox, within=10) == ["done"]
+    outbox.confirm(outbox.mark())
+    outbox.put("k", underway("10", 10))
+    assert await send_progress(outbox) == [("10", 10)]
+
+
+async def test_progress_does_not_fall_below_what_an_earlier_run_has_reached(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    outbox.recover("k", 60)
+    outbox.recover("k", 40)
+    assert outbox.reached("k") == 60
     assert await send_all(outbox, within=10) == []
-    outbox.put("k", "50 again", progress=50, final=False)
-    assert await send_all(outbox, within=10) == ["50 again"]
+    outbox.put("k", underway("30", 30))
+    assert await send_progress(outbox) == [("30", 60)]
+    outbox.put("k", underway("70", 70))
+    outbox.recover("k", 65)
+    outbox.rewind()
+    assert await send_progress(outbox, within=10) == [("70", 70)]
+    outbox.put("k", over("failed", 0, error="gone"))
+    assert await send_progress(outbox) == [("failed", 70)]
+
+
+class Watched(DispatchStatusEvent, frozen=True, kw_only=True, tag="dispatch.status"):
+    """A report whose label is noted when it is encoded."""
+
+    encoded: ClassVar[list[str | None]] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        self.encoded.append(self.entity_id)
+        return super().to_dict()
+
+
+async def test_progress_that_is_replaced_is_never_encoded(
+    outbox: Outbox, autojump_clock: MockClock
+) -> None:
+    def watched(report: DispatchStatusEvent) -> Watched:
+        return Watched(**structs.asdict(report))
+
+    Watched.encoded.clear()
+    for n in (*range(50), 30):
+        outbox.put("k", watched(underway(f"{n}", n)))
+        outbox.put("closed", watched(underway(f"closed {n}", n)))
+    outbox.put("closed", watched(over()))
+    assert Watched.encoded == ["done"]  # it is a row of the ledger by now
+    assert await send_progress(outbox, within=10) == [("done", 100), ("30", 49)]
+    assert Watched.encoded == ["done", "30"]
+    outbox.put("k", watched(underway("50", 50)))
+    outbox.put("k", watched(over("done too")))
+    assert await send_all(outbox, within=10) == ["done too"]
+    assert Watched.encoded == ["done", "30", "done too"]
 
 
 async def test_nothing_leaves_before_the_ledger_has_it(
@@ -135,7 +216,7 @@ async def test_nothing_leaves_before_the_ledger_has_it(
         slow.seconds = 3.0
         began = trio.current_time()
         ledger.post_document("stored", b"40")
-        outbox.put("k", "40 stored", progress=40, final=False)
+        outbox.put("k", underway("40 stored", 40))
         parcels: list[Parcel] = []
 
         async def take() -> None:
@@ -146,10 +227,10 @@ async def test_nothing_leaves_before_the_ledger_has_it(
             await trio.sleep(1.0)
             # This claim is not durable when the former one is: it must not take its place.
             ledger.post_document("stored", b"41")
-            outbox.put("k", "41 stored", progress=41, final=False)
+            outbox.put("k", underway("41 stored", 41))
             await trio.sleep(1.0)
             assert parcels == []
-        assert [p.frame for p in parcels] == ["40 stored"]
+        assert [(label_of(p.frame), progress_of(p.frame)) for p in parcels] == [("40 stored", 40)]
         assert trio.current_time() - began >= 3.0
         outbox.sent(parcels[0])
         assert await send_all(outbox, within=10) == ["41 stored"]
@@ -161,14 +242,14 @@ async def test_progress_overtaken_by_the_final_report_is_not_sent_after_all(
     taken: list[str] = []
 
     async def take() -> None:
-        taken.append((await outbox.take()).frame)
+        taken.append(label_of((await outbox.take()).frame))
 
     ledger.post_document("stored", b"40")
-    outbox.put("k", "40", progress=40, final=False)
+    outbox.put("k", underway("40", 40))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take)
         await trio.lowlevel.checkpoint()
-        outbox.put("k", "done", progress=100, final=True)
+        outbox.put("k", over())
     assert taken == ["done"]
     assert outbox._progress == {}
 
@@ -176,7 +257,7 @@ async def test_progress_overtaken_by_the_final_report_is_not_sent_after_all(
 async def test_a_cancelled_take_has_taken_nothing(
     outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
 ) -> None:
-    outbox.put("k", "done", progress=100, final=True)
+    outbox.put("k", over())
     with trio.CancelScope() as scope:
         scope.cancel("link lost")
         await outbox.take()
@@ -187,14 +268,14 @@ async def test_a_report_is_forgotten_only_when_a_later_round_trip_proves_it(
     outbox: Outbox, ledger: Ledger, autojump_clock: MockClock
 ) -> None:
     for n in range(3):
-        outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+        outbox.put(f"k{n}", over(f"f{n}"))
     outbox.sent(await outbox.take())
     outbox.sent(await outbox.take())
     mark = outbox.mark()
     outbox.sent(await outbox.take())
     assert len(await ledger.reports()) == 3
     outbox.confirm(mark)
-    assert [r.frame for r in await ledger.reports()] == ["f2"]
+    assert [label_of(r.frame) for r in await ledger.reports()] == ["f2"]
     assert outbox.queued == 1
     outbox.confirm(mark)
     outbox.confirm(outbox.mark())
@@ -207,7 +288,7 @@ async def test_a_new_link_takes_again_what_is_unproven_in_its_order(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
     for n in range(4):
-        outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+        outbox.put(f"k{n}", over(f"f{n}"))
     outbox.sent(await outbox.take())
     proven = outbox.mark()
     outbox.sent(await outbox.take())
@@ -225,10 +306,10 @@ async def test_a_new_link_is_told_the_latest_progress_again(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
     for key in "abc":
-        outbox.put(key, f"{key}10", progress=10, final=False)
+        outbox.put(key, underway(f"{key}10", 10))
     assert await send_all(outbox) == ["a10", "b10", "c10"]
-    outbox.put("a", "a20", progress=20, final=False)
-    outbox.put("b", "b done", progress=100, final=True)
+    outbox.put("a", underway("a20", 20))
+    outbox.put("b", over("b done"))
     outbox.rewind()
     assert sorted(await send_all(outbox, within=10)) == ["a20", "b done", "c10"]
 
@@ -236,8 +317,8 @@ async def test_a_new_link_is_told_the_latest_progress_again(
 async def test_parcels_are_sent_as_they_were_taken(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
-    outbox.put("a", "a", progress=100, final=True)
-    outbox.put("b", "b", progress=100, final=True)
+    outbox.put("a", over("a"))
+    outbox.put("b", over("b"))
     await outbox.take()
     second = await outbox.take()
     with pytest.raises(ValueError, match="order"):
@@ -247,14 +328,14 @@ async def test_parcels_are_sent_as_they_were_taken(
 async def test_a_key_may_be_closed_twice_and_is_open_again_when_both_are_proven(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
-    outbox.put("k", "done", progress=100, final=True)
-    outbox.put("k", "done again", progress=100, final=True)
+    outbox.put("k", over())
+    outbox.put("k", over("done again"))
     outbox.sent(await outbox.take())
     outbox.confirm(outbox.mark())
-    outbox.put("k", "late", progress=5, final=False)
+    outbox.put("k", underway("late", 5))
     assert await send_all(outbox, within=10) == ["done again"]
     outbox.confirm(outbox.mark())
-    outbox.put("k", "anew", progress=5, final=False)
+    outbox.put("k", underway("anew", 5))
     assert await send_all(outbox) == ["anew"]
 
 
@@ -266,13 +347,13 @@ async def test_final_reports_survive_a_restart_and_keep_their_keys_closed(
         outbox = Outbox(ledger)
         await outbox.load()
         for n in range(3):
-            outbox.put(f"k{n}", f"f{n}", progress=100, final=True)
+            outbox.put(f"k{n}", over(f"f{n}"))
         outbox.sent(await outbox.take())
     async with Ledger.open(path, Inline()) as ledger:
         outbox = Outbox(ledger)
         await outbox.load()
-        outbox.put("k1", "late", progress=100, final=False)
-        outbox.put("k3", "f3", progress=100, final=True)
+        outbox.put("k1", underway("late", 100))
+        outbox.put("k3", over("f3"))
         assert await send_all(outbox, within=10) == ["f0", "f1", "f2", "f3"]
         outbox.confirm(outbox.mark())
     async with Ledger.open(path, Inline()) as ledger:
@@ -283,8 +364,8 @@ async def test_flushed_waits_until_the_last_final_report_is_sent(
     outbox: Outbox, autojump_clock: MockClock
 ) -> None:
     await outbox.flushed()
-    outbox.put("a", "a", progress=100, final=True)
-    outbox.put("b", "b", progress=100, final=True)
+    outbox.put("a", over("a"))
+    outbox.put("b", over("b"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.flushed)
         outbox.sent(await outbox.take())
@@ -318,15 +399,14 @@ def test_whatever_happens_ith_hears_each_end_and_nothing_falls(
                 with trio.move_on_after(0.001):
                     parcel = await outbox.take()
                     outbox.sent(parcel)
-                    key, value = parcel.frame.split()
-                    heard[-1].append((key, int(value)))
+                    heard[-1].append((label_of(parcel.frame), progress_of(parcel.frame)))
 
             for move, key, value in script:
                 match move:
                     case "put" if key not in finals:
-                        outbox.put(key, f"{key} {value}", progress=value, final=False)
+                        outbox.put(key, underway(key, value))
                     case "final" if key not in finals:
-                        outbox.put(key, f"{key} {value}", progress=value, final=True)
+                        outbox.put(key, over(key, value))
                         finals.append(key)
                     case "take":
                         await link()

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from proxy.demo.frames import JsonObject
+from proxy.events.base import wire_time
 from proxy.ledger import Ledger
 from proxy.machines.delivery import DeliveryProgress, Outcome
 from proxy.model import Entity, EntityType, Order
@@ -17,6 +18,7 @@ from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
 from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline
+from tests.support.clocks import NOON, SetClock
 
 ORDER = Order(Entity(EntityType.SESSION, "sess-1", "subj-1"), ("a", "b"), "corr_1", "ws-1")
 COMPLETED, FAILED = Outcome.COMPLETED, Outcome.FAILED
@@ -139,6 +141,27 @@ async def test_progress_never_falls_and_100_is_for_completed_alone(outbox: Outbo
     progress = [frame["payload"]["progress"] for frame in said]
     assert progress == sorted(progress)
     assert (progress[0], progress[-1]) == (18, 99)
+
+
+async def test_a_report_that_would_fall_is_sent_with_the_progress_of_the_last(
+    outbox: Outbox,
+) -> None:
+    reports = Reports(outbox, "per-node", SYSTEM_CLOCK)
+    said = []
+    for stored in (3, 1):
+        reports.processing(ORDER, "a", [DeliveryProgress(4, stored)])
+        said += await heard(outbox)
+    assert told(said) == [("a", "processing", 81, 3, 4), ("a", "processing", 81, 1, 4)]
+
+
+async def test_the_time_of_a_report_is_that_of_its_progress(outbox: Outbox) -> None:
+    clock = SetClock(NOON)
+    reports = Reports(outbox, "both", clock)
+    reports.downloading(ORDER, ["a"], 50)
+    reports.delivery_over(ORDER, "b", COMPLETED, DeliveryProgress(3, 3))
+    clock.seconds += 60
+    said = await heard(outbox)
+    assert [frame["timestamp"] for frame in said] == [wire_time(NOON)] * 2
 
 
 @pytest.mark.parametrize("detail", ["both", "aggregate"])

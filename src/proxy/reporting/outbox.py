@@ -5,11 +5,14 @@ reports: both are durable together or neither. Progress is kept in memory, the l
 at most one message per key and interval is sent. So the outbox needs no limit: it holds the
 unproven final reports and one progress report per key, and drops no final report.
 
-Per key the order is kept: progress never falls, and nothing follows the final report. A frame
-leaves only after the ledger has committed the change that it reports. It is forgotten only when a
-later round trip proves that it arrived; after a reconnect every unproven frame is taken again.
+Per key the order is kept: progress never falls, and nothing follows the final report. A report that
+would fall is raised to what its key has reached; that number is kept here alone, and forgotten with
+the final report. A frame leaves only after the ledger has committed the change that it reports. It
+is forgotten only when a later round trip proves that it arrived; after a reconnect every unproven
+frame is taken again.
 
-The outbox sends nothing itself and knows no event: a frame is text, ready for the wire. Heartbeats
+A progress report waits as values and is encoded when the link sends it, since most are replaced
+before. A final report is encoded at once, for its row. The outbox sends nothing itself. Heartbeats
 and other messages that are stale a moment later are not put here.
 """
 
@@ -20,18 +23,26 @@ from collections import Counter, deque
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
+from proxy.events import codec
+from proxy.events.outgoing import DispatchStatusEvent
 from proxy.ledger import Ledger
 
 PROGRESS_INTERVAL_S = 1.0
 
 
 class Parcel(msgspec.Struct, frozen=True):
-    """One frame on its way; ``report_id`` is its row in the ledger, None for progress."""
+    """One report on its way; ``report_id`` is its row in the ledger, None for progress."""
 
     key: str
-    frame: str
+    content: str | DispatchStatusEvent
     report_id: int | None = None
+
+    @property
+    def frame(self) -> str:
+        """The report as the wire has it; progress is encoded here, at each use."""
+        return self.content if isinstance(self.content, str) else codec.encode(self.content)
 
 
 class Outbox:
@@ -45,7 +56,7 @@ class Outbox:
         self._closed: Counter[str] = Counter()  # the number of them by key
         self._waiting: deque[Parcel] = deque()  # those of them that are to be taken
         self._progress: dict[str, Parcel] = {}  # to be taken, the latest of each key
-        self._highest: dict[str, int] = {}
+        self._reached: dict[str, int] = {}  # in percent
         self._quiet_until: dict[str, float] = {}
         self._flying: deque[Parcel] = deque()  # taken and unproven, in the order of taking
         self._sent = 0
@@ -58,19 +69,33 @@ class Outbox:
             self._file(Parcel(key, frame, report_id), report_id)
         self.rewind()
 
-    def put(self, key: str, frame: str, *, progress: int, final: bool) -> None:
-        """Queue ``frame`` for sending; returns at once.
+    def recover(self, key: str, progress: int) -> None:
+        """Let no report of this key fall below ``progress``, which an earlier run has reached."""
+        self._reached[key] = max(progress, self.reached(key))
 
-        Progress that would fall, or follow an unproven final report of its key, is not sent.
+    def reached(self, key: str) -> int:
+        """The progress in percent below which no report of this key falls."""
+        return self._reached.get(key, 0)
+
+    def put(self, key: str, report: DispatchStatusEvent) -> None:
+        """Queue ``report`` for sending; returns at once.
+
+        Progress that would fall is raised. Progress that follows an unproven final report of its
+        key is not sent.
         """
-        if final:
+        progress = max(report.payload.progress, self.reached(key))
+        if progress > report.payload.progress:
+            report = replace(report, payload=replace(report.payload, progress=progress))
+        if report.is_final:
+            frame = codec.encode(report)
             report_id = self._ledger.post_report(key, frame)
             parcel = Parcel(key, frame, report_id)
             self._file(parcel, report_id)
             self._waiting.append(parcel)
-        elif key not in self._closed and progress >= self._highest.get(key, 0):
-            self._highest[key] = progress
-            self._progress[key] = Parcel(key, frame)
+        else:
+            self._reached[key] = progress
+            if key not in self._closed:
+                self._progress[key] = Parcel(key, report)
         self._wake()
 
     async def take(self) -> Parcel:
@@ -140,7 +165,7 @@ class Outbox:
         """Keep a final report; its key is closed until the report is proven delivered."""
         self._finals[report_id] = parcel
         self._closed[parcel.key] += 1
-        for of_key in (self._progress, self._highest, self._quiet_until):
+        for of_key in (self._progress, self._reached, self._quiet_until):
             of_key.pop(parcel.key, None)
 
     def _forget(self, report_id: int) -> None:

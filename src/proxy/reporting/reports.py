@@ -12,7 +12,6 @@ from typing import Literal, TypeAlias
 
 from msgspec.structs import replace
 
-from proxy.events import codec
 from proxy.events.base import wire_time
 from proxy.events.outgoing import DispatchStatusEvent, StatusWord
 from proxy.machines import policy
@@ -35,7 +34,6 @@ class Reports:
         self._outbox = outbox
         self._detail = detail
         self._clock = clock
-        self._reached: dict[str, int] = {}
 
     def recover(self, order: Order, known: Mapping[str, DeliveryProgress]) -> None:
         """Restore the progress of each node from before a restart: no stream's progress may fall.
@@ -48,14 +46,13 @@ class Reports:
         for node_id, every in streams.items():
             done = _total(every)
             if done.files_total:
-                key = _key(order, node_id)
-                self._reached[key] = max(self._reached.get(key, 0), _percent(done))
+                self._outbox.recover(_key(order, node_id), _percent(done))
 
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
         """Report the progress of the one download for these nodes, in percent."""
         progress = percent * DOWNLOAD_SHARE // 100
         for node_id in self._streams(node_ids):
-            if self._reached.get(_key(order, node_id), 0) < DOWNLOAD_SHARE:
+            if self._outbox.reached(_key(order, node_id)) < DOWNLOAD_SHARE:
                 self._put(order, node_id, "downloading", DeliveryProgress(), progress)
 
     def processing(self, order: Order, node_id: str, every: Iterable[DeliveryProgress]) -> None:
@@ -114,12 +111,7 @@ class Reports:
         *,
         error: str | None = None,
     ) -> None:
-        key = _key(order, node_id)
-        final = status in {"completed", "failed"}
-        percent = max(percent, self._reached.pop(key, 0))
-        if not final:
-            self._reached[key] = percent
-        event = DispatchStatusEvent.create(
+        report = DispatchStatusEvent.create(
             workspace_id=order.workspace_id,
             entity_type=order.entity.type.value,
             entity_id=order.entity.id,
@@ -132,7 +124,7 @@ class Reports:
             error=error,
             timestamp=wire_time(self._clock.now()),
         )
-        self._outbox.put(key, codec.encode(event), progress=percent, final=final)
+        self._outbox.put(_key(order, node_id), report)
 
 
 def _key(order: Order, node_id: str | None) -> str:

@@ -28,6 +28,11 @@ class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispat
 
     payload: DispatchStatusPayload
 
+    @property
+    def is_final(self) -> bool:
+        """Whether its stream ends with this report."""
+        return self.payload.status in {"completed", "failed"}
+
     @classmethod
     def create(
         cls,
