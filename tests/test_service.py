@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.errors import ConfigError, LedgerError, ProxyError, first
 from proxy.ledger import dispatches
+from proxy.machines import MACHINES
 from proxy.machines.operation import OperationState
 from proxy.pacs.local import Checked, LocalPacs
 from proxy.runtime.signals import ProcessSignals
@@ -175,6 +177,26 @@ def test_a_ca_file_that_is_none_is_refused(directory: Path) -> None:
     ith = IthSettings(url=NOBODY, ca_file=str(directory / "ca.pem"))
     wrong = Settings(ith=ith, state_dir=directory, token=settings.token)
     assert isinstance(refused(wrong), ConfigError)
+
+
+# Its log --------------------------------------------------------------------------------------
+
+
+async def test_at_level_debug_it_logs_the_steps_of_every_machine(
+    directory: Path, backend: DemoBackend, node: DemoNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "proxy.logs")
+    configure(backend, [node])
+    offer(backend)
+    event = frames.session_dispatch("sess-1", ["a"])
+    async with running(given(directory, backend.url)) as proxy:
+        await until(lambda: backend.frames_named("config_update"))
+        await backend.send_event(event)
+        await until(lambda: backend.final_status(event["correlation_id"]))
+        proxy.supervisor.drain("the test stops")
+        await proxy.stopped()
+    lines = [vars(each)["line"] for each in caplog.records if each.msg == "machine.stepped"]
+    assert {each["machine"] for each in lines} == {machine.name for machine in MACHINES}
 
 
 # Stopping -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from proxy.demo import frames, http
 from proxy.demo.backend import DemoBackend
 from proxy.fsm import Step
 from proxy.runtime.offload import Inline
-from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.runner import Run, observing
 from proxy.service import serve
 from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from tests.dicom.virtual import VirtualNetwork
@@ -81,8 +81,7 @@ async def one_order(directory: Path, seed: int) -> Simulated:
         name, before, after = run.machine.name, step.before.name, step.after.name
         steps.append((trio.current_time(), name, step.row, before, after))
 
-    OBSERVERS.append(note)
-    try:
+    with observing(note):
         async with ith.running(), trio.open_nursery() as world:
             configure(ith, [frames.rest_node("a", "A", *PACS)])
             sent = {each.sop_instance_uid: each.sha256 for each in offer(ith)}
@@ -113,8 +112,6 @@ async def one_order(directory: Path, seed: int) -> Simulated:
                     await trio.sleep(600)
                 supervisor.drain("the simulation is over")
             world.cancel_scope.cancel("the program has ended")
-    finally:
-        OBSERVERS.remove(note)
     return Simulated(steps, ith, node, sent, internet)
 
 

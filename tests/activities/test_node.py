@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -18,8 +17,8 @@ from proxy.demo.node import DemoNode
 from proxy.dicom.dimse import VERIFICATION
 from proxy.fsm import Step
 from proxy.machines.delivery import DeliveryState
-from proxy.machines.node import NODE, NodeState
-from proxy.runtime.runner import Run
+from proxy.machines.node import Health, NodeOutput, NodeState
+from proxy.work.runs import NodeRun
 from tests.dicom.scripted import Peer
 from tests.support.clocks import Always
 from tests.support.house import (
@@ -74,15 +73,15 @@ async def test_a_node_that_is_gone_is_given_up_and_found_again(
 
 
 async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
-    house: House, node: DemoNode, rng: Always, monkeypatch: pytest.MonkeyPatch
+    house: House, node: DemoNode, rng: Always
 ) -> None:
     waits: list[float] = []
 
-    def note(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
-        if run.machine is NODE and step.after is OFFLINE and step.before is not OFFLINE:
+    def note(_: NodeRun, step: Step[NodeState, Health, NodeOutput]) -> None:
+        if step.after is OFFLINE and step.before is not OFFLINE:
             waits.append(step.data.probe_in)
 
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
+    house.registry.nodes["a"].run.observe(note)
     rng.drawn = 0.0  # a tenth of the interval, the least there is
     await house.until(lambda: state(house) is ONLINE)
     await trio.to_thread.run_sync(node.stop)

@@ -28,10 +28,16 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.backend_script import Greeting, PingDialect
 from proxy.events.incoming import Incoming
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
+from proxy.fsm import Step
 from proxy.ledger import Ledger
-from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
+from proxy.machines.connection import (
+    CloseRequested,
+    ConnectionData,
+    ConnectionOutput,
+    ConnectionState,
+    ConnectRequested,
+)
 from proxy.reporting.outbox import Outbox
-from proxy.runtime import runner
 from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline
 from proxy.settings import IthSettings, Secret
@@ -176,18 +182,17 @@ async def linked(
             )
             at_work = Linked(desk, outbox, ledger, run)
 
-            def note(run: object, step: object) -> None:
-                at_work.rows.append(step.row)  # type: ignore[attr-defined]
-                if step.after is BACKING_OFF:  # type: ignore[attr-defined]
-                    at_work.waits.append(step.data.retry_in)  # type: ignore[attr-defined]
+            def note(
+                _: ConnectionRun, step: Step[ConnectionState, ConnectionData, ConnectionOutput]
+            ) -> None:
+                at_work.rows.append(step.row)
+                if step.after is BACKING_OFF:
+                    at_work.waits.append(step.data.retry_in)
 
-            runner.OBSERVERS.append(note)
-            try:
-                nursery.start_soon(run.run)
-                run.tell(ConnectRequested())
-                yield at_work
-            finally:
-                runner.OBSERVERS.remove(note)
+            run.observe(note)
+            nursery.start_soon(run.run)
+            run.tell(ConnectRequested())
+            yield at_work
             nursery.cancel_scope.cancel("the test is over")
 
 

@@ -15,6 +15,7 @@ from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival, NodeScript
 from proxy.machines.node import NODE, NodeState
 from tests.support.house import House, a_house, configure, described, in_event, offer, uids
+from tests.support.observed import rows_taken
 from tests.support.peers import storescp
 from tests.support.waiting import PATIENCE_S
 
@@ -77,13 +78,10 @@ async def test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo(
 
 @pytest.mark.needs("storescp")
 async def test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at_fault(
-    directory: Path, backend: DemoBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, backend: DemoBackend, tmp_path: Path
 ) -> None:
     """DCMTK's storescp, as installed, is at one association and does not answer the next."""
-    told: list[str] = []
-    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", observers)
-    with storescp(tmp_path, "--sleep-after", "1") as scp:
+    with rows_taken(NODE) as told, storescp(tmp_path, "--sleep-after", "1") as scp:
         configure(backend, [frames.rest_node("a", scp.ae_title, scp.host, scp.port)])
         dicom = {"associations_per_node": 2, "retry_count": 0, "answer_seconds": 1.0}
         async with a_house(directory, backend, dicom=dicom) as house:
@@ -160,30 +158,26 @@ async def test_one_congestion_halves_once_however_late_each_one_complains(
 
 
 async def test_an_echo_that_finds_no_room_beside_our_own_delivery_is_no_failure(
-    directory: Path,
-    backend: DemoBackend,
-    monkeypatch: pytest.MonkeyPatch,
+    directory: Path, backend: DemoBackend
 ) -> None:
-    told: list[object] = []
-    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", observers)
     node = DemoNode("A", node_id="a", maximum_associations=1, script=NodeScript(delay_s=0.3))
-    async with node.running():
-        configure(backend, [node])
-        async with a_house(directory, backend, dicom={"echo_seconds": 1.0}) as house:
-            await house.configured()
-            await house.online()
-            offer(backend, slices=12)
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-            await house.until(lambda: node.arrivals)
-            # known by another name the node is new, and asked while an instance is in flight
-            changed = in_event(node, calling_ae_title="OTHER")
-            house.tell(frames.nodes_changed([changed]))
-            configure(backend, [described(node, calling_ae_title="OTHER")])
-            ending = await house.over(order)
-            assert (ending["status"], ending["files_sent"]) == ("completed", 12)
-            assert len(node.arrivals) == 12
-            assert node.tally.rejections >= 1
-            assert node.tally.calling_ae_titles == {"DICOM_PROXY", "OTHER"}
-            assert "NOD-09" in told
-            assert not {"NOD-02", "NOD-03"} & {*told}
+    with rows_taken(NODE) as told:
+        async with node.running():
+            configure(backend, [node])
+            async with a_house(directory, backend, dicom={"echo_seconds": 1.0}) as house:
+                await house.configured()
+                await house.online()
+                offer(backend, slices=12)
+                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+                await house.until(lambda: node.arrivals)
+                # known by another name the node is new, and asked while an instance is in flight
+                changed = in_event(node, calling_ae_title="OTHER")
+                house.tell(frames.nodes_changed([changed]))
+                configure(backend, [described(node, calling_ae_title="OTHER")])
+                ending = await house.over(order)
+                assert (ending["status"], ending["files_sent"]) == ("completed", 12)
+                assert len(node.arrivals) == 12
+                assert node.tally.rejections >= 1
+                assert node.tally.calling_ae_titles == {"DICOM_PROXY", "OTHER"}
+                assert "NOD-09" in told
+                assert not {"NOD-02", "NOD-03"} & {*told}

@@ -16,6 +16,7 @@ from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, CongestionReported, NodeState
 from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
+from tests.support.observed import rows_taken
 from tests.support.relay import relay
 
 
@@ -97,26 +98,24 @@ async def test_a_node_that_moves_while_inactive_has_all_its_room_again(
 
 
 async def test_what_ends_at_the_old_address_is_no_failure_of_the_new_one(
-    directory: Path, backend: DemoBackend, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+    directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
-    told: list[str] = []
-    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", observers)
     offer(backend)
-    async with (
-        some_nodes("a") as (old,),
-        a_house(directory, backend, dicom={"cancel_seconds": 60.0}) as house,
-    ):
-        old.script.delay_s = 60.0
-        async with relay(old) as line:
-            configure(backend, [frames.rest_node("a", "A", line.host, line.port)])
-            await house.configured()
-            await house.online()
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-            await house.until(lambda: old.arrivals)
-            await fetched(house, described(node))
-            assert house.state(order, "a") is DeliveryState.STOPPING
-        assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+    with rows_taken(NODE) as told:
+        async with (
+            some_nodes("a") as (old,),
+            a_house(directory, backend, dicom={"cancel_seconds": 60.0}) as house,
+        ):
+            old.script.delay_s = 60.0
+            async with relay(old) as line:
+                configure(backend, [frames.rest_node("a", "A", line.host, line.port)])
+                await house.configured()
+                await house.online()
+                order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+                await house.until(lambda: old.arrivals)
+                await fetched(house, described(node))
+                assert house.state(order, "a") is DeliveryState.STOPPING
+            assert (await house.over(order))["status"] == "completed"
+            await house.idle()
     assert "NOD-09" in told
     assert "NOD-02" not in told

@@ -16,7 +16,6 @@ from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.machines.operation import OperationState
-from proxy.runtime import runner
 from proxy.supervision import reconciler
 from proxy.supervision.supervisor import is_same_id
 from tests.support.house import (
@@ -27,6 +26,7 @@ from tests.support.house import (
     in_event,
     offer,
 )
+from tests.support.observed import rows_taken
 from tests.support.waiting import PATIENCE_S
 
 
@@ -140,23 +140,20 @@ async def test_an_equal_configuration_changes_nothing(
     configure(backend, nodes)
     offer(backend)
     nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        before, present = dict(house.registry.nodes), house.registry.configuration
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: nodes[0].holds)
-        rows: list[str] = []
-        runner.OBSERVERS.append(lambda _, step: rows.append(step.row))
-        try:
+    with rows_taken() as rows:
+        async with a_house(directory, backend) as house:
+            await house.configured()
+            before, present = dict(house.registry.nodes), house.registry.configuration
+            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+            await house.until(lambda: nodes[0].holds)
+            rows.clear()
             await looked(house)
             house.tell(frames.nodes_changed([in_event(nodes[0])], "updated"))
             house.tell(frames.config_changed({}))
             await house.over(order)
-        finally:
-            runner.OBSERVERS.pop()
-        assert house.registry.nodes == before
-        assert house.registry.configuration is present
-        assert not {"DLV-17", "NOD-09", "NOD-10", "OPS-01"} & {*rows}
+            assert house.registry.nodes == before
+            assert house.registry.configuration is present
+            assert not {"DLV-17", "NOD-09", "NOD-10", "OPS-01"} & {*rows}
 
 
 async def test_what_ith_has_wins_over_what_an_event_said(
@@ -226,12 +223,9 @@ async def test_a_flag_from_before_an_event_is_not_applied(
         backend.rest.configuration["is_active"] = True
         house.tell(frames.status_changed(is_active=True))
         states: list[OperationState] = []
-        runner.OBSERVERS.append(lambda _, __: states.append(house.registry.operation.run.state))
-        try:
-            late.arrives()
-            await trio.sleep(0.2)
-        finally:
-            runner.OBSERVERS.pop()
+        house.registry.operation.run.observe(lambda run, _: states.append(run.state))
+        late.arrives()
+        await trio.sleep(0.2)
         assert OperationState.PAUSED not in states
         assert house.registry.operation.run.state is OperationState.ACTIVE
 

@@ -26,7 +26,7 @@ from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
 from proxy.machines.operation import OperationState, PauseLock
 from proxy.nodes import NewScans
-from proxy.runtime import runner
+from proxy.runtime.runner import observing
 from tests.support.house import (
     House,
     a_house,
@@ -448,7 +448,8 @@ async def test_another_entity_s_deletion_leaves_the_numbers_alone(
     """Each deletion counts anew what every delivery has; none may seem to have less."""
     offer(backend, slices=30)
     slow(nodes, 0.004)
-    order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+    event = frames.session_dispatch("sess-1", ["a", "b"])
+    order = str(event["correlation_id"])
     numbers: dict[str, list[int]] = {"a": [], "b": []}
 
     def note(run: object, step: object) -> None:
@@ -456,17 +457,13 @@ async def test_another_entity_s_deletion_leaves_the_numbers_alone(
             if house.state(order, node_id) is STORING:
                 seen.append(house.delivery(order, node_id).run.data.files_stored)
 
-    runner.OBSERVERS.append(note)
-    try:
-        for number in itertools.count():
-            if house.final(order):
-                break
-            house.tell(
-                frames.session_deleted(f"other-{number}", study_instance_uid=f"1.2.{number}")
-            )
-            await trio.sleep(0.001)
-    finally:
-        runner.OBSERVERS.remove(note)
+    with observing(note):
+        house.tell(event)
+    for number in itertools.count():
+        if house.final(order):
+            break
+        house.tell(frames.session_deleted(f"other-{number}", study_instance_uid=f"1.2.{number}"))
+        await trio.sleep(0.001)
     assert (await house.over(order))["status"] == "completed"
     for seen in numbers.values():
         assert len(seen) > 10

@@ -1,6 +1,6 @@
 """A pytest plugin: every row and ignore of every machine is taken by a running machine in a test.
 
-It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row.
+It listens to the runs (``proxy.runtime.runner.observing``) and notes which test took which row.
 Only the tests below ``tests/machines`` and ``tests/dicom`` count. When all of those ran, the
 session fails if a row was not taken, or if ``src/proxy/machines/trace.json``, from which
 ``statecharts/trace.md`` is written, names a test that no longer takes the row. ``--record-rows``
@@ -89,17 +89,16 @@ class Rows:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Observe the runs of one test, and restore the observers after it."""
-        from proxy.runtime.runner import OBSERVERS
+        """Observe the runs that one test makes, and restore the observers after any test."""
+        from proxy.runtime.runner import observing
 
-        before = OBSERVERS[:]
+        taken: set[str] = set()
+        with observing(lambda _, step: taken.add(step.row)):
+            result = yield
         if self._counts(item):
-            test = self._name(item)
-            OBSERVERS.append(lambda run, step: self.note(step.row, test))
-        try:
-            return (yield)
-        finally:
-            OBSERVERS[:] = before
+            for row in taken:
+                self.note(row, self._name(item))
+        return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

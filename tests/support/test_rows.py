@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from proxy.runtime import runner
+from proxy.runtime.runner import Run, observing
 from tests.support.rows import problems
+from tests.support.sample import FERRY, Loaded, Log
 
 pytest_plugins = ["pytester"]
 
@@ -176,11 +178,17 @@ def test_what_is_wrong_is_said_row_by_row() -> None:
     ]
 
 
-SEEN: set[int] = set()
+left_open = ExitStack()
+seen_in: list[int] = []
+
+
+async def idle(_: object) -> None:
+    """Nothing runs here."""
 
 
 @pytest.mark.parametrize("time", [1, 2])
 def test_an_observer_that_a_test_forgets_is_gone_in_the_next(time: int) -> None:
-    SEEN.add(len(runner.OBSERVERS))
-    runner.OBSERVERS.append(lambda run, step: None)
-    assert len(SEEN) == 1
+    seen_in.clear()
+    left_open.enter_context(observing(lambda run, step: seen_in.append(time)))
+    Run(FERRY, Log(), dict.fromkeys(FERRY.activities, idle), lambda _: None).tell(Loaded(1))
+    assert seen_in == [time]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -22,10 +23,23 @@ D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 Activity: TypeAlias = "Callable[[Run[S, D, O]], Awaitable[None]]"
-Observer: TypeAlias = "Callable[[Run[Any, Any, Any], Step[Any, Any, Any]], None]"
+Observer: TypeAlias = "Callable[[Run[S, D, O], Step[S, D, O]], None]"
 
-OBSERVERS: list[Observer] = []
-"""Called after each step of every run, before its outputs are passed on: logs, traces, coverage."""
+_OBSERVERS: ContextVar[tuple[Observer[Any, Any, Any], ...]] = ContextVar("observers", default=())
+"""The observers that a run made in this context begins with."""
+
+
+@contextmanager
+def observing(observer: Observer[Any, Any, Any]) -> Iterator[None]:
+    """Observe every run that is made in the block, or by a task that was started in it.
+
+    A run that was made before is not observed; one that outlives the block still is.
+    """
+    token = _OBSERVERS.set((*_OBSERVERS.get(), observer))
+    try:
+        yield
+    finally:
+        _OBSERVERS.reset(token)
 
 
 class Run(Generic[S, D, O]):
@@ -50,6 +64,7 @@ class Run(Generic[S, D, O]):
         self._activities = activities
         self._emit = emit
         self._on_fault = on_fault
+        self._observers: list[Observer[S, D, O]] = [*_OBSERVERS.get()]
         self._moved = trio.Event()
         self._left = False
         self._only_in: list[tuple[S, trio.CancelScope]] = []
@@ -59,6 +74,13 @@ class Run(Generic[S, D, O]):
         """Whether the machine is in a final state."""
         return self.state in self.machine.final
 
+    def observe(self, observer: Observer[S, D, O]) -> None:
+        """Have ``observer`` called after each step of this run, before its outputs are passed on.
+
+        The observers of the context in which the run was made are called first.
+        """
+        self._observers.append(observer)
+
     def tell(self, event: Event) -> Step[S, D, O]:
         """Step the machine with one event, now.
 
@@ -66,7 +88,7 @@ class Run(Generic[S, D, O]):
         """
         step = self.machine.step(self.state, self.data, event)
         self.state, self.data = step.after, step.data
-        for observe in OBSERVERS:
+        for observe in self._observers:
             observe(self, step)
         if step.after is not step.before:
             activity = self.machine.activity
