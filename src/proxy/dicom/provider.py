@@ -153,7 +153,7 @@ class Provider:
     @contextmanager
     def _limit(self) -> Iterator[None]:
         """Tell the machine when the limit of its present state is over."""
-        definition = ASSOCIATION.definition(self._run.state)
+        definition = ASSOCIATION.definition.get(self._run.state)
         with trio.move_on_after(ASSOCIATION.seconds(self._run.state, self._clocks)) as scope:
             yield
         if scope.cancelled_caught and definition and definition.after:

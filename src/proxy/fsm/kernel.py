@@ -82,6 +82,8 @@ class Machine(Generic[S, D, O]):
     captioned: bool = False
     notes: tuple[str, ...] = ()
     cells: Mapping[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = field(init=False, repr=False)
+    definition: Mapping[S, StateDef[S, D]] = field(init=False, repr=False)
+    """By state, what goes on in it; final states have none."""
 
     def __post_init__(self) -> None:
         cells: dict[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = {}
@@ -93,6 +95,7 @@ class Machine(Generic[S, D, O]):
                     claim = f"{pair[0].name} x {pair[1].__name__}"
                     flaws.append(f"{entry.id} and {other.id} both claim {claim}")
         object.__setattr__(self, "cells", cells)
+        object.__setattr__(self, "definition", {each.state: each for each in self.definitions})
         flaws += self._flaws()
         if flaws:
             raise ValueError(f"{self.name}: " + "; ".join(flaws))
@@ -125,13 +128,9 @@ class Machine(Generic[S, D, O]):
         """The names of the activities, in the order of first use."""
         return tuple(dict.fromkeys(d.do for d in self.definitions if d.do is not None))
 
-    def definition(self, state: S) -> StateDef[S, D] | None:
-        """Return what goes on in ``state``; None for a final state."""
-        return next((d for d in self.definitions if d.state is state), None)
-
     def activity(self, state: S) -> str | None:
         """Return the name of the activity that lives in ``state``, if any."""
-        found = self.definition(state)
+        found = self.definition.get(state)
         return found.do if found else None
 
     def group(self, state: S) -> Group[S] | None:
@@ -140,7 +139,7 @@ class Machine(Generic[S, D, O]):
 
     def seconds(self, state: S, data: D) -> float:
         """How long ``state`` may last with ``data``; infinity where it has no limit."""
-        found = self.definition(state)
+        found = self.definition.get(state)
         return found.after.seconds(data) if found and found.after else math.inf
 
     def claimed(self, entry: Row[S, D, O] | Ignore[S]) -> tuple[tuple[S, type[Event]], ...]:

@@ -106,7 +106,7 @@ def _states(machine: Machine[S, D, O]) -> str:
         return "initial" if state is machine.initial else ""
 
     def limit(state: S) -> str:
-        found = machine.definition(state)
+        found = machine.definition.get(state)
         if found is None:
             return ""
         if found.after is None:

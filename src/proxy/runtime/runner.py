@@ -61,6 +61,7 @@ class Run(Generic[S, D, O]):
         self.machine = machine
         self.state = machine.initial
         self.data = data
+        self._definition = machine.definition.get(machine.initial)
         self._activities = activities
         self._emit = emit
         self._on_fault = on_fault
@@ -86,13 +87,14 @@ class Run(Generic[S, D, O]):
 
         Raises :class:`proxy.fsm.IllegalEvent`, and does not move, if the table has no cell.
         """
-        step = self.machine.step(self.state, self.data, event)
+        machine = self.machine
+        step = machine.step(self.state, self.data, event)
         self.state, self.data = step.after, step.data
         for observe in self._observers:
             observe(self, step)
         if step.after is not step.before:
-            activity = self.machine.activity
-            self._left |= self.over or activity(step.before) != activity(step.after)
+            before, self._definition = self._definition, machine.definition.get(step.after)
+            self._left |= not (before and self._definition and before.do == self._definition.do)
             self._moved.set()
             self._moved = trio.Event()
             for wanted, scope in self._only_in:
@@ -126,7 +128,7 @@ class Run(Generic[S, D, O]):
         """Run until a final state."""
         while not self.over:
             self._left = False
-            await self._live(self.machine.activity(self.state))
+            await self._live(self._definition.do if self._definition else None)
 
     async def _live(self, name: str | None) -> None:
         """Keep one activity alive through the adjacent states that share it."""
@@ -139,12 +141,11 @@ class Run(Generic[S, D, O]):
 
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
-        moved = self._moved
-        definition = self.machine.definition(self.state)
+        moved, limit = self._moved, self._definition.after if self._definition else None
         with trio.move_on_after(self.machine.seconds(self.state, self.data)):
             await moved.wait()
-        if definition and definition.after and not moved.is_set():
-            self.tell(definition.after.event())
+        if limit and not moved.is_set():
+            self.tell(limit.event())
 
     async def _act(self, name: str) -> None:
         """Run one activity and turn its exceptions into an event: one run's fault ends no other.
