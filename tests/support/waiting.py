@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
@@ -19,12 +18,3 @@ async def until(happened: Callable[[], object]) -> None:
     with trio.fail_after(PATIENCE_S):
         while not happened():  # noqa: ASYNC110 - nothing tells of it
             await trio.sleep(0.003)
-
-
-def waited_seconds(*pids: int) -> float:
-    """How long these programs have waited for a processor that others had.
-
-    What is measured without it is what they took themselves.
-    """
-    stats = [Path(f"/proc/{pid}/schedstat").read_text().split() for pid in pids]
-    return sum(int(waited_ns) for _, waited_ns, _ in stats) / 1e9

@@ -62,5 +62,13 @@ def problems(ith: IthSettings) -> Iterator[ConfigError]:
         yield ConfigError("ith.url is not set.", hint=hint)
     elif problem := url_problem(ith.url, allow_insecure=ith.allow_insecure):
         yield problem
-    if ith.ca_file and not Path(ith.ca_file).is_file():
-        yield ConfigError(f"ith.ca_file is {ith.ca_file}, which is not a file.")
+    if ith.ca_file and (reason := _unreadable(Path(ith.ca_file))):
+        yield ConfigError(f"ith.ca_file is {ith.ca_file}, which {reason}.")
+
+
+def _unreadable(path: Path) -> str | None:
+    """Return why there is no file to read, None where there is one."""
+    try:
+        return None if path.is_file() else "is not a file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
