@@ -24,6 +24,8 @@ from proxy.model import Entity, EntityType, Order
 from proxy.nodes import Effect
 from proxy.pacs.header import read_instance
 from proxy.reporting.reports import Reports
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.runner import Run
 from proxy.work.fair_queue import FairQueue, Granted
 from proxy.work.runs import Content, DispatchRun, OperationRun, OrderGroup, log_fault
@@ -124,6 +126,7 @@ class Dispatch(Granted):
         )
         if unfinished is None:
             self._acceptance = services.ledger.accept(order)
+            marks.reached(Mark.ORDER_POSTED)
             known, so_far = {}, {}
         else:
             known = {each.node_id: each for each in unfinished.deliveries}
@@ -371,6 +374,7 @@ class Dispatch(Granted):
     async def _plan(self) -> int:
         """Plan every delivery from the cached entity; return the number of instances."""
         total = await self._services.ledger.plan(self.dispatch_id)
+        marks.reached(Mark.CONTENT_PLANNED)
         if not total:
             raise ArchiveError("nothing to send: the content was deleted", permanent=True)
         planned = total
@@ -437,6 +441,7 @@ class Dispatch(Granted):
         ledger = self._services.ledger
         ledger.post_delivery_over(self.dispatch_id, node_id, outcome.value, progress.error)
         self._reports.delivery_over(self.order, node_id, outcome, progress)
+        marks.reached(Mark.DELIVERY_OVER)
         log(
             "delivery.over",
             node_id=node_id,

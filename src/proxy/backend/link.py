@@ -32,7 +32,9 @@ from proxy.machines import connection, policy
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.machines.connection import ConnectionOutput, ConnectionState
 from proxy.reporting.outbox import Outbox, Parcel
+from proxy.runtime import marks
 from proxy.runtime.clock import Clock
+from proxy.runtime.marks import Mark
 from proxy.runtime.rng import Random
 from proxy.runtime.runner import Run
 from proxy.settings import IthSettings, Secret
@@ -252,6 +254,8 @@ class Conversation:
             else:
                 await self._websocket.send_message(item.frame)
                 outbox.sent(item)
+                if item.report_id is not None:
+                    marks.reached(Mark.REPORT_SENT)
         self._written.set()
 
     async def _talk(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:

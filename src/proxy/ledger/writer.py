@@ -20,6 +20,8 @@ import trio
 
 from proxy.errors import LedgerError
 from proxy.ledger.database import empty_log, grave, transaction, translated
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Offload
 
 T = TypeVar("T")
@@ -70,12 +72,14 @@ class PendingResult(Generic[T]):
 def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: bool) -> None:
     """Perform a batch in one transaction; then ``scrub`` the rows it deleted. Blocks."""
     with translated():
+        marks.reached(Mark.COMMIT_BEGUN)
         with transaction(connection):
             for posted in batch:
                 if posted.done is None:
                     posted.function(connection, *posted.args)
                 else:
                     _perform_alone(connection, posted)
+        marks.reached(Mark.COMMIT_DONE)
         if scrub:
             empty_log(connection)
 

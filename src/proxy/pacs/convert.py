@@ -45,6 +45,8 @@ from proxy.pacs.elements import (
     Elements,
 )
 from proxy.pacs.inflate import Inflated
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 MAX_BYTES = 1 << 30
 """The largest data set that is converted, in bytes: the association is idle meanwhile."""
@@ -227,6 +229,7 @@ class _Rewriter:
                 words = array(word, block)
                 words.byteswap()
                 block = words.tobytes()
+            marks.reached(Mark.ENTRY_WRITTEN)
             self._out.write(block)
 
     def _vr(self, element: Element) -> bytes:

@@ -28,6 +28,8 @@ from msgspec.structs import replace
 from proxy.events import codec
 from proxy.events.outgoing import DispatchStatusEvent
 from proxy.ledger import Ledger
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 PROGRESS_INTERVAL_S = 1.0
 
@@ -112,6 +114,7 @@ class Outbox:
                 continue
             await self._ledger.settled()
             if self._withdraw(parcel):
+                marks.reached(Mark.REPORT_TAKEN)
                 return parcel
 
     def sent(self, parcel: Parcel) -> None:
@@ -135,6 +138,7 @@ class Outbox:
                 proven.append(parcel.report_id)
                 self._forget(parcel.report_id)
         if proven:
+            marks.reached(Mark.REPORT_PROVEN)
             self._ledger.post_forget(proven)
 
     def rewind(self) -> None:
