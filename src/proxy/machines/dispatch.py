@@ -481,9 +481,8 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             "DSP-89",
             (ACCEPTED, DELIVERING, HELD),
             HoldRequested,
-            doc="No download runs here. In ACCEPTED the recording goes on and DSP-02 follows. "
-            "In DELIVERING each delivery is held by itself. In HELD the dispatch stays "
-            "held.",
+            doc="No download runs here that a hold could end: a recording goes on to DSP-02, "
+            "each delivery is held by itself, and a held dispatch stays held.",
         ),
         ignore(
             "DSP-93",
