@@ -177,5 +177,5 @@ async def test_lines_tell_each_thing_once() -> None:
         await demonstrate(PLAN, SmallProxy(loses=6), Lines(console))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert sum("READROOM: ITH was told completed" in line for line in lines) == 1
+    assert sum("READROOM: reported to ITH: completed" in line for line in lines) == 1
     assert any("✘ READROOM holds 0 of 6 instances" in line for line in lines)
