@@ -40,7 +40,7 @@ SCHEMA = {
     "notes": list,
     "event_counts": dict,
 }
-"""What a program may rely on; a field may be added, none may go."""
+"""The fields that a program may rely on; a field may be added, none may go."""
 
 
 async def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[bytes]:

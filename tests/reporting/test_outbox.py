@@ -254,8 +254,8 @@ async def test_a_key_may_be_closed_twice_and_is_open_again_when_both_are_proven(
     outbox.put("k", "late", progress=5, final=False)
     assert await send_all(outbox, within=10) == ["done again"]
     outbox.confirm(outbox.mark())
-    outbox.put("k", "anew", progress=5, final=False)
-    assert await send_all(outbox) == ["anew"]
+    outbox.put("k", "again", progress=5, final=False)
+    assert await send_all(outbox) == ["again"]
 
 
 async def test_final_reports_survive_a_restart_and_keep_their_keys_closed(

@@ -468,7 +468,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                 + shown(
                     "end_to_end/test_events.py",
                     "test_the_second_node_gets_the_same_bytes_without_a_second_download",
-                    "test_changed_content_is_fetched_anew",
+                    "test_changed_content_is_fetched_again",
                 ),
                 ("backend/fetch.py", "activities/dispatch.py"),
             ),
@@ -511,7 +511,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                 )
                 + shown(
                     "activities/delivery/test_query.py",
-                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                    "test_where_all_is_wanted_again_a_find_proves_nothing",
                 ),
                 ("activities/target.py", "ledger/sending.py"),
                 more="**If a PACS has lost data**, use this setting and dispatch again.",
@@ -801,7 +801,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "activities/delivery/test_query.py",
                     "test_what_the_node_does_not_have_is_sent_again",
                     "test_a_node_that_hangs_over_the_question_is_asked_once",
-                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                    "test_where_all_is_wanted_again_a_find_proves_nothing",
                     "test_where_the_node_has_another_content_a_find_proves_nothing",
                 )
                 + shown("end_to_end/test_asking.py", "test_a_node_that_only_stores_gets_it_again"),

@@ -361,7 +361,7 @@ _PROTOCOL = Chapter(
             shown(
                 "backend/test_link.py",
                 "test_the_back_off_is_drawn_from_the_whole_interval_and_reset_by_a_stable_link_only",
-                "test_a_lost_link_is_made_anew",
+                "test_a_lost_link_is_made_again",
                 "test_any_other_close_code_is_tried_again",
             )
             + shown(
@@ -669,7 +669,7 @@ _PROTOCOL = Chapter(
             + shown(
                 "end_to_end/test_events.py",
                 "test_the_second_node_gets_the_same_bytes_without_a_second_download",
-                "test_changed_content_is_fetched_anew",
+                "test_changed_content_is_fetched_again",
             ),
             ("backend/fetch.py", "activities/dispatch.py"),
         ),
