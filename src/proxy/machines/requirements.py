@@ -222,7 +222,7 @@ _PROMISES = Chapter(
         ),
         Requirement(
             "REQ-PROM-3",
-            "A change lands now, and leaves no socket, task or file behind.",
+            "A change takes effect at once, and leaves no socket, task or file behind.",
             "README.md, promise 3",
             shown("end_to_end/test_stop.py", "test_a_stop_is_fast_wherever_the_node_is")
             + shown("dicom/test_time.py", "test_cancelled_at_any_step_everything_is_closed")
