@@ -1,4 +1,4 @@
-"""The whole service in this process: how it starts, how it stops, and what stops it."""
+"""The complete service in this process: its start, its stop, and the reasons of a stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from proxy.settings import (
 )
 from proxy.supervision.supervisor import Supervisor
 from tests.reporting.make import over
-from tests.support.house import QUICK, configure, offer, uids
+from tests.support.program import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
 MEANT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -292,7 +292,7 @@ async def test_a_signal_stops_it_and_a_second_one_at_once(
         operation = proxy.supervisor.registry.operation.run
         os.kill(os.getpid(), number)
         await until(lambda: operation.state is OperationState.DRAINING)
-        for _ in range(3):  # whoever is impatient enough for a third is not punished with a fault
+        for _ in range(3):  # a third signal is no fault
             os.kill(os.getpid(), number)
             await trio.sleep(0.001)
         await proxy.stopped()

@@ -1,4 +1,4 @@
-"""The whole program in one process, on a virtual clock and in a virtual network: one order.
+"""The complete program in one process, on a virtual clock and in a virtual network: one order.
 
 Afterwards ITH deletes what was ordered.
 
@@ -32,7 +32,7 @@ from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from tests.dicom.virtual import VirtualNetwork
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
-from tests.support.house import configure, offer
+from tests.support.program import configure, offer
 from tests.support.schedules import shuffled
 from tests.support.virtual_node import VirtualNode
 from tests.support.virtual_sockets import OURS, VirtualInternet
@@ -58,7 +58,7 @@ class Ith(DemoBackend):
 
 @dataclass
 class Simulated:
-    """What happened: every step of a machine, every frame ITH got, every instance the node got."""
+    """The record of a run: the steps of machines, the frames at ITH, the instances at the node."""
 
     steps: list[tuple[float, str, str, str, str]]
     ith: Ith

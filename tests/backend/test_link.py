@@ -124,7 +124,7 @@ class Desk:
 
 @dataclass
 class Linked:
-    """A link at work, and all that was noted of it."""
+    """A running link, and all records of it."""
 
     desk: Desk
     outbox: Outbox
@@ -206,7 +206,7 @@ def names(backend: DemoBackend) -> list[str]:
     return [str(h.frame.get("type") or h.frame.get("event_type")) for h in backend.heard]
 
 
-# Where it connects, and as whom ---------------------------------------------------------------
+# Address and identity of a connection ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["", "/", "/ith", "/ith/v2/"])
@@ -469,14 +469,14 @@ async def test_a_refused_config_update_is_logged_and_leaves_the_link_up(
             assert link.run.state is ONLINE
 
 
-# How a link ends ------------------------------------------------------------------------------
+# The end of a link ----------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def websocket_server(
     talk: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> AsyncIterator[str]:
-    """Upgrade whoever comes, by hand, then let the test speak on the bare stream."""
+    """Upgrade each client by hand, then let the test speak on the bare stream."""
     import base64
     import hashlib
 
@@ -538,7 +538,7 @@ async def test_a_server_that_takes_nothing_is_noticed() -> None:
         pytest.param(lambda backend: backend.vanish(), id="vanish"),
     ],
 )
-async def test_a_lost_link_is_made_anew(
+async def test_a_lost_link_is_made_again(
     backend: DemoBackend, break_off: Callable[[DemoBackend], Awaitable[None] | None]
 ) -> None:
     async with linked(backend.url) as link:
@@ -864,7 +864,7 @@ async def test_tls_with_a_server_that_has_none() -> None:
         nursery.cancel_scope.cancel("the test is over")
 
 
-# What must not be said ------------------------------------------------------------------------
+# Texts without secrets ------------------------------------------------------------------------
 
 
 async def test_the_key_is_in_no_line_of_any_log(

@@ -43,7 +43,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the program has been told is durable."""
+    """The content that the program knows to be durable."""
 
     number: int
 

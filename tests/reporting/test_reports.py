@@ -1,4 +1,4 @@
-"""What ITH is told, in each of the three details."""
+"""The reports to ITH, in each of the three details."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_progress_does_not_fall_over_a_restart(outbox: Outbox, detail: Det
     assert frame["payload"]["progress"] == 64
 
 
-async def test_what_was_not_planned_before_a_restart_begins_anew(outbox: Outbox) -> None:
+async def test_what_was_not_planned_before_a_restart_begins_again(outbox: Outbox) -> None:
     reports = Reports(outbox, "both", SYSTEM_CLOCK)
     reports.recover(ORDER, {"a": DeliveryProgress()})
     reports.downloading(ORDER, ["a"], 0)

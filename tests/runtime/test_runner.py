@@ -455,7 +455,7 @@ LAMP: Machine[Lamp, None, str] = Machine(
 )
 
 
-async def test_a_state_that_is_left_and_entered_again_begins_its_activity_anew() -> None:
+async def test_a_state_that_is_left_and_entered_again_restarts_its_activity() -> None:
     begun = 0
 
     async def glow(_: Run[Lamp, None, str]) -> None:
@@ -474,7 +474,7 @@ async def test_a_state_that_is_left_and_entered_again_begins_its_activity_anew()
     assert begun == 2
 
 
-def test_an_activity_that_ends_in_the_instant_of_a_request_is_begun_anew() -> None:
+def test_an_activity_that_ends_in_the_instant_of_a_request_is_begun_again() -> None:
     async def scenario() -> int:
         begun = 0
 

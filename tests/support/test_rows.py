@@ -53,7 +53,7 @@ TRACE = {row: ["machines/test_ferry.py::test_a_voyage"] for row in VOYAGE} | {
     "FRY-06": ["machines/test_ferry.py::test_a_leak"],
 }
 BARE = [f"-pno:{plugin}" for plugin in ("cacheprovider", "pytest_cov", "randomly", "timeout")]
-"""What the sessions here do without, to start the sooner."""
+"""Plugins that the sessions here leave out, to start sooner."""
 
 
 class Project:
@@ -68,8 +68,8 @@ class Project:
         for name in ("__init__.py", "rows.py", "sample.py"):
             shutil.copy(Path(__file__).with_name(name), self.tests / "support")
         (self.tests / "conftest.py").write_text(CONFTEST)
-        for room in ("machines", "dicom"):
-            (self.tests / room).mkdir()
+        for directory in ("machines", "dicom"):
+            (self.tests / directory).mkdir()
         (self.tests / "dicom" / "test_node.py").write_text("def test_it():\n    pass\n")
         self.file = self.tests / "machines" / "test_ferry.py"
         self.file.write_text(TESTS)

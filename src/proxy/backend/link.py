@@ -42,10 +42,10 @@ from proxy.settings import IthSettings, Secret
 ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
 
 SILENCE_SECONDS = 2.0
-"""After so long a silence ITH is taken to wait for our first message."""
+"""Seconds of silence after which ITH is assumed to wait for our first message."""
 
 CHANNEL = 64
-"""Frames of our own that may wait for the writing task: pongs and signs of life, never reports."""
+"""The most frames that wait for the writing task: pongs and signs of life, never reports."""
 
 
 class Inbox(Protocol):
@@ -149,7 +149,7 @@ class Link:
     def _fact(
         self, run: ConnectionRun, ending: BaseException
     ) -> connection.LinkDropped | connection.KeyRefused | connection.KeyTaken:
-        """The fact that the end of a link is to the machine."""
+        """Return the machine's event for the end of a link."""
         error, least = explain(ending)
         log("link.lost", level="warning", error=error)
         match error:

@@ -164,7 +164,7 @@ class _Rewriter:
         encodings = self._in.encoding, self._explicit
         self._header(element.tag, vr, element.length)
         if vr == b"UN":
-            # Within, everything is Implicit VR Little Endian: PS3.5 6.2.2.
+            # The items are in Implicit VR Little Endian: PS3.5 6.2.2.
             self._in.encoding, self._explicit = IMPLICIT_LITTLE, False
         with self._within(element, SEQUENCE_END) as items:
             for item in items:

@@ -37,7 +37,7 @@ class Objects:
     """The objects under one directory. Two calls at once must not concern the same object."""
 
     def __init__(self, root: Path) -> None:
-        """Take ``root`` for objects and staging; both are made if they are missing."""
+        """Use ``root`` for objects and staging; both are made if they are missing."""
         self._objects = _private_directory(root / "objects")
         self._staging = _private_directory(root / "staging")
         self._bytes = 0

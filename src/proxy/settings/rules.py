@@ -14,10 +14,10 @@ LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can only mean this machine, by its name alone (RFC 6761, 6.3).
+    """Whether a host's name alone shows that it is this machine (RFC 6761, 6.3).
 
-    An IPv6 address may have its brackets. A number that only some resolvers take for an address,
-    such as ``127.1``, is none.
+    An IPv6 address may have its brackets. A number that only some resolvers read as an address,
+    such as ``127.1``, does not count.
     """
     try:
         address = ipaddress.ip_address(_without_brackets(host))

@@ -141,7 +141,7 @@ class DicomSettings(Section, frozen=True):
     ae_title: Annotated[
         str,
         text(
-            "Calling AE title; the one the site's nodes know.",
+            "Calling AE title, as the site's nodes know it.",
             pattern=AE_TITLE,
             allowed=AE_TITLE_WORDS,
         ),
