@@ -136,7 +136,7 @@ class IthSettings(Section, frozen=True):
 
 
 class DicomSettings(Section, frozen=True):
-    """How instances are stored at the nodes; ITH's values for a node override the retries here."""
+    """Storing instances at the nodes; ITH's values for a node override the retries here."""
 
     ae_title: Annotated[
         str,
