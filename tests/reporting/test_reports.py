@@ -177,11 +177,14 @@ async def test_progress_does_not_fall_over_a_restart(outbox: Outbox, detail: Det
     assert frame["payload"]["progress"] == 64
 
 
-async def test_what_was_not_planned_before_a_restart_begins_again(outbox: Outbox) -> None:
+async def test_a_download_that_begins_again_after_a_restart_does_not_fall(outbox: Outbox) -> None:
     reports = Reports(outbox, "both", SYSTEM_CLOCK)
     reports.recover(ORDER, {"a": DeliveryProgress()})
     reports.downloading(ORDER, ["a"], 0)
-    assert told(await heard(outbox)) == [("a", "downloading", 0, 0, 0)]
+    reports.downloading(ORDER, ["a"], 100)
+    assert told(await heard(outbox)) == []
+    reports.processing(ORDER, "a", [DeliveryProgress(4, 0)])
+    assert told(await heard(outbox)) == [("a", "processing", 30, 0, 4)]
 
 
 async def test_an_instance_deleted_while_it_was_sent_does_not_break_the_sum(
