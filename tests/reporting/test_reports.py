@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from proxy.demo.frames import JsonObject
 from proxy.events.base import wire_time
@@ -25,7 +26,7 @@ COMPLETED, FAILED = Outcome.COMPLETED, Outcome.FAILED
 
 
 @pytest.fixture
-async def outbox(directory: Path) -> AsyncIterator[Outbox]:
+async def outbox(directory: Path, autojump_clock: MockClock) -> AsyncIterator[Outbox]:
     async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
         made = Outbox(ledger, progress_interval=0.0)
         await made.load()
