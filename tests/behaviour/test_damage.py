@@ -5,6 +5,7 @@ The disk damages an object in the very moment in which it is opened to be sent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
+from proxy.runtime.marks import Mark, marking
 from tests.ledger.make import fast_directory
 from tests.support.program import Program, configure, running_program, some_nodes, uids
 
@@ -203,6 +205,27 @@ async def test_what_is_read_to_be_converted_is_compared_too(
         assert len(node.arrivals) == 6
         assert len(program.backend.rest.downloads) == 2
         await program.idle()
+
+
+@pytest.mark.parametrize("mark", [Mark.BLOCK_WRITTEN, Mark.ENTRY_WRITTEN, Mark.OBJECT_MOVED])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_a_disk_that_fails_once_while_content_is_kept_costs_one_attempt(
+    monkeypatch: pytest.MonkeyPatch, mark: Mark, number: int
+) -> None:
+    failed: list[Mark] = []
+
+    def fail_once(reached: Mark) -> None:
+        if reached is mark and not failed:
+            failed.append(reached)
+            raise OSError(number, "the disk")
+
+    with marking(fail_once):
+        async with a_site(monkeypatch, remove, []) as (program, node, instances, _):
+            order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+            assert (await program.over(order, "a"))["status"] == "completed"
+            assert_sound(node, instances)
+            assert failed == [mark]
+            await program.idle()
 
 
 async def test_another_node_goes_on_meanwhile(

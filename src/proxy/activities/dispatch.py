@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -293,7 +295,8 @@ class Dispatch(Granted):
         try:
             cached = await self._services.ledger.cached_entity(self.order.entity)
             if cached is None or not (self.content.planned or self.is_fresh):
-                await self._cache(run)
+                with _disk_translated():
+                    await self._cache(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
             log("dispatch.fetch_failed", level="warning", error=error, permanent=error.permanent)
@@ -459,6 +462,20 @@ class Dispatch(Granted):
             self.run.tell(policy.dispatch_over(self.group.endings))
         if self.group.is_over:
             self._reports.order_over(self.order, self.group.endings)
+
+
+@contextmanager
+def _disk_translated() -> Iterator[None]:
+    """Turn an error of the disk into one after which the fetch is tried again."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise BackendError(
+            f"The content cannot be kept on this machine: {name}",
+            permanent=False,
+            hint="Look at the disk that holds the state directory: space, permissions, health.",
+        ) from None
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

@@ -236,6 +236,9 @@ class Checker:
             elif payload["status"] == "failed":
                 self.expected.update(each for each in excuses if each.startswith("wait: "))
         self._check_repeats()
+        for name, peer in self._nodes.items():
+            for violation in peer.violations:
+                self.say(f"{name}: the program broke the standard: {violation}")
 
     def _check_repeats(self) -> None:
         """Check that nothing was sent again to a node whose answer for it has arrived.

@@ -399,8 +399,8 @@ class World:
             before = self.result.marks[Mark.ROWS_DELETED.name]
             await self._send(event)
             with trio.move_on_after(REPEAT_S):
-                while self.result.marks[Mark.ROWS_DELETED.name] == before:
-                    await trio.sleep(1.0)  # noqa: ASYNC110 - the program tells nobody of it
+                while self.result.marks[Mark.ROWS_DELETED.name] == before:  # noqa: ASYNC110
+                    await trio.sleep(1.0)
                 self._checker.purged.update(gone.sent)
 
     async def _activate(self, incident: incidents.Activation) -> None:
