@@ -243,6 +243,9 @@ Incident: TypeAlias = (
     | Strike
 )
 
+WISHES = (OrderSent, Deletion, Activation, NodeChange)
+"""The incidents that ITH wants; the others are faults."""
+
 
 class Scenario(msgspec.Struct, frozen=True):
     """What happens in a world, by time. ``ahead`` is the wall clock's start; it may be wrong."""
