@@ -21,6 +21,7 @@ from proxy.runtime.runner import Run
 ITH_LANE, PROXY, LEDGER, FAULT = "ITH", "proxy", "ledger", "fault"
 """The lanes beside those of the nodes, which have their ids; a fault goes across all of them."""
 
+RESET = "connection reset"
 TAIL = 4
 """So many digits of an id or a UID tell it apart in one world."""
 

@@ -18,7 +18,7 @@ import trio
 from proxy.demo.frames import JsonObject
 from proxy.runtime.wire import Buffer
 from proxy.simulation import node_bytes as codec
-from proxy.simulation.history import ITH_LANE, PROXY, History, Moment, tail
+from proxy.simulation.history import ITH_LANE, PROXY, RESET, History, Moment, tail
 from proxy.simulation.internet import ITH, TcpLine
 from proxy.simulation.node_bytes import Violation
 
@@ -101,9 +101,9 @@ class Talk:
         """Note that the connection was reset, and how many bytes were lost in one direction."""
         self._lost += lost
         if self._reset is None and (lost or not self.is_end_announced):
-            self._reset = self.history.note(self._lane, "connection reset")
+            self._reset = self.history.note(self._lane, RESET)
         if self._reset is not None and self._lost:
-            self._reset.text = f"connection reset, {self._lost} bytes lost"
+            self._reset.text = f"{RESET}, {self._lost} bytes lost"
 
 
 class Tap:
@@ -285,10 +285,9 @@ def _note_command(tap: Tap, encoded: bytes) -> None:
     words = [COMMANDS.get(field, f"command {field:04X}")]
     if uid := command.get(0x1000, b"").rstrip(b"\0").decode("ascii", "replace"):
         words.append(f"…{tail(uid)}")
-    if status:
-        words.append(status)
+    text = " ".join(words) + (f": {status}" if status else "")
     has_data = codec.number(command, 0x0800) != codec.NO_DATA_SET
-    tap.note(" ".join(words), more=math.inf if has_data else 0.0)
+    tap.note(text, more=math.inf if has_data else 0.0)
 
 
 # HTTP and the WebSocket --------------------------------------------------------------------------
