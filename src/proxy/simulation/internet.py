@@ -75,6 +75,7 @@ class Pipe:
         self.reset = False
         self.frozen = False
         self.passed = 0
+        self.taken = 0
         self.cut_at = math.inf
         self.freeze_at = math.inf
         self._capacity = capacity
@@ -104,6 +105,7 @@ class Pipe:
         """Return bytes that have arrived, empty at the end."""
         taken = bytes(self.held[:most])
         del self.held[:most]
+        self.taken += len(taken)
         self._changed.unpark_all()
         return taken
 
@@ -181,6 +183,8 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.away: dict[str, Manner] = {}
         self.is_unplugged = False
         self.reads = 0
+        self.most_heard = 0
+        """The bytes that the program has taken on one connection from a node, at most."""
         self.ports = itertools.count(40000)
         self._rng = rng
         self._hosts = hosts
@@ -376,7 +380,9 @@ class SimulatedWire:
         if not back.readable:
             return None
         self._internet.count_read()
-        return back.take()
+        data = back.take()
+        self._internet.most_heard = max(self._internet.most_heard, back.taken)
+        return data
 
     def send_now(self, data: bytes) -> bool:
         """Send all at once, or nothing."""
