@@ -25,6 +25,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
 from tests.ledger.make import fast_directory
+from tests.support.clocks import Always
 from tests.support.house import House, a_house, configure, some_nodes, uids
 
 Harm: TypeAlias = Callable[[Path], None]
@@ -282,3 +283,42 @@ async def test_a_defect_while_it_is_fetched_again_ends_the_order_once(
         assert_one_story(house, order)
         assert len(node.arrivals) == 2
         await house.idle()
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["goes on", "restarts"])
+async def test_a_defect_while_it_is_fetched_again_leaves_a_node_that_still_gets_it(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, backend: DemoBackend, restarts: bool
+) -> None:
+    """Its delivery ends by itself, with its own counts, and is told."""
+    instances = ct_series(Study(1), slices=6, size=SMALL)
+    backend.rest.offer("session", "sess-1", zip_session(instances))
+    async with some_nodes("a", "b") as nodes:
+        configure(backend, nodes)
+        nodes[0].script.answer = lambda arrival: 0 if arrival.ordinal > 1 else 0xA700
+        nodes[1].script.delay_s = 0.3
+        waits = {"retry_delay_seconds": 1.0, "retry_max_seconds": 1.0}
+        with monkeypatch.context() as patched:
+            async with a_house(directory, backend, dicom=waits, rng=Always(0.5)) as house:
+
+                def break_the_download(path: Path) -> None:
+                    turn_a_bit(path)
+                    patched.setattr(house.services.backend, "download", None)
+
+                disk = Disk(house, instances[0], break_the_download, [3])
+                patched.setattr(house.services.pacs, "path", disk.path)
+                await house.configured()
+                order = house.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+                assert (await house.over(order, "a"))["error"] == "internal error: TypeError"
+                assert len(nodes[1].holds) < 6
+                if not restarts:
+                    ending = await house.over(order, "b")
+                    assert (ending["status"], ending["files_sent"]) == ("completed", 6)
+                    assert (await house.over(order))["status"] == "failed"
+                    await house.idle()
+        if restarts:
+            async with a_house(directory, backend) as house:
+                await house.configured()
+                assert (await house.over(order, "b"))["status"] == "completed"
+                assert (await house.over(order))["status"] == "failed"
+                await house.idle()
+        assert nodes[1].holds.keys() == uids(instances)
