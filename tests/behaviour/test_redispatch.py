@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
@@ -146,6 +147,35 @@ async def test_a_hold_and_a_deletion_reach_both(
             )
         await house.idle()
         assert len(nodes[0].arrivals) == len(nodes[0].holds) < 8
+
+
+async def test_who_ends_in_the_instant_in_which_it_might_lead_does_not(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """The first one waits for the end of a C-ECHO, which a deletion ends at once, as it does all.
+
+    Of those that follow, some hear of the first one's end before they are cancelled.
+    """
+    instances = offer(backend)
+    nodes[0].script.echo_delay_s = 30.0
+    async with a_house(directory, backend, dicom={"echo_seconds": 30.0}) as house:
+        await house.configured()
+        orders = [dispatch(house, "a") for _ in range(12)]
+
+        def count(state: DeliveryState) -> int:
+            at_work = [house.delivery(order, "a").run for order in orders]
+            return sum(run.state is state and run.data.files_total > 0 for run in at_work)
+
+        await house.until(lambda: count(DeliveryState.STORING) == 1)
+        await house.until(lambda: count(DeliveryState.WAITING) == 11)
+        await house.services.ledger.settled()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        uid = instances[0].study_instance_uid
+        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        for order in orders:
+            assert (await house.over(order))["status"] == "failed"
+        await house.idle()
+        assert house.registry.nodes["a"].leaders == {}
 
 
 # Later ----------------------------------------------------------------------------------------

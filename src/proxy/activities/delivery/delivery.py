@@ -228,9 +228,13 @@ class Delivery(Granted):
             to.tell(node.TrialBegun())
 
     async def _follow(self, run: DeliveryRun) -> None:
-        """Count along while another dispatch brings the entity, as urgently as this one wants."""
-        leaders = self.node.leaders
-        while (leader := leaders.setdefault(self.order.entity.key, self)) is not self:
+        """Count along while another dispatch brings the entity, as urgently as this one wants.
+
+        One that ended in the instant in which it might lead must not: nobody would follow it to an
+        end.
+        """
+        leaders, key = self.node.leaders, self.order.entity.key
+        while not run.over and (leader := leaders.setdefault(key, self)) is not self:
             advanced = leader.advanced
             leader.promote(self._rank)
             ready = self._content.counted(await self._assignment.settle())
