@@ -16,6 +16,7 @@ from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.dispatch import DispatchState
+from proxy.machines.node import NodeState
 from proxy.nodes import Repush
 from tests.support.clocks import Always
 from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
@@ -338,6 +339,29 @@ async def test_a_node_corrected_in_a_pause_is_tried_at_once_after_it(
         await house.until(lambda: house.registry.nodes["a"].configured.port == nodes[0].port)
         house.supervisor.resume()
         assert (await house.over(order))["status"] == "completed"
+
+
+async def test_a_node_that_comes_back_in_a_pause_after_a_restart_gets_no_attempt_more(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    waits = {"retry_delay_seconds": 300.0, "retry_max_seconds": 300.0, "retry_count": 1}
+    nodes[0].script.answer = lambda _: 0xA700
+    await trio.to_thread.run_sync(nodes[0].stop)
+    async with a_house(directory, backend, dicom=waits) as house:
+        await house.configured()
+        order = dispatch(house, "a")
+        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+        house.supervisor.pause("new switch")
+        await house.services.ledger.settled()
+    nodes[0].start()
+    async with a_house(directory, backend, dicom=waits) as house:
+        await house.configured()
+        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+        await house.until(lambda: house.registry.nodes["a"].run.state is NodeState.ONLINE)
+        house.supervisor.resume()
+        assert (await house.over(order, "a"))["status"] == "failed"
+        assert len(nodes[0].arrivals) == 1
 
 
 async def the_back_off_after(house: House, order: str, attempts: int, due: float) -> float:

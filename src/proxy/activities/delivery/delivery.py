@@ -152,8 +152,8 @@ class Delivery(Granted):
 
         One to which the node has said "not now" waits for its time.
         """
-        if self._back_off and self._back_off.away:
-            self._back_off = None  # held since a restart, it would go back to that
+        if self._back_off and self._back_off.away:  # held since a restart, it goes back to that
+            self._back_off = self._back_off._replace(due=trio.current_time())
         if self.run.state is DeliveryState.BACKING_OFF and self.run.data.away:
             self.run.tell(delivery.RestartRequested("the node answers again"))
 
