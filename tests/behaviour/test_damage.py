@@ -228,6 +228,29 @@ async def test_another_node_goes_on_meanwhile(
             await house.idle()
 
 
+async def test_who_waits_for_lost_content_keeps_no_other_dispatch_of_it_waiting(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    """Only one may wait for the node with its content, and that is the one that could follow."""
+    instances = ct_series(Study(1), slices=6, size=SMALL)
+    backend.rest.offer("session", "sess-1", zip_session(instances))
+    configure(backend, [node])
+    async with a_house(directory, backend, limits={"dispatches_per_node": 1}) as house:
+        await house.configured()
+
+        def fail(path: Path) -> None:
+            turn_a_bit(path)
+            backend.rest.download_faults += [Fault(status=500, body=None)] * 5
+
+        disk = Disk(house, instances[2], fail, [1])
+        monkeypatch.setattr(house.services.pacs, "path", disk.path)
+        orders = [house.tell(frames.session_dispatch("sess-1", [node.node_id])) for _ in "12"]
+        for order in orders:
+            assert (await house.over(order))["status"] == "completed"
+        assert_sound(node, instances)
+        await house.idle()
+
+
 async def test_nothing_is_fetched_again_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_site(monkeypatch, turn_a_bit, [1]) as (house, node, instances, disk):
 

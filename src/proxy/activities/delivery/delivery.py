@@ -202,6 +202,8 @@ class Delivery(Granted):
             if run.state is DeliveryState.BACKING_OFF:
                 self._back_off = None
             return
+        if not self._content.ready.is_set():
+            self._step_down()  # it may be fetched again only after what those that follow wait for
         await self._content.ready.wait()
         if self._content.given_up is not None:  # while this one still sent
             self.give_up(self._content.given_up)
@@ -241,6 +243,17 @@ class Delivery(Granted):
             run.tell(delivery.Followed(ready.files_total, ready.files_stored, ready.files_refused))
             await advanced.wait()
 
+    def _step_down(self) -> None:
+        """Let another delivery of the entity lead."""
+        leaders, key = self.node.leaders, self.order.entity.key
+        if leaders.get(key) is self:
+            del leaders[key]
+            self._tell_followers()
+
+    def _tell_followers(self) -> None:
+        self.advanced.set()
+        self.advanced = trio.Event()
+
     async def _store_instances(self, run: DeliveryRun) -> None:
         """Store the instances one by one for as long as the delivery is STORING and has its turn.
 
@@ -273,8 +286,7 @@ class Delivery(Granted):
     # -- Outputs ----------------------------------------------------------------------------------
 
     def _on_output(self, output: DeliveryOutput) -> None:
-        self.advanced.set()
-        self.advanced = trio.Event()
+        self._tell_followers()
         match output:
             case delivery.ReportProgress(progress):
                 is_joint = self._reports.aggregate
@@ -291,7 +303,5 @@ class Delivery(Granted):
                     away=progress.away,
                 )
             case delivery.CloseDelivery(outcome, progress):
-                key = self.order.entity.key
-                if self.node.leaders.get(key) is self:
-                    del self.node.leaders[key]
+                self._step_down()
                 self._on_over(self.node_id, outcome, progress)
