@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias
 
 import trio
 
@@ -66,10 +66,43 @@ class Starved(BaseException):
     """A task takes all the time: it reads and reads and never comes to a checkpoint."""
 
 
+class PipeListener(Protocol):
+    """Is told what passes through a pipe."""
+
+    def put(self, data: Buffer) -> None:
+        """Bytes leave."""
+        ...
+
+    def taken(self, count: int) -> None:
+        """So many bytes have arrived."""
+        ...
+
+    def ended(self) -> None:
+        """No byte follows."""
+        ...
+
+    def cut(self, lost: int) -> None:
+        """The connection is reset, and so many bytes are lost."""
+        ...
+
+
+class Listener(Protocol):
+    """Is told of the connections of an internet; it gives a listener to each of their pipes."""
+
+    def opened(self, line: TcpLine) -> None:
+        """A connection is open."""
+        ...
+
+    def not_opened(self, to: str, reason: str) -> None:
+        """A connection could not be opened."""
+        ...
+
+
 class Pipe:
     """Bytes on their way in one direction; ``changed`` wakes whoever waits at either end."""
 
     def __init__(self, capacity: int, changed: trio.lowlevel.ParkingLot) -> None:
+        self.tap: PipeListener | None = None
         self.held = bytearray()
         self.ended = False
         self.reset = False
@@ -98,6 +131,8 @@ class Pipe:
             self.frozen = True
         self.held += data[:taken]
         self.passed += taken
+        if self.tap:
+            self.tap.put(data[:taken])
         self._changed.unpark_all()
         return taken
 
@@ -106,11 +141,22 @@ class Pipe:
         taken = bytes(self.held[:most])
         del self.held[:most]
         self.taken += len(taken)
+        if self.tap:
+            self.tap.taken(len(taken))
         self._changed.unpark_all()
         return taken
 
+    def lose(self) -> None:
+        """Reset this direction: what is held is lost."""
+        if self.tap and not self.reset:
+            self.tap.cut(len(self.held))
+        self.reset = True
+        self.held.clear()
+
     def end(self) -> None:
         """Let the reader find the end after what is held."""
+        if self.tap and not self.ended:
+            self.tap.ended()
         self.ended = True
         self._changed.unpark_all()
 
@@ -137,8 +183,8 @@ class TcpLine:
     def cut(self) -> None:
         """Reset it: both ends hear of it at their next use, and what was on its way is gone."""
         for pipe in (self.out, self.back):
-            pipe.reset = pipe.ended = True
-            pipe.held.clear()
+            pipe.lose()
+            pipe.ended = True
         self.changed.unpark_all()
 
     def freeze(self) -> None:
@@ -182,6 +228,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.snags: list[Snag] = []
         self.away: dict[str, Manner] = {}
         self.is_unplugged = False
+        self.listener: Listener | None = None
         self.reads = 0
         self.most_heard = 0
         """The bytes that the program has taken on one connection from a node, at most."""
@@ -244,6 +291,17 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
 
     async def open(self, to: str) -> TcpLine:
         """Open a connection; raises OSError where it is refused, or nobody answers."""
+        try:
+            line = await self._open(to)
+        except OSError as error:
+            if self.listener:
+                self.listener.not_opened(to, error.strerror or "")
+            raise
+        if self.listener:
+            self.listener.opened(line)
+        return line
+
+    async def _open(self, to: str) -> TcpLine:
         await trio.sleep(self._rng.uniform(NEAR_S, FAR_S))
         if self.is_unplugged:
             raise OSError(errno.ENETUNREACH, "the machine is off")
@@ -402,8 +460,7 @@ class SimulatedWire:
         """Close it; what was sent still arrives, but for a reset."""
         line = self._line
         if reset and line.is_open:
-            line.out.held.clear()
-            line.out.reset = True
+            line.out.lose()
         line.out.end()
         line.back.end()
 
@@ -456,8 +513,7 @@ class NodeStream(trio.abc.Stream):
         """Close it; what was sent still arrives."""
         self._is_closed = True
         self.line.back.end()
-        self.line.out.ended = True
-        self.line.changed.unpark_all()
+        self.line.out.end()
         await trio.lowlevel.checkpoint()
 
 

@@ -255,6 +255,9 @@ Incident: TypeAlias = (
     | Strike
 )
 
+WISHES = (OrderSent, Deletion, Activation, NodeChange)
+"""The incidents that ITH wants; the others are faults."""
+
 
 CALM = (OrderSent, Deletion, Activation, Trouble, DeadApplication, ClockStep, Corruption)
 

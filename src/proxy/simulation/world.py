@@ -44,10 +44,13 @@ from proxy.simulation import scenario as incidents
 from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
 from proxy.simulation.content import thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
+from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
+from proxy.simulation.wiretap import Wiretap, told
+from proxy.simulation.words import in_words
 
 RESTART_S = 5.0
 """systemd starts the program again after as long."""
@@ -65,15 +68,6 @@ MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
 MAX_STEPS_AT_ONCE = 50_000
 """Nor does one with more of them at one time of its clock."""
-
-
-@dataclass
-class Moment:
-    """One line of the world's history, for its page."""
-
-    at: float
-    lane: str
-    text: str
 
 
 @dataclass
@@ -151,7 +145,7 @@ class World:
         self._directory = directory
         self._watchdog = watchdog
         watchdog.on_endless = self._end_the_endless
-        self._with_history = with_history
+        self._history = History() if with_history else None
         self._rng = Random(f"world {scenario.seed}")
         self._places = addresses(NODES)
         self._nodes = {node: SimulatedNode(Random(self._rng.random())) for node in NODES}
@@ -183,6 +177,9 @@ class World:
                 self._internet = Internet(Random(self._rng.random()), {HOST: "127.0.0.1"}, nursery)
                 self._watchdog.internet = self._internet
                 self._internet.install()
+                if self._history:
+                    self._wiretap = Wiretap(self._history)
+                    self._internet.listener = self._wiretap
                 for node, place in self._places.items():
                     self._internet.nodes[place] = (node, self._nodes[node].serve)
                 async with self._ith.running():
@@ -226,10 +223,13 @@ class World:
         for heard in self._ith.heard:
             self._hash.update(json.dumps(heard, sort_keys=True).encode())
         result.trace = self._hash.hexdigest()
+        if self._history:
+            self._wiretap.finish()
+            result.history = self._history.moments
 
     def _note(self, lane: str, text: str) -> None:
-        if self._with_history:
-            self.result.history.append(Moment(trio.current_time(), lane, text))
+        if self._history:
+            self._history.note(lane, text)
 
     # -- The machine ------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class World:
             with trio.CancelScope() as self._program, ExitStack() as stack:
                 stack.enter_context(observing(self._on_step))
                 stack.enter_context(marking(self._on_mark))
-                self._note("proxy", "the program starts")
+                self._note(PROXY, "the program starts")
                 self._starts += 1
                 try:
                     await serve(
@@ -265,7 +265,7 @@ class World:
         """Take notice that the program ended by an error that it names."""
         if not self._is_counting:
             return
-        self._note("proxy", f"the program ends: {errors.exceptions[0]!r}")
+        self._note(PROXY, f"the program ends: {errors.exceptions[0]!r}")
         self.result.faults["program ended by an error"] += 1
         self._checker.had_crash = True
         if not self._has_disk_failed:
@@ -297,7 +297,7 @@ class World:
         self._is_counting = False
         self._checker.had_crash = True
         self._down_s = seconds
-        self._note("proxy", "the machine loses its power" if power else "the program is killed")
+        self._note(PROXY, "the machine loses its power" if power else "the program is killed")
         self.result.faults["power loss" if power else "kill"] += 1
         rng = Random(self._rng.random())
         self._disk.crash(self._directory / str(self._starts), rng, power=power)
@@ -310,13 +310,15 @@ class World:
         self.result.rows.add(step.row)
         line = f"{trio.current_time():.6f} {run.machine.name} {step.row} {step.after.name}"
         self._hash.update(line.encode())
-        if step.after is not step.before:
-            self._note("proxy", f"{run.machine.name}: {step.before.name} → {step.after.name}")
+        if self._history:
+            self._history.step(run, step)
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._is_counting:
             return
         self.result.marks[mark.name] += 1
+        if self._history:
+            self._history.mark(mark)
         if self._strikes:
             self._strike(mark)
         self._disk.reached(mark)
@@ -324,12 +326,8 @@ class World:
     # -- ITH --------------------------------------------------------------------------------------
 
     def _on_status(self, frame: JsonObject) -> None:
-        payload = frame["payload"]
-        self._note(
-            "ITH",
-            f"{frame['correlation_id'][-4:]} {payload.get('node_id') or 'all'}: "
-            f"{payload['status']} {payload['progress']} %",
-        )
+        if self._history:
+            self._history.heard(told(frame)[0])
         self._checker.status(frame)
         self._tell()
 
@@ -342,13 +340,13 @@ class World:
         while not await self._ith.tell(event):
             await trio.sleep(0.1)  # a link that has just ended counts as online for a moment
             await self._ith.wait_for(lambda ith: ith.online)
-        self._note("ITH", f"sends {event['event_type']}")
 
     # -- What happens -----------------------------------------------------------------------------
 
     async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
         await trio.sleep_until(incident.at)
-        self._note("fault", str(incident))
+        is_wish = isinstance(incident, incidents.WISHES)
+        self._note(ITH_LANE if is_wish else FAULT, in_words(incident))
         match incident:
             case incidents.OrderSent():
                 await self._order(incident)
@@ -567,7 +565,7 @@ class World:
                 continue
             due.remove(aimed)
             blow = aimed.blow
-            self._note("fault", f"{blow.name} at {mark.name}")
+            self._note(FAULT, f"{blow.name} at {mark.name}")
             self.result.faults[f"{blow.name} at {mark.name}"] += 1
             match blow:
                 case Blow.CRASH | Blow.POWER_LOSS:
@@ -584,7 +582,7 @@ class World:
 
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
-        self._note("fault", "every fault has healed")
+        self._note(FAULT, "every fault has healed")
         self._strikes.clear()
         self._disk.heal()
         for to in (ITH, *NODES):
