@@ -27,6 +27,7 @@ from proxy.machines.dispatch import DispatchState
 from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
 from proxy.runtime.marks import Mark, marking
 from tests.ledger.make import fast_directory
+from tests.support.clocks import Always
 from tests.support.program import Program, configure, running_program, some_nodes, uids
 
 Harm: TypeAlias = Callable[[Path], None]
@@ -250,6 +251,29 @@ async def test_another_node_goes_on_meanwhile(
             await program.idle()
 
 
+async def test_who_waits_for_lost_content_keeps_no_other_dispatch_of_it_waiting(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, backend: DemoBackend, node: DemoNode
+) -> None:
+    """Only one may wait for the node with its content, and that is the one that could follow."""
+    instances = ct_series(Study(1), slices=6, size=SMALL)
+    backend.rest.offer("session", "sess-1", zip_session(instances))
+    configure(backend, [node])
+    async with running_program(directory, backend, limits={"dispatches_per_node": 1}) as program:
+        await program.configured()
+
+        def fail(path: Path) -> None:
+            turn_a_bit(path)
+            backend.rest.download_faults += [Fault(status=500, body=None)] * 5
+
+        disk = Disk(program, instances[2], fail, [1])
+        monkeypatch.setattr(program.services.pacs, "path", disk.path)
+        orders = [program.tell(frames.session_dispatch("sess-1", [node.node_id])) for _ in "12"]
+        for order in orders:
+            assert (await program.over(order))["status"] == "completed"
+        assert_sound(node, instances)
+        await program.idle()
+
+
 async def test_nothing_is_fetched_again_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_site(monkeypatch, turn_a_bit, [1]) as (program, node, instances, disk):
 
@@ -305,3 +329,42 @@ async def test_a_defect_while_it_is_fetched_again_ends_the_order_once(
         assert_one_story(program, order)
         assert len(node.arrivals) == 2
         await program.idle()
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["goes on", "restarts"])
+async def test_a_defect_while_it_is_fetched_again_leaves_a_node_that_still_gets_it(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, backend: DemoBackend, restarts: bool
+) -> None:
+    """Its delivery ends by itself, with its own counts, and is told."""
+    instances = ct_series(Study(1), slices=6, size=SMALL)
+    backend.rest.offer("session", "sess-1", zip_session(instances))
+    async with some_nodes("a", "b") as nodes:
+        configure(backend, nodes)
+        nodes[0].script.answer = lambda arrival: 0 if arrival.ordinal > 1 else 0xA700
+        nodes[1].script.delay_s = 0.3
+        waits = {"retry_delay_seconds": 1.0, "retry_max_seconds": 1.0}
+        with monkeypatch.context() as patched:
+            async with running_program(directory, backend, dicom=waits, rng=Always(0.5)) as program:
+
+                def break_the_download(path: Path) -> None:
+                    turn_a_bit(path)
+                    patched.setattr(program.services.backend, "download", None)
+
+                disk = Disk(program, instances[0], break_the_download, [3])
+                patched.setattr(program.services.pacs, "path", disk.path)
+                await program.configured()
+                order = program.tell(frames.session_dispatch("sess-1", ["a", "b"]))
+                assert (await program.over(order, "a"))["error"] == "internal error: TypeError"
+                assert len(nodes[1].holds) < 6
+                if not restarts:
+                    ending = await program.over(order, "b")
+                    assert (ending["status"], ending["files_sent"]) == ("completed", 6)
+                    assert (await program.over(order))["status"] == "failed"
+                    await program.idle()
+        if restarts:
+            async with running_program(directory, backend) as program:
+                await program.configured()
+                assert (await program.over(order, "b"))["status"] == "completed"
+                assert (await program.over(order))["status"] == "failed"
+                await program.idle()
+        assert nodes[1].holds.keys() == uids(instances)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
@@ -15,6 +16,7 @@ from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.dispatch import DispatchState
+from proxy.machines.node import NodeState
 from proxy.nodes import Repush
 from tests.support.clocks import Always
 from tests.support.program import (
@@ -154,6 +156,35 @@ async def test_a_hold_and_a_deletion_reach_both(
             )
         await program.idle()
         assert len(nodes[0].arrivals) == len(nodes[0].holds) < 8
+
+
+async def test_who_ends_in_the_instant_in_which_it_might_lead_does_not(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """The first one waits for the end of a C-ECHO, which a deletion ends at once, as it does all.
+
+    Of those that follow, some hear of the first one's end before they are cancelled.
+    """
+    instances = offer(backend)
+    nodes[0].script.echo_delay_s = 30.0
+    async with running_program(directory, backend, dicom={"echo_seconds": 30.0}) as program:
+        await program.configured()
+        orders = [dispatch(program, "a") for _ in range(12)]
+
+        def count(state: DeliveryState) -> int:
+            at_work = [program.delivery(order, "a").run for order in orders]
+            return sum(run.state is state and run.data.files_total > 0 for run in at_work)
+
+        await program.until(lambda: count(DeliveryState.STORING) == 1)
+        await program.until(lambda: count(DeliveryState.WAITING) == 11)
+        await program.services.ledger.settled()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        uid = instances[0].study_instance_uid
+        program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        for order in orders:
+            assert (await program.over(order))["status"] == "failed"
+        await program.idle()
+        assert program.registry.nodes["a"].leaders == {}
 
 
 # Later ----------------------------------------------------------------------------------------
@@ -318,6 +349,29 @@ async def test_a_node_corrected_in_a_pause_is_tried_at_once_after_it(
         await program.until(lambda: program.registry.nodes["a"].configured.port == nodes[0].port)
         program.supervisor.resume()
         assert (await program.over(order))["status"] == "completed"
+
+
+async def test_a_node_that_comes_back_in_a_pause_after_a_restart_gets_no_attempt_more(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    waits = {"retry_delay_seconds": 300.0, "retry_max_seconds": 300.0, "retry_count": 1}
+    nodes[0].script.answer = lambda _: 0xA700
+    await trio.to_thread.run_sync(nodes[0].stop)
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        order = dispatch(program, "a")
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+        program.supervisor.pause("new switch")
+        await program.services.ledger.settled()
+    nodes[0].start()
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
+        await program.until(lambda: program.registry.nodes["a"].run.state is NodeState.ONLINE)
+        program.supervisor.resume()
+        assert (await program.over(order, "a"))["status"] == "failed"
+        assert len(nodes[0].arrivals) == 1
 
 
 async def the_back_off_after(program: Program, order: str, attempts: int, due: float) -> float:

@@ -119,6 +119,8 @@ class Dispatch(Granted):
         self.content = Content()
         self._scope = trio.CancelScope()
         self._acceptance: PendingResult[Accepted] | None = None
+        self._outcome: tuple[Outcome, str | None] | None = None
+        """How it ended, while that is not in the ledger."""
         self.run: DispatchRun = Run(
             DISPATCH,
             DispatchData(),
@@ -412,9 +414,8 @@ class Dispatch(Granted):
                 self._reports.again(order, self.group.endings, is_over=self.group.is_over)
                 self._scope.cancel("the order is known")
             case dispatch.CloseDispatch(outcome, data):
-                ledger = self._services.ledger
-                ledger.post_dispatch_over(self.dispatch_id, outcome.value, data.error)
-                log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
+                self._outcome = (outcome, data.error)
+                self._keep_outcome()
 
     def _withdraw(self, node_ids: Iterable[str]) -> None:
         """Leave out deliveries that another dispatch of the order serves."""
@@ -456,12 +457,28 @@ class Dispatch(Granted):
 
     def _close_if_over(self) -> None:
         """Close the dispatch with its last delivery, and the order with its last dispatch."""
-        if any(not each.run.over for each in self.deliveries.values()):
+        if not self._are_over:
             return
         if not self.run.over:
             self.run.tell(policy.dispatch_over(self.group.endings))
+        self._keep_outcome()
         if self.group.is_over:
             self._reports.order_over(self.order, self.group.endings)
+
+    def _keep_outcome(self) -> None:
+        """Write the outcome to the ledger, which then forgets the instances.
+
+        A delivery that still sends after a defect has ended the dispatch needs them until it ends.
+        """
+        if self._outcome is None or not self._are_over:
+            return
+        (outcome, error), self._outcome = self._outcome, None
+        self._services.ledger.post_dispatch_over(self.dispatch_id, outcome.value, error)
+        log("dispatch.over", correlation_id=self.order.correlation_id, status=outcome.value)
+
+    @property
+    def _are_over(self) -> bool:
+        return all(each.run.over for each in self.deliveries.values())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ promises in ``docs/requirements.md`` that it breaks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from proxy.simulation.misbehaviour import Kind
 from proxy.simulation.node import SimulatedNode
 
 FINAL = ("completed", "failed")
+MOST_ATTEMPTS, ATTEMPTS_S = 25, 60.0
 STOP_S = 10.0
 """After a pause, removal or deletion reached the program, no new instance begins."""
 
@@ -107,6 +108,7 @@ class Checker:
         self._reached: dict[tuple[str, str | None], int] = {}
         self._deleted: list[Thing] = []
         self._excuses: set[Excuse] = set()
+        self._silences: list[tuple[float, float]] = []
 
     def say(self, sentence: str) -> None:
         """Note a violation."""
@@ -206,6 +208,10 @@ class Checker:
             said.update(known.holds.items())
         return len(said.intersection(thing.sent.items()))
 
+    def silence(self, begin: float, end: float) -> None:
+        """Take notice that no node is to be sent an instance between two times."""
+        self._silences.append((begin, end))
+
     # -- The end ----------------------------------------------------------------------------------
 
     @property
@@ -237,8 +243,18 @@ class Checker:
                 self.expected.update(each for each in excuses if each.startswith("wait: "))
         self._check_repeats()
         for name, peer in self._nodes.items():
+            for each in peer.received:
+                if any(begin < each.at < end for begin, end in self._silences):
+                    self.say(f"{name}: an instance began at {each.at:.3f} s, in a pause (P6)")
             for violation in peer.violations:
                 self.say(f"{name}: the program broke the standard: {violation}")
+
+    def check_attempts(self, times: Sequence[float]) -> None:
+        """Check that no storm of attempts to connect came over ITH."""
+        for first, last in zip(times, times[MOST_ATTEMPTS:], strict=False):
+            if last - first < ATTEMPTS_S:
+                self.say(f"more than {MOST_ATTEMPTS} attempts to connect in {ATTEMPTS_S} s (P8)")
+                return
 
     def _check_repeats(self) -> None:
         """Check that nothing was sent again to a node whose answer for it has arrived.

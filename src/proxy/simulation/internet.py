@@ -108,6 +108,7 @@ class Pipe:
         self.reset = False
         self.frozen = False
         self.passed = 0
+        self.taken = 0
         self.cut_at = math.inf
         self.freeze_at = math.inf
         self._capacity = capacity
@@ -139,6 +140,7 @@ class Pipe:
         """Return bytes that have arrived, empty at the end."""
         taken = bytes(self.held[:most])
         del self.held[:most]
+        self.taken += len(taken)
         if self.tap:
             self.tap.taken(len(taken))
         self._changed.unpark_all()
@@ -229,6 +231,8 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.is_unplugged = False
         self.listener: Listener | None = None
         self.reads = 0
+        self.most_heard = 0
+        """The bytes that the program has taken on one connection from a node, at most."""
         self.ports = itertools.count(40000)
         self._rng = rng
         self._hosts = hosts
@@ -436,7 +440,9 @@ class SimulatedWire:
         if not back.readable:
             return None
         self._internet.count_read()
-        return back.take()
+        data = back.take()
+        self._internet.most_heard = max(self._internet.most_heard, back.taken)
+        return data
 
     def send_now(self, data: bytes) -> bool:
         """Send all at once, or nothing."""

@@ -40,6 +40,8 @@ class Ith(DemoBackend):
         super().__init__()
         self.script.ping_every_s = PING_S
         self.rest_status: int | None = None
+        self.upgrades: list[float] = []
+        """When a proxy asked for a WebSocket."""
         self._now = now
         self._on_status = on_status
         self._nodes = {
@@ -113,6 +115,10 @@ class Ith(DemoBackend):
                 if faults and faults[0] is fault:
                     faults.popleft()
         raise http.Hangup
+
+    async def _serve_socket(self, request: http.HttpRequest, stream: trio.abc.Stream) -> None:
+        self.upgrades.append(trio.current_time())
+        await super()._serve_socket(request, stream)
 
     async def _ping(self, link: trio_websocket.WebSocketConnection) -> None:
         with suppress(trio_websocket.ConnectionClosed):

@@ -136,6 +136,17 @@ class PartialOutage(IncidentBase, frozen=True, kw_only=True):
         return self.at + self.seconds
 
 
+class Flapping(IncidentBase, frozen=True, kw_only=True):
+    """ITH resets each link half a second after it came."""
+
+    seconds: float
+
+    @property
+    def until(self) -> float:
+        """When links last again."""
+        return self.at + self.seconds
+
+
 class Cut(IncidentBase, frozen=True, kw_only=True):
     """Every connection to a destination is reset."""
 
@@ -232,6 +243,7 @@ Incident: TypeAlias = (
     | Trouble
     | Outage
     | PartialOutage
+    | Flapping
     | Cut
     | Snagged
     | BadAnswer
@@ -247,6 +259,9 @@ WISHES = (OrderSent, Deletion, Activation, NodeChange)
 """The incidents that ITH wants; the others are faults."""
 
 
+CALM = (OrderSent, Deletion, Activation, Trouble, DeadApplication, ClockStep, Corruption)
+
+
 class Scenario(msgspec.Struct, frozen=True):
     """What happens in a world, by time. ``ahead`` is the wall clock's start; it may be wrong."""
 
@@ -260,6 +275,11 @@ class Scenario(msgspec.Struct, frozen=True):
     def healed_at(self) -> float:
         """When the last fault is over."""
         return max([BUSY_S, *(incident.until for incident in self.incidents)]) + 1.0
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether whatever ITH sends arrives, and is understood at once."""
+        return all(isinstance(each, CALM) for each in self.incidents)
 
     @property
     def is_long(self) -> bool:
@@ -306,7 +326,7 @@ def draw(seed: int) -> Scenario:
 def _order(rng: Random, number: int) -> OrderSent:
     copies = rng.choice([0, 0, 0, 1, 2])
     return OrderSent(
-        at=rng.uniform(0, BUSY_S / 2) if number else 0.0,
+        at=rng.choice([0.0, *[rng.uniform(0, BUSY_S / 2)] * 3]) if number else 0.0,
         number=number,
         level=rng.choice([*EntityLevel, EntityLevel.SESSION]),
         session=rng.randrange(SESSIONS),
@@ -333,7 +353,7 @@ def _node_changes(rng: Random) -> Sequence[Incident]:
 
 
 def _troubles(rng: Random) -> Sequence[Incident]:
-    node, kind = rng.choice(NODES), rng.choice([*Kind])
+    node, kind = rng.choice(NODES), rng.choice([*Kind, *[Kind.STORE_STATUS] * 8])
     misbehaviour = Misbehaviour(
         kind=kind,
         times=rng.choice([1, 1, 2, 5, 20]),
@@ -360,6 +380,10 @@ def _partial_outages(rng: Random) -> Sequence[Incident]:
     status = rng.choice([0, 500, 502, 503, 429]) if rest else rng.choice([0, 401, 403, 503, 4003])
     at, seconds = rng.uniform(0, BUSY_S), 10 ** rng.uniform(0, 2.7)
     return [PartialOutage(at=at, rest=rest, seconds=seconds, status=status)]
+
+
+def _flapping(rng: Random) -> Sequence[Incident]:
+    return [Flapping(at=rng.uniform(0, BUSY_S), seconds=10 ** rng.uniform(1, 2.5))]
 
 
 def _cuts(rng: Random) -> Sequence[Incident]:
@@ -425,16 +449,30 @@ def _corruptions(rng: Random) -> Sequence[Incident]:
 
 
 def _strikes(rng: Random) -> Sequence[Incident]:
-    mark = rng.choice([*Mark]).name
+    mark, blow = rng.choice([*Mark]), rng.choice([*Blow])
+    if rng.random() < 0.5:
+        mark, blow = rng.choice(HAND_OVERS)
     return [
         Strike(
             at=rng.choice([0.0, rng.uniform(0, BUSY_S)]),
-            mark=mark,
+            mark=mark.name,
             nth=rng.choice([0, 0, 1, 3, 10]),
-            blow=rng.choice([*Blow]),
+            blow=blow,
         )
     ]
 
+
+HAND_OVERS = (
+    (Mark.REPORT_SENT, Blow.CUT),
+    (Mark.REPORT_SENT, Blow.SWALLOW),
+    (Mark.COMMIT_DONE, Blow.POWER_LOSS),
+    (Mark.INSTANCE_SENT, Blow.CRASH),
+    (Mark.INSTANCE_ANSWERED, Blow.POWER_LOSS),
+    (Mark.DELIVERY_OVER, Blow.CRASH),
+    (Mark.CONTENT_KEPT, Blow.POWER_LOSS),
+    (Mark.ROWS_DELETED, Blow.CRASH),
+)
+"""The moments at which something passes from one to another: half of the blows fall there."""
 
 KINDS: tuple[Drawing, ...] = (
     _deletions,
@@ -443,6 +481,7 @@ KINDS: tuple[Drawing, ...] = (
     _troubles,
     _outages,
     _partial_outages,
+    _flapping,
     _cuts,
     _snags,
     _bad_answers,

@@ -62,6 +62,8 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
             what = "REST answers" if rest else "ITH answers requests for a link"
             how = f"with {status}" if status else "nothing"
             return f"{what} {how} for {duration(seconds)}"
+        case incidents.Flapping(seconds=seconds):
+            return f"for {duration(seconds)} ITH resets each link half a second after it came"
         case incidents.Cut(to=to):
             return f"all connections to {_place(to)} are reset"
         case incidents.Snagged(to=to, after=after, inward=inward, cuts=cuts):

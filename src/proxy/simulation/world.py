@@ -12,10 +12,9 @@ import hashlib
 import json
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,11 +41,11 @@ from proxy.settings import (
     Settings,
 )
 from proxy.simulation import scenario as incidents
-from proxy.simulation.checker import REMOVED, Checker, Ordered
+from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
 from proxy.simulation.content import thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
 from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
-from proxy.simulation.internet import ITH, Internet, Snag, addresses
+from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
@@ -60,10 +59,15 @@ REPEAT_S = 120.0
 PATIENCE_S = 4 * 3600.0
 """After the last fault, everything has ended within as long."""
 AFTERMATH_S = 60.0
+LEFT_S = 300.0
+"""No association of a world lasts as long."""
+MOST_HEARD_BYTES = 16 << 20
 SLOWER = 20.0
 """In a long world the signs of life come so many times more seldom."""
-MAX_TASK_STEPS = 5_000_000
+MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
+MAX_STEPS_AT_ONCE = 50_000
+"""Nor does one with more of them at one time of its clock."""
 
 
 @dataclass
@@ -108,12 +112,26 @@ class Watchdog(trio.abc.Instrument):
     def __init__(self) -> None:
         self.steps = 0
         self.internet: Internet | None = None
+        self.on_endless: Callable[[str], None] = lambda _: None
+        self._time = 0.0
+        self._steps_before = 0
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count; a new step may read again."""
         self.steps += 1
         if self.internet is not None:
             self.internet.reads = 0
+        if not self.steps & 0xFFF:
+            self._look(task)
+
+    def _look(self, task: trio.lowlevel.Task) -> None:
+        """See whether time goes on."""
+        now = trio.current_time()
+        if now != self._time:
+            self._time, self._steps_before = now, self.steps
+        at_once = self.steps - self._steps_before
+        if at_once > MAX_STEPS_AT_ONCE or self.steps > MAX_TASK_STEPS:
+            self.on_endless(f"{at_once} steps of tasks at one time, {self.steps} in all: {task}")
 
 
 class World:
@@ -126,6 +144,7 @@ class World:
         self.result = Result(scenario)
         self._directory = directory
         self._watchdog = watchdog
+        watchdog.on_endless = self._end_the_endless
         self._history = History() if with_history else None
         self._rng = Random(f"world {scenario.seed}")
         self._places = addresses(NODES)
@@ -141,6 +160,7 @@ class World:
         self._is_counting = True
         self._has_disk_failed = False
         self._deleting = trio.Lock()
+        self._pauses = 0
         self._down_s = 0.0
         self._starts = 0
         self._changed = trio.Event()
@@ -170,18 +190,23 @@ class World:
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
 
+    def _end_the_endless(self, sentence: str) -> None:
+        """End a world that would not end by itself."""
+        if not self._nursery.cancel_scope.cancel_called:
+            self._checker.say(sentence)
+            self._nursery.cancel_scope.cancel("the world never ends")
+
     async def _to_the_end(self) -> None:
         await trio.sleep_until(self.scenario.healed_at)
         self._heal()
         with trio.move_on_after(PATIENCE_S):
             while self._checker.waiting and not self._checker.violations:
-                with trio.move_on_after(600):
-                    await self._changed.wait()
-                if self._watchdog.steps > MAX_TASK_STEPS:
-                    self._checker.say("the world takes more steps than any that ends")
+                await self._changed.wait()
         if not self._checker.violations:
             await trio.sleep(AFTERMATH_S)
             self._checker.end()
+            self._checker.check_attempts(self._ith.upgrades)
+            self._check_network()
             self._check_disk()
 
     def _finish(self) -> None:
@@ -313,6 +338,7 @@ class World:
     async def _send(self, event: JsonObject) -> None:
         """Send an event as soon as a proxy is connected."""
         while not await self._ith.tell(event):
+            await trio.sleep(0.1)  # a link that has just ended counts as online for a moment
             await self._ith.wait_for(lambda ith: ith.online)
 
     # -- What happens -----------------------------------------------------------------------------
@@ -336,6 +362,8 @@ class World:
                 await self._outage(incident)
             case incidents.PartialOutage():
                 await self._partial_outage(incident)
+            case incidents.Flapping():
+                await self._flap(incident.seconds)
             case incidents.Cut():
                 self._internet.cut(incident.to)
                 if incident.to != ITH:
@@ -366,13 +394,32 @@ class World:
         order = Ordered(correlation_id, wanted, incident.nodes, node_ids)
         self._checker.ordered(order)
         event = _order_event(incident, correlation_id)
+        before = self._ith.connections, self._starts
         for _ in range(incident.copies + 1):
             await self._send(event)
             await trio.sleep(incident.gap)
+        await trio.sleep(STOP_S)
+        after = self._ith.connections, self._starts
+        if self.scenario.is_calm and before == after and not self._posted(order):
+            self._checker.say(f"{correlation_id} arrived, and was dropped (P1)")
         while order.heard_at is None:
             await trio.sleep(REPEAT_S)
             if order.heard_at is None:
                 await self._send(event)
+
+    def _posted(self, order: Ordered) -> bool:
+        """Whether the program has as many orders as ITH has sent it, or this one."""
+        ordered = self.result.marks[Mark.ORDER_POSTED.name]
+        return order.heard_at is not None or ordered >= len(self._checker.orders)
+
+    async def _flap(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while True:
+                await self._ith.wait_for(lambda ith: ith.online)
+                await trio.sleep(0.5)
+                if self._ith.online:
+                    self._ith.drop()
+                await trio.sleep(0.1)
 
     async def _delete(self, incident: incidents.Deletion) -> None:
         gone = thing(incident.level, incident.session)
@@ -404,7 +451,11 @@ class World:
     async def _activate(self, incident: incidents.Activation) -> None:
         self._ith.publish(is_active=False)
         await self._send(frames.status_changed(is_active=False, reason="the world pauses it"))
+        begun, pauses = trio.current_time(), self._pauses
         await trio.sleep(incident.seconds)
+        if self.scenario.is_calm and pauses == self._pauses:
+            self._checker.silence(begun + STOP_S, trio.current_time())
+        self._pauses += 1
         self._ith.publish(is_active=True)
         await self._send(frames.status_changed(is_active=True))
 
@@ -551,6 +602,16 @@ class World:
                 self._nursery.start_soon(self._send, self._updated(name, is_active=True))
         self._ith.publish(is_active=True)
 
+    def _check_network(self) -> None:
+        """Check that no connection to a node is left, and that none was listened to for long."""
+        for node in NODES:
+            for line in self._internet.open_lines(node):
+                if trio.current_time() - line.at > LEFT_S:
+                    self._checker.say(f"{node}: a connection is left since {line.at:.3f} s (P6)")
+        if self._internet.most_heard > MOST_HEARD_BYTES:
+            heard = self._internet.most_heard
+            self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""
         for found in self._disk.traces(sorted(self._checker.purged)):
@@ -599,9 +660,8 @@ def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> R
     watchdog = Watchdog()
     world = World(scenario, directory, watchdog, with_history=with_history)
     with _scheduled(scenario.seed):
-        trio.run(
-            partial(world.run),
-            clock=MockClock(autojump_threshold=0),
-            instruments=[watchdog],
-        )
+        try:
+            trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
+        except* Starved as errors:
+            world.result.violations.append(f" s: {errors.exceptions[0]}")
     return world.result
