@@ -62,10 +62,10 @@ class Fold:
     """Moments that are shown on request."""
 
     summary: str
-    entries: list[Entry]
+    entries: list[PageEntry]
 
 
-Entry: TypeAlias = Moment | Fold
+PageEntry: TypeAlias = Moment | Fold
 
 
 @dataclass
@@ -175,7 +175,7 @@ def _table(incidents: Iterable[Incident]) -> Iterator[str]:
 # What is shown -----------------------------------------------------------------------------------
 
 
-def entries(result: Result) -> list[Entry]:
+def entries(result: Result) -> list[PageEntry]:
     """Return what the diagram shows, by time: moments, and folded ones."""
     extra = [*_violations(result.violations), *_ends(result)]
     moments = sorted([*result.history, *extra], key=lambda moment: moment.at)
@@ -202,10 +202,10 @@ def _ends(result: Result) -> Iterator[Moment]:
             yield Moment(incident.until, FAULT, f"over: {in_words(incident)}")
 
 
-def _fold_routine(moments: Iterable[Moment]) -> list[Entry]:
-    found: list[Entry] = []
+def _fold_routine(moments: Iterable[Moment]) -> list[PageEntry]:
+    found: list[PageEntry] = []
     for is_routine, group in groupby(moments, key=_is_routine):
-        members: list[Entry] = [*group]
+        members: list[PageEntry] = [*group]
         if is_routine and len(members) >= FOLDED_FROM:
             found.append(Fold(f"signs of life: {_counted(members)}", members))
         else:
@@ -217,7 +217,7 @@ def _is_routine(moment: Moment) -> bool:
     return moment.is_routine and not moment.is_lost
 
 
-def _fold_far(found: Sequence[Entry], near: set[int]) -> Iterator[Entry]:
+def _fold_far(found: Sequence[PageEntry], near: set[int]) -> Iterator[PageEntry]:
     """Fold what is far from a violation between two incidents."""
     stays = [number in near or _is_mark(entry) for number, entry in enumerate(found)]
     numbers = range(len(found))
@@ -229,7 +229,7 @@ def _fold_far(found: Sequence[Entry], near: set[int]) -> Iterator[Entry]:
             yield Fold(_counted(members), members)
 
 
-def _is_mark(entry: Entry) -> bool:
+def _is_mark(entry: PageEntry) -> bool:
     """Whether something goes across all lanes: faults, violations, and what ITH wants."""
     return isinstance(entry, Moment) and (
         entry.lane in {FAULT, VIOLATION}
@@ -237,7 +237,7 @@ def _is_mark(entry: Entry) -> bool:
     )
 
 
-def _counted(members: Iterable[Entry]) -> str:
+def _counted(members: Iterable[PageEntry]) -> str:
     """Count what is folded."""
     counts: Counter[str] = Counter()
     for moment in _flat(members):
@@ -256,7 +256,7 @@ def _several(kind: str, count: int) -> str:
     return " of ".join((f"{first}s", *others))
 
 
-def _flat(members: Iterable[Entry]) -> Iterator[Moment]:
+def _flat(members: Iterable[PageEntry]) -> Iterator[Moment]:
     for entry in members:
         if isinstance(entry, Fold):
             yield from _flat(entry.entries)
@@ -288,7 +288,7 @@ def _at(lane: str) -> float:
     return LANES.index(lane) + 0.5
 
 
-def _rows(shown: Iterable[Entry], place: _Place) -> Iterator[str]:
+def _rows(shown: Iterable[PageEntry], place: _Place) -> Iterator[str]:
     for entry in shown:
         first = next(_flat([entry]))
         if first.at - place.at > QUIET_S:

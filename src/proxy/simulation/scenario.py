@@ -362,7 +362,8 @@ def _troubles(rng: Random) -> Sequence[Incident]:
         after=rng.choice([0, 1, 7, 300, 900]),
         seconds=10 ** rng.uniform(-1, 2),
     )
-    return [Trouble(at=rng.uniform(0, BUSY_S), node=node, misbehaviour=misbehaviour)]
+    at = rng.choice([0.0, rng.uniform(0, BUSY_S / 2)])
+    return [Trouble(at=at, node=node, misbehaviour=misbehaviour)]
 
 
 def _outages(rng: Random) -> Sequence[Incident]:
@@ -479,6 +480,8 @@ KINDS: tuple[Drawing, ...] = (
     _activations,
     _node_changes,
     _troubles,
+    _troubles,
+    _troubles,
     _outages,
     _partial_outages,
     _flapping,
@@ -503,7 +506,10 @@ CODES_OF: dict[Kind, tuple[int, ...]] = {
     Kind.CLASS_REFUSED: (0, 1),
     Kind.PDU_LIMIT: (0, 128, 1024, 65536),
     Kind.ECHO_STATUS: (0x0122, 0x0110, 0x0211),
-    Kind.STORE_STATUS: (0xA700, 0xA900, 0xC000, 0x0110, 0x0111, 0x0122, 0x0213, 0xB000, 0xB007),
+    Kind.STORE_STATUS: (
+        *(0xA700, 0xA900, 0xC000, 0x0110, 0x0111, 0x0122, 0x0213, 0xB000, 0xB007),
+        *(0xC000, 0xC000, 0xB000, 0xB000),
+    ),
     Kind.EARLY_STATUS: (0x0000, 0xA700, 0xC000),
     Kind.GARBAGE: (0, 1, 2, 3),
     Kind.FLOOD: (0, 1, 2, 3),
