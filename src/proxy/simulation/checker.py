@@ -25,7 +25,7 @@ STOP_S = 10.0
 SUCCESS = (0x0000, 0x0111, 0xB000, 0xB006, 0xB007)
 """The C-STORE statuses that say that the node has the instance (PS3.4 B.2.3, PS3.7 C)."""
 REMOVED = "no: the node was removed"
-FOR_GOOD = (*SUCCESS, 0xA900, 0xC000, 0x0110, 0x0122)
+FOR_GOOD = (*SUCCESS, 0xC000, 0x0110, 0x0122)
 """The statuses that another attempt does not change."""
 
 EXCUSES: dict[Kind, str] = {
@@ -201,15 +201,22 @@ class Checker:
     def _confirmed(self, thing: Thing, node: str) -> int:
         """Count the instances that a node has said it has, with the right content.
 
-        It says so by its answer to C-STORE, or to C-FIND, which may be a lie.
+        It says so by its answer to C-STORE, or to C-FIND, which may be a lie. What was converted to
+        another transfer syntax has another hash, and is not compared.
         """
         known = self._nodes[node]
         if known.hits[Kind.FIND_CLAIMS_ALL]:
             return len(thing.sent)
+        original = thing.instances[0].transfer_syntax_uid
         said = {
-            (each.sop_instance_uid, each.sha256)
+            (
+                each.sop_instance_uid,
+                each.sha256
+                if each.transfer_syntax_uid == original
+                else thing.sent.get(each.sop_instance_uid, ""),
+            )
             for each in known.received
-            if each.status in SUCCESS
+            if each.status in SUCCESS and each.sha256
         }
         if known.finds:
             said.update(known.holds.items())

@@ -217,6 +217,23 @@ class Crash(IncidentBase, frozen=True, kw_only=True):
         return self.at + self.seconds
 
 
+class Stop(IncidentBase, frozen=True, kw_only=True):
+    """The program is told to stop, once or twice, and is started again."""
+
+    twice: bool
+
+
+class OperatorPause(IncidentBase, frozen=True, kw_only=True):
+    """The operator pauses the proxy for a time."""
+
+    seconds: float
+
+    @property
+    def until(self) -> float:
+        """When the operator lets it go on."""
+        return self.at + self.seconds
+
+
 class ClockStep(IncidentBase, frozen=True, kw_only=True):
     """The wall clock is set."""
 
@@ -250,6 +267,8 @@ Incident: TypeAlias = (
     | DeadApplication
     | DiskTrouble
     | Crash
+    | Stop
+    | OperatorPause
     | ClockStep
     | Corruption
     | Strike
@@ -440,6 +459,14 @@ def _crashes(rng: Random) -> Sequence[Incident]:
     return [Crash(at=at, power=power, seconds=10 ** rng.uniform(0, 2))]
 
 
+def _stops(rng: Random) -> Sequence[Incident]:
+    return [Stop(at=rng.uniform(0, BUSY_S / 2), twice=rng.random() < 0.5)]
+
+
+def _operator_pauses(rng: Random) -> Sequence[Incident]:
+    return [OperatorPause(at=rng.uniform(0, BUSY_S / 2), seconds=10 ** rng.uniform(0, 2.5))]
+
+
 def _clock_steps(rng: Random) -> Sequence[Incident]:
     step = rng.choice([-1, 1]) * rng.choice([1.0, 3600.0, YEAR_S, 20 * YEAR_S])
     return [ClockStep(at=rng.uniform(0, BUSY_S), seconds=step)]
@@ -491,6 +518,8 @@ KINDS: tuple[Drawing, ...] = (
     _dead_applications,
     _disk_troubles,
     _crashes,
+    _stops,
+    _operator_pauses,
     _clock_steps,
     _corruptions,
     _strikes,
