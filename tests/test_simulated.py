@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import trio
 from trio.testing import MockClock
 
@@ -29,13 +31,12 @@ from proxy.runtime.offload import Inline
 from proxy.runtime.runner import Run, observing
 from proxy.service import serve
 from proxy.settings import IthSettings, LimitSettings, Secret, Settings
-from tests.dicom.virtual import VirtualNetwork
+from proxy.simulation.internet import OURS, Internet
+from proxy.simulation.node import SimulatedNode
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
 from tests.support.program import configure, offer
 from tests.support.schedules import shuffled
-from tests.support.virtual_node import VirtualNode
-from tests.support.virtual_sockets import OURS, VirtualInternet
 
 ORDER = "corr_000000000001"
 PING = "corr_000000000002"
@@ -62,26 +63,25 @@ class Simulated:
 
     steps: list[tuple[float, str, str, str, str]]
     ith: Ith
-    node: VirtualNode
+    node: SimulatedNode
     sent: dict[str, str]
-    internet: VirtualInternet
+    internet: Internet
     marks: list[Mark]
 
     @property
     def trace(self) -> str:
         """The hash of all of it, with the times on the virtual clock."""
         marks = [mark.name for mark in self.marks]
-        all_of_it = [self.steps, self.ith.heard, self.node.stored, marks]
+        received = [msgspec.structs.astuple(each) for each in self.node.received]
+        all_of_it = [self.steps, self.ith.heard, received, marks]
         return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()
 
 
 async def one_order(directory: Path, seed: int) -> Simulated:
     """Let the proxy start, be asked how it is, carry out an order and a deletion, and stop."""
     rng = Random(seed)
-    ith, node = Ith(), VirtualNode(rng)
+    ith, node = Ith(), SimulatedNode(rng)
     ith.script.ping_every_s = A_DAY_S  # ITH's own would have the real time in them
-    internet = VirtualInternet({HOST: "127.0.0.1"}, rng)
-    internet.install()
     steps: list[tuple[float, str, str, str, str]] = []
     reached: list[Mark] = []
 
@@ -90,7 +90,12 @@ async def one_order(directory: Path, seed: int) -> Simulated:
         steps.append((trio.current_time(), name, step.row, before, after))
 
     with observing(note):
-        async with ith.running(), trio.open_nursery() as world:
+        async with AsyncExitStack() as stack:
+            world = await stack.enter_async_context(trio.open_nursery())
+            internet = Internet(rng, {HOST: "127.0.0.1"}, world)
+            internet.install()
+            internet.nodes[PACS] = ("a", node.serve)
+            await stack.enter_async_context(ith.running())
             configure(ith, [frames.rest_node("a", "A", *PACS)])
             instances = offer(ith)
             sent = {each.sop_instance_uid: each.sha256 for each in instances}
@@ -103,7 +108,7 @@ async def one_order(directory: Path, seed: int) -> Simulated:
             proxy = partial(
                 serve,
                 settings,
-                network=VirtualNetwork(world, {PACS: node.handle}),
+                network=internet,
                 offload=lambda _: Inline(),
                 clock=VirtualClock(),
                 rng=Random(rng.random()),
@@ -138,13 +143,14 @@ def test_the_same_seed_gives_the_same_run() -> None:
     final = one.ith.final_status(ORDER)
     assert final is not None
     assert (final["status"], final["files_sent"]) == ("completed", len(one.sent))
-    assert {each.sop_instance_uid: each.sha256 for each in one.node.stored} == one.sent
+    assert {each.sop_instance_uid: each.sha256 for each in one.node.received} == one.sent
+    assert one.node.violations == []
     assert [frame["ip_address"] for frame in one.ith.frames_named("config_update")] == [OURS]
-    assert {*one.internet.resolved} == {HOST}
-    assert (one.steps, one.ith.heard, one.node.stored) == (
+    assert {*one.internet.looked_up} == {HOST}
+    assert (one.steps, one.ith.heard, one.node.received) == (
         again.steps,
         again.ith.heard,
-        again.node.stored,
+        again.node.received,
     )
     assert one.trace == again.trace
     assert one.trace != other.trace

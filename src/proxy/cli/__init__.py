@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": Lazy(
         "proxy.cli.demo", "demo", "Demonstrate the proxy with a backend and nodes of its own."
     ),
+    "sim": Lazy("proxy.cli.sim", "sim", "Run the whole program in simulated worlds."),
     "status": Lazy("proxy.cli.status", "status", "Show the state of the running proxy."),
     "pause": Lazy("proxy.cli.pause", "pause", "Make the running proxy keep orders, send nothing."),
     "resume": Lazy("proxy.cli.pause", "resume", "End the operator's pause."),

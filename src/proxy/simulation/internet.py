@@ -225,6 +225,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.listeners: dict[Address, Socket] = {}
         self.lines: list[TcpLine] = []
         self.opened: Counter[str] = Counter()
+        self.looked_up: Counter[str] = Counter()
         self.snags: list[Snag] = []
         self.away: dict[str, Manner] = {}
         self.is_unplugged = False
@@ -361,6 +362,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """Look a host up by its name."""
         await trio.sleep(self._rng.uniform(NEAR_S, FAR_S))
         name = (host or b"").decode()
+        self.looked_up[name] += 1
         if name not in self._hosts or Manner.UNKNOWN in self.away.values() or self.is_unplugged:
             raise socket.gaierror(socket.EAI_NONAME, "no such host")
         address = (self._hosts[name], int(port or 0))

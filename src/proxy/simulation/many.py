@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
-from proxy.simulation.scenario import Scenario, draw
+from proxy.simulation.scenario import Blow, Scenario, draw
 from proxy.simulation.shrink import Shrunk, shrink
 from proxy.simulation.world import Result, run
 
@@ -98,11 +101,17 @@ def simulate_many(
     total = Total()
     seeds = range(first, first + count)
     batches = [seeds[start : start + BATCH] for start in range(0, count, BATCH)]
-    with ProcessPoolExecutor() as processes:
+    with ProcessPoolExecutor(initializer=_begin_process) as processes:
         for part in processes.map(simulate_seeds, batches):
             total.merge(part)
             on_batch(total)
     return total
+
+
+def _begin_process() -> None:
+    """Write no log into the terminal, and leave Ctrl-C to the process that waits."""
+    logging.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def shrunk(scenario: Scenario) -> Shrunk:
@@ -117,36 +126,88 @@ def _kind(violations: list[str]) -> str:
     return "".join(c for c in first if not c.isdigit())
 
 
+WIDTH = 80
+"""Of a terminal, in columns."""
+
+
 def table(total: Total, wall_seconds: float) -> Iterator[str]:
-    """Yield the lines of the table."""
-    rows = {row.id: machine.name for machine in MACHINES for row in machine.rows}
-    yield f"worlds                 {total.worlds:>10}"
-    yield f"worlds that failed     {len(total.failed):>10}"
-    yield f"run twice, differed    {total.twice:>10}{len(total.differed):>8}"
-    yield f"simulated hours        {total.seconds / 3600:>10.0f}"
-    yield f"steps of tasks         {total.steps:>10}"
-    yield f"seconds, worlds a second {wall_seconds:>8.0f}{total.worlds / wall_seconds:>8.1f}"
-    taken = total.rows & rows.keys()
-    yield f"rows taken             {len(taken):>10} of {len(rows)} ({len(taken) / len(rows):.0%})"
-    for machine in MACHINES:
-        mine = {row.id for row in machine.rows}
-        left = sorted(mine - total.rows)
-        yield f"  {machine.name:<20} {len(mine) - len(left):>10} of {len(mine)}"
-        if left:
-            yield f"    not taken: {' '.join(left)}"
-    unreached = [mark.name for mark in Mark if mark.name not in total.marks]
-    yield f"marks reached          {len(Mark) - len(unreached):>10} of {len(Mark)}"
-    if unreached:
-        yield f"    not reached: {' '.join(unreached)}"
-    yield "reports that ended:    " + ", ".join(
-        f"{count} {word}" for word, count in sorted(total.endings.items())
-    )
-    yield "failed though it healed, as this version does:"
-    yield from (f"  {count:>8} {reason}" for reason, count in total.expected.most_common())
-    yield "faults that occurred:"
-    yield from (f"  {count:>8} {fault}" for fault, count in total.faults.most_common())
+    """Yield the lines of the table, none wider than a terminal."""
+    yield _line("worlds", f"{total.worlds:,}")
+    yield _line("worlds that failed", f"{len(total.failed):,}")
+    yield _line("run twice", f"{total.twice:,}")
+    yield _line("run twice, and differed", f"{len(total.differed):,}")
+    yield _line("simulated time", f"{total.seconds / 3600:,.0f} h")
+    yield _line("steps of tasks", f"{total.steps:,}")
+    yield _line("time", f"{wall_seconds:,.0f} s")
+    yield _line("worlds a second", f"{total.worlds / wall_seconds:.1f}")
+    yield ""
+    yield from _coverage(total)
+    yield ""
+    yield "reports that ended"
+    yield from (_line(f"  {word}", f"{count:,}") for word, count in sorted(total.endings.items()))
+    if total.expected:
+        yield "failed though it healed, as in this version"
+        yield from _counted(total.expected)
+    yield from _faults(total.faults)
     for seed, violations in sorted(total.failed.items()):
-        yield f"seed {seed}: {violations[0]}"
+        yield ""
+        yield f"seed {seed}: ith-proxy sim --seed {seed}"
+        yield from wrapped(brief(violations[0]), "  ")
+    for seed in sorted(total.differed):
+        yield f"seed {seed}: two runs differed"
+
+
+def _coverage(total: Total) -> Iterator[str]:
+    rows = {row.id for machine in MACHINES for row in machine.rows}
+    yield _share("rows taken", len(total.rows & rows), len(rows))
+    for machine in MACHINES:
+        mine = [row.id for row in machine.rows]
+        left = [row for row in mine if row not in total.rows]
+        yield _share(f"  {machine.name}", len(mine) - len(left), len(mine))
+        if left:
+            yield from wrapped(f"not taken: {' '.join(left)}", "    ")
+    unreached = [mark.name for mark in Mark if mark.name not in total.marks]
+    yield _share("marks reached", len(Mark) - len(unreached), len(Mark))
+    if unreached:
+        yield from wrapped(f"not reached: {' '.join(unreached)}", "    ")
+
+
+def _faults(faults: Counter[str]) -> Iterator[str]:
+    aimed = {kind for kind in faults if " at " in kind}
+    yield "faults that occurred"
+    yield from _counted(Counter({kind: faults[kind] for kind in faults if kind not in aimed}))
+    if aimed:
+        yield "".join((f"{'faults at marks':<24}", *(f"{blow.name:>11}" for blow in Blow)))
+        for mark in Mark:
+            counts = [faults[f"{blow.name} at {mark.name}"] for blow in Blow]
+            yield "".join((f"  {mark.name:<22}", *(f"{count:>11,}" for count in counts)))
+
+
+def _counted(counts: Counter[str]) -> Iterator[str]:
+    for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        yield _line(f"  {kind}", f"{count:,}")
+
+
+def _line(label: str, figure: str, remark: str = "") -> str:
+    return f"{label:<48}{figure:>15}{remark:>8}".rstrip()
+
+
+def _share(label: str, part: int, of: int) -> str:
+    return _line(label, f"{part:,} of {of:,}", f"{part / of:.0%}")
+
+
+def wrapped(text: str, indent: str = "", hanging: str | None = None) -> list[str]:
+    """Break a line so that a terminal shows it well; ``hanging`` indents what follows the first."""
+    further = indent if hanging is None else hanging
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False
+    )
+
+
+def brief(violation: str) -> str:
+    """Return a violation without the middle of its traceback, if it has one."""
+    first, *others = (line for line in violation.splitlines() if line.strip(" |+-"))
+    return f"{first} … {others[-1].strip(' |')}" if others else first
 
 
 def timed() -> Callable[[], float]:

@@ -1,0 +1,169 @@
+"""``ith-proxy sim``: run the whole program in simulated worlds, and show what is wrong there."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from proxy.simulation.many import Total
+    from proxy.simulation.scenario import Incident
+
+
+@click.command()
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the first world."
+)
+@click.option(
+    "--seeds",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    metavar="COUNT",
+    help="Run as many worlds, on all processors, and print a table.",
+)
+@click.option(
+    "--page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the page of the world, or of the first one that failed, to this file. A world "
+    "that failed is written in any case, by default to ith-proxy-sim-SEED.html.",
+)
+@click.option("--no-shrink", is_flag=True, help="Keep the incidents that a failure does not need.")
+def sim(seed: int, count: int, page: Path | None, no_shrink: bool) -> int:
+    """Run the whole program in simulated worlds.
+
+    A seed decides what happens in a world: what ITH orders and deletes, and which faults occur, in
+    the network, at the nodes, on the disk and of the clock. The same seed gives the same world.
+    Needs no account and no network.
+    Exit code 1 if the program did wrong in a world, or if two runs of a world differed.
+    """
+    code = Exit.INTERRUPTED
+    logging.disable()  # the program's log is about a world that does not exist
+    try:
+        if count == 1:
+            code = _one(seed, page, shrinks=not no_shrink)
+        else:
+            code = _many(seed, count, page, shrinks=not no_shrink)
+    except* KeyboardInterrupt:
+        pass  # it comes in a group, from any task of a world
+    finally:
+        logging.disable(logging.NOTSET)
+    return code
+
+
+def _one(seed: int, page: Path | None, *, shrinks: bool) -> Exit:
+    """Run one world, and print what happens in it."""
+    from proxy.simulation.many import simulate  # noqa: PLC0415 - help appears at once
+    from proxy.simulation.scenario import draw  # noqa: PLC0415
+
+    scenario = draw(seed)
+    click.echo(f"World of seed {seed}, {len(scenario.incidents)} incidents:")
+    _list(scenario.incidents)
+    result = simulate(scenario, with_history=True)
+    click.echo(f"It lasted {result.seconds:,.0f} s and took {result.steps:,} steps of tasks.")
+    endings = ", ".join(f"{count} {word}" for word, count in sorted(result.endings.items()))
+    click.echo(f"Reports that ended: {endings or 'none'}.")
+    differs = simulate(scenario).trace != result.trace
+    if differs:
+        click.echo("A second run of the same world differed.")
+    if result.violations:
+        _write_failed(seed, result.violations, page, shrinks=shrinks)
+    else:
+        click.echo("Nothing is wrong.")
+        if page is not None:
+            from proxy.simulation.page import page as drawn  # noqa: PLC0415
+
+            _write(page, drawn(result))
+    return Exit.NEGATIVE if result.violations or differs else Exit.OK
+
+
+def _many(seed: int, count: int, page: Path | None, *, shrinks: bool) -> Exit:
+    """Run many worlds, and print their table last."""
+    from proxy.simulation.many import simulate_many, table, timed  # noqa: PLC0415
+
+    elapsed = timed()
+    total = simulate_many(seed, count, _progress(count, elapsed))
+    seconds = elapsed()
+    _clear()
+    if total.failed:
+        first = min(total.failed)
+        click.echo(f"World of seed {first}:")
+        _write_failed(first, total.failed[first], page, shrinks=shrinks)
+        click.echo()
+    for line in table(total, seconds):
+        click.echo(line)
+    return Exit.NEGATIVE if total.failed or total.differed else Exit.OK
+
+
+def _write_failed(seed: int, violations: list[str], page: Path | None, *, shrinks: bool) -> None:
+    """Print why a world failed, find the incidents that it takes, and write its page."""
+    from proxy.simulation.many import brief, shrunk, simulate, wrapped  # noqa: PLC0415
+    from proxy.simulation.page import page as drawn  # noqa: PLC0415
+    from proxy.simulation.scenario import draw  # noqa: PLC0415
+
+    click.echo("1 violation:" if len(violations) == 1 else f"{len(violations)} violations:")
+    for violation in violations:
+        click.echo("\n".join(wrapped(brief(violation), "  ", "      ")))
+    scenario = draw(seed)
+    if shrinks:
+        _say("Leaving out incidents, for as long as it still fails …")
+        smaller, runs = shrunk(scenario)
+        _clear()
+        click.echo(
+            f"{len(smaller.incidents)} of its {len(scenario.incidents)} incidents are enough, as "
+            f"{runs} runs have shown:"
+        )
+        _list(smaller.incidents)
+        text = drawn(simulate(smaller, with_history=True), drawn=scenario, runs=runs)
+    else:
+        text = drawn(simulate(scenario, with_history=True))
+    _write(page or Path(f"ith-proxy-sim-{seed}.html"), text)
+    click.echo(f"Replay: ith-proxy sim --seed {seed}")
+
+
+def _list(listed: Iterable[Incident]) -> None:
+    from proxy.simulation.many import wrapped  # noqa: PLC0415
+    from proxy.simulation.words import in_words  # noqa: PLC0415
+
+    for incident in listed:
+        line = f"{incident.at:>11,.3f} s  {in_words(incident)}"
+        click.echo("\n".join(wrapped(line, hanging=" " * 15)))
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise click.FileError(str(file), error.strerror) from error
+    click.echo(f"Page: {file}")
+
+
+# A line that is overwritten, on a terminal ------------------------------------------------------
+
+
+def _progress(count: int, elapsed: Callable[[], float]) -> Callable[[Total], None]:
+    def show(total: Total) -> None:
+        left = elapsed() / total.worlds * (count - total.worlds)
+        _say(
+            f"{total.worlds:,} of {count:,} worlds, {len(total.failed):,} failed, "
+            f"{left / 60:,.0f} min left"
+        )
+
+    return show
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+
+
+def _clear() -> None:
+    _say("")
