@@ -231,10 +231,13 @@ class DemoBackend:
                 nursery.start_soon(older.aclose, EVICTED, "replaced by a newer connection")
             nursery.start_soon(self._ping, link)
             with suppress(trio_websocket.ConnectionClosed):
-                await self._greet(link)
+                if self.script.application:
+                    await self._greet(link)
                 self._tell()
                 while True:
-                    await self._hear(link, await link.get_message())
+                    message = await link.get_message()
+                    if self.script.application:
+                        await self._hear(link, message)
             nursery.cancel_scope.cancel("the link has ended")
 
     async def _greet(self, link: trio_websocket.WebSocketConnection) -> None:
@@ -254,6 +257,8 @@ class DemoBackend:
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 await trio.sleep(self.script.ping_every_s)
+                if not self.script.application:
+                    continue
                 by_type = self.script.ping_dialect is PingDialect.TYPE
                 ping = frames.control_ping() if by_type else frames.event_ping()
                 await link.send_message(json.dumps(ping))
