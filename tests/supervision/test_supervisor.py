@@ -134,7 +134,8 @@ async def test_an_order_that_is_over_is_answered_again_and_not_done_again(
         assert sorted(p["status"] for p in first) == ["completed", ending, ending]
     async with a_house(directory, backend) as house:
         await house.configured()
-        for times in (1, 2):
+        await house.until(lambda: len(house.finals(order)) == 3)  # of the last hour, once more
+        for times in (2, 3):
             house.tell(event)
             await house.until(lambda times=times: len(house.finals(order)) == 3 * times)  # type: ignore[misc]
             await house.idle()
@@ -696,7 +697,8 @@ async def test_a_restart_goes_on_where_it_was(
             assert len(node.arrivals) <= 9  # at most the one in flight is sent again
             stream = house.stream(order, node.node_id)
             assert [p["progress"] for p in stream] == sorted(p["progress"] for p in stream)
-            assert [p["status"] for p in stream].count("completed") == 1
+            said_again = stage == "one node over" and node is nodes[0]
+            assert [p["status"] for p in stream].count("completed") == 1 + said_again
         assert len(backend.rest.downloads) == (2 if stage == "fetching" else 1)
 
 

@@ -133,7 +133,7 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 class Report(NamedTuple):
-    """A frame for ITH that has not been proven delivered."""
+    """A frame for ITH that is yet to be proven delivered, or was proven a short while ago."""
 
     id: int
     key: str

@@ -459,8 +459,8 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
         "CON-86": "CON-84",
     },
     notes=(
-        "Nothing of the link itself is on disk. Reports that ITH has not proven to have received "
-        "are, and are sent again on the next link.",
+        "Nothing of the link itself is on disk. Final reports are: those that ITH has not proven "
+        "to have received are sent again on the next link, and so are those of the last hour.",
         "A link is alive only if ITH answers our own ping within ith.pong_seconds.",
     ),
 )
