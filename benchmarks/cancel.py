@@ -1,4 +1,4 @@
-"""Stop deliveries wherever a node can stall, for every reason, and see what is left.
+"""Stop deliveries in every phase in which a node can stall, for every reason, and list leftovers.
 
     python benchmarks/cancel.py [--runs 20] [--phase NAME …] [--reason NAME …]
                                 [--cancel-seconds 3] [--megabytes 200]
@@ -34,7 +34,7 @@ from tests.end_to_end.stops.node import Phase
 from tests.end_to_end.stops.reasons import Reason
 
 LATE_S = 1.0
-"""What a busy machine may add to the limit of a stop."""
+"""The seconds that a busy machine may add to the limit of a stop."""
 
 E = TypeVar("E", bound=Enum)
 HEADER = (
@@ -102,7 +102,7 @@ def line(batch: Batch) -> str:
 
 
 def names(enum: type[Enum]) -> str:
-    """How the members are called on the command line."""
+    """The names of the members on the command line."""
     return ", ".join(spelled(each) for each in enum)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/flood.py [--orders 1000]
 
 The orders are for four nodes, of which one is dead and one slow. Proxy, nodes and ITH share this
-machine: the seconds are of all of them together, and say nothing on one that is busy. What must
-hold whatever the machine does is in tests/end_to_end/test_flood.py. Exit code 1 if a pong took a
+machine: the seconds are of all of them together, and say nothing on one that is busy. The
+guarantees on any machine are in tests/end_to_end/test_flood.py. Exit code 1 if a pong took a
 second, or memory grew.
 """
 

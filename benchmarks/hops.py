@@ -21,7 +21,7 @@ import trio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.house import a_house, configure, offer, some_nodes  # noqa: E402
+from tests.support.program import configure, offer, running_program, some_nodes  # noqa: E402
 
 from proxy.demo import frames  # noqa: E402 - of this checkout, which is no package
 from proxy.demo.backend import DemoBackend  # noqa: E402
@@ -45,7 +45,7 @@ class Follower:
         self._coroutines: set[FrameType] = set()
 
     def profile(self, frame: FrameType, event: str, _: object) -> None:
-        """Be told of a call by the interpreter."""
+        """Count a call; the interpreter calls this."""
         path = frame.f_code.co_filename
         if not self.is_on or event != "call" or not path.startswith(SOURCE):
             return
@@ -71,14 +71,14 @@ async def follow(follower: Follower) -> None:
         async with DemoBackend().running() as backend, some_nodes("a") as (node,):
             configure(backend, [node])
             offer(backend, slices=1)
-            async with a_house(Path(directory), backend) as house:
-                await house.configured()
-                await house.online()
+            async with running_program(Path(directory), backend) as program:
+                await program.configured()
+                await program.online()
                 await trio.sleep(0.2)
                 follower.is_on = True
-                await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+                await program.over(program.tell(frames.session_dispatch("sess-1", ["a"])))
                 follower.is_on = False
-                await house.idle()
+                await program.idle()
 
 
 def main() -> int:

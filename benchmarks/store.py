@@ -3,7 +3,7 @@
     python benchmarks/store.py [--slices 300] [--rounds 5] [--receiver NAME …]
 
 Each round sends the same CT slices of 512 x 512 to each receiver with each sender in turn, as
-whole processes, so that whatever else the machine does hits all of them. The others send as they
+complete processes, so that other work of the machine affects all of them. The others send as they
 are installed, and at their best: with the settings of their own that were found to make them
 fastest. What is printed is medians over the rounds, of seconds and of ratios to our time in the
 same round: seconds mean little on a shared machine, ratios hold. Exit code 1 if a bound is not
@@ -38,10 +38,10 @@ MEMORY_LIMIT_MIB = 60
 """Peak of our sender's process."""
 
 NO_DELAY = {"TCP_NODELAY": "1"}
-"""What makes DCMTK's programs switch Nagle's algorithm off."""
+"""The variable that makes DCMTK's programs switch Nagle's algorithm off."""
 
 DCMTK_BEST = {**NO_DELAY, "TCP_BUFFER_LENGTH": "262144"}
-"""What makes them fastest. The longest PDU the receiver takes is their default."""
+"""Their fastest settings. The longest PDU the receiver takes is their default."""
 
 OVERWRITE = {"OverwriteInstances": True}
 OURS = "ours"
@@ -57,7 +57,7 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Sender:
-    """How a sender is called for a node and a directory, and what it has in its environment."""
+    """The command of a sender for a node and a directory, and its environment."""
 
     command: Callable[[peers.Node, Path], list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Sender:
 
 @dataclass
 class Samples:
-    """What one sender took to one receiver: seconds, and the peak of its memory in MiB."""
+    """The cost of one sender at one receiver: seconds, and the peak of its memory in MiB."""
 
     whole: list[float] = field(default_factory=list)
     start_up: list[float] = field(default_factory=list)

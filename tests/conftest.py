@@ -20,7 +20,7 @@ from proxy.logs import fields
 from proxy.logs.lines import LOGGER
 from tests.ledger.make import fast_directory
 from tests.support import tools
-from tests.support.house import some_nodes
+from tests.support.program import some_nodes
 
 hypothesis.settings.register_profile("no clock is a verdict", deadline=None)
 hypothesis.settings.load_profile("no clock is a verdict")
@@ -34,7 +34,7 @@ MARK = "pytestmark = pytest.mark.pure"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where the pure tests alone are wanted, import no module that has none."""
+    """Import no module without pure tests if only pure tests are selected."""
     is_module = collection_path.suffix == ".py"
     if config.option.markexpr != "pure" or not is_module or _is_in_pure_folder(collection_path):
         return None
@@ -111,13 +111,13 @@ def no_thread_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests do not reach them."""
+    """The settings of the user who runs the tests do not reach them."""
     for variable in list(os.environ):
         if variable.startswith("ITH_") and variable != REQUIRE_TOOLS:
             monkeypatch.delenv(variable)
 
 
-# What many rooms start from ------------------------------------------------------------------
+# Fixtures of many directories ----------------------------------------------------------------
 
 
 @pytest.fixture

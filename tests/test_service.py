@@ -1,7 +1,8 @@
-"""The whole service in this process: how it starts, how it stops, and what stops it."""
+"""The complete service in this process: its start, its stop, and the reasons of a stop."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.errors import ConfigError, LedgerError, ProxyError, first
 from proxy.ledger import dispatches
+from proxy.machines import MACHINES
 from proxy.machines.operation import OperationState
 from proxy.pacs.local import Checked, LocalPacs
 from proxy.runtime.signals import ProcessSignals
@@ -32,7 +34,7 @@ from proxy.settings import (
 )
 from proxy.supervision.supervisor import Supervisor
 from tests.reporting.make import over
-from tests.support.house import QUICK, configure, offer, uids
+from tests.support.program import QUICK, configure, offer, uids
 from tests.support.waiting import PATIENCE_S, until
 
 MEANT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -177,6 +179,26 @@ def test_a_ca_file_that_is_none_is_refused(directory: Path) -> None:
     assert isinstance(refused(wrong), ConfigError)
 
 
+# Its log --------------------------------------------------------------------------------------
+
+
+async def test_at_level_debug_it_logs_the_steps_of_every_machine(
+    directory: Path, backend: DemoBackend, node: DemoNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "proxy.logs")
+    configure(backend, [node])
+    offer(backend)
+    event = frames.session_dispatch("sess-1", ["a"])
+    async with running(given(directory, backend.url)) as proxy:
+        await until(lambda: backend.frames_named("config_update"))
+        await backend.send_event(event)
+        await until(lambda: backend.final_status(event["correlation_id"]))
+        proxy.supervisor.drain("the test stops")
+        await proxy.stopped()
+    lines = [vars(each)["line"] for each in caplog.records if each.msg == "machine.stepped"]
+    assert {each["machine"] for each in lines} == {machine.name for machine in MACHINES}
+
+
 # Stopping -------------------------------------------------------------------------------------
 
 
@@ -270,7 +292,7 @@ async def test_a_signal_stops_it_and_a_second_one_at_once(
         operation = proxy.supervisor.registry.operation.run
         os.kill(os.getpid(), number)
         await until(lambda: operation.state is OperationState.DRAINING)
-        for _ in range(3):  # whoever is impatient enough for a third is not punished with a fault
+        for _ in range(3):  # a third signal is no fault
             os.kill(os.getpid(), number)
             await trio.sleep(0.001)
         await proxy.stopped()

@@ -1,4 +1,6 @@
-"""The whole program in one process, on a virtual clock and in a virtual network: one order.
+"""The complete program in one process, on a virtual clock and in a virtual network: one order.
+
+Afterwards ITH deletes what was ordered.
 
 Nothing of ``proxy`` is patched: ``serve`` is given a network, a way to run blocking functions, a
 clock and chance, and trio its own. The WebSocket, HTTP and DICOM are spoken in full, byte by byte.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +23,16 @@ from trio.testing import MockClock
 from proxy.demo import frames, http
 from proxy.demo.backend import DemoBackend
 from proxy.fsm import Step
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Inline
-from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.runner import Run, observing
 from proxy.service import serve
 from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from tests.dicom.virtual import VirtualNetwork
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
-from tests.support.house import configure, offer
+from tests.support.program import configure, offer
 from tests.support.schedules import shuffled
 from tests.support.virtual_node import VirtualNode
 from tests.support.virtual_sockets import OURS, VirtualInternet
@@ -53,39 +58,42 @@ class Ith(DemoBackend):
 
 @dataclass
 class Simulated:
-    """What happened: every step of a machine, every frame ITH got, every instance the node got."""
+    """The record of a run: the steps of machines, the frames at ITH, the instances at the node."""
 
     steps: list[tuple[float, str, str, str, str]]
     ith: Ith
     node: VirtualNode
     sent: dict[str, str]
     internet: VirtualInternet
+    marks: list[Mark]
 
     @property
     def trace(self) -> str:
         """The hash of all of it, with the times on the virtual clock."""
-        all_of_it = [self.steps, self.ith.heard, self.node.stored]
+        marks = [mark.name for mark in self.marks]
+        all_of_it = [self.steps, self.ith.heard, self.node.stored, marks]
         return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()
 
 
 async def one_order(directory: Path, seed: int) -> Simulated:
-    """Let the proxy start, be asked how it is, carry out one order, and stop."""
+    """Let the proxy start, be asked how it is, carry out an order and a deletion, and stop."""
     rng = Random(seed)
     ith, node = Ith(), VirtualNode(rng)
     ith.script.ping_every_s = A_DAY_S  # ITH's own would have the real time in them
     internet = VirtualInternet({HOST: "127.0.0.1"}, rng)
     internet.install()
     steps: list[tuple[float, str, str, str, str]] = []
+    reached: list[Mark] = []
 
     def note(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
         name, before, after = run.machine.name, step.before.name, step.after.name
         steps.append((trio.current_time(), name, step.row, before, after))
 
-    OBSERVERS.append(note)
-    try:
+    with observing(note):
         async with ith.running(), trio.open_nursery() as world:
             configure(ith, [frames.rest_node("a", "A", *PACS)])
-            sent = {each.sop_instance_uid: each.sha256 for each in offer(ith)}
+            instances = offer(ith)
+            sent = {each.sop_instance_uid: each.sha256 for each in instances}
             settings = Settings(
                 ith=IthSettings(url=f"http://{HOST}:{ith.port}"),
                 limits=LimitSettings(reserve_gb=0.0),
@@ -101,7 +109,8 @@ async def one_order(directory: Path, seed: int) -> Simulated:
                 rng=Random(rng.random()),
             )
             async with trio.open_nursery() as program:
-                supervisor = await program.start(proxy)
+                with marks.marking(reached.append):
+                    supervisor = await program.start(proxy)
                 with trio.fail_after(A_DAY_S):
                     await ith.wait_for(lambda ith: bool(ith.frames_named("config_update")))
                     await ith.send_raw('{"type": "ping"}')
@@ -111,11 +120,12 @@ async def one_order(directory: Path, seed: int) -> Simulated:
                     )
                     await ith.wait_for(lambda ith: ith.final_status(ORDER) is not None)
                     await trio.sleep(600)
+                    study = instances[0].study_instance_uid
+                    await ith.send_event(frames.session_deleted("sess-1", study_instance_uid=study))
+                    await trio.sleep(60)
                 supervisor.drain("the simulation is over")
             world.cancel_scope.cancel("the program has ended")
-    finally:
-        OBSERVERS.remove(note)
-    return Simulated(steps, ith, node, sent, internet)
+    return Simulated(steps, ith, node, sent, internet, reached)
 
 
 def simulate(seed: int) -> Simulated:
@@ -138,3 +148,12 @@ def test_the_same_seed_gives_the_same_run() -> None:
     )
     assert one.trace == again.trace
     assert one.trace != other.trace
+
+
+def test_a_run_with_an_order_and_a_deletion_reaches_every_mark() -> None:
+    run = simulate(1)
+    assert {*run.marks} == {*Mark}
+    by_instance = Mark.INSTANCE_READ, Mark.INSTANCE_SENT, Mark.INSTANCE_ANSWERED
+    by_object = Mark.OBJECT_MOVED, Mark.OBJECT_ADOPTED, Mark.OBJECT_REMOVED
+    counts = Counter(run.marks)
+    assert {counts[mark] for mark in by_instance + by_object} == {len(run.sent)}

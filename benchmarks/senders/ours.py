@@ -1,7 +1,7 @@
 """Send files to a node with our own sending side: ``ours.py PORT AE_TITLE DIRECTORY [unchecked]``.
 
-What is known of the files is in DIRECTORY.json, as it is in the proxy's ledger; their SHA-256 is
-computed while they are sent, and compared. With ``unchecked`` it is not: what that costs shows.
+The index of the files is in DIRECTORY.json, as it is in the proxy's ledger. Their SHA-256 is
+computed while they are sent, and compared. With ``unchecked`` it is not, which shows the cost.
 """
 
 from __future__ import annotations

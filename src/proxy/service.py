@@ -36,7 +36,7 @@ from proxy.reporting.reports import Reports
 from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Offload, Threads
 from proxy.runtime.rng import SYSTEM_RANDOM, Random
-from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.runner import Run, observing
 from proxy.runtime.signals import ProcessSignals
 from proxy.runtime.wire import TCP_NETWORK, Network
 from proxy.settings import Settings
@@ -179,7 +179,6 @@ async def serve(
                 disk_usage_gb,
                 clock=clock,
             )
-            services.start_soon(look.watch)
             services.start_soon(ControlServer(supervisor, look, ledger.settled).serve, control)
             work.start_soon(forget_regularly, ledger)
             connection.tell(ConnectRequested())
@@ -203,22 +202,19 @@ def _disk_usage_gb(state_dir: Path, pacs: LocalPacs) -> float:
 @asynccontextmanager
 async def _steps_logged() -> AsyncIterator[None]:
     """Log every step of every machine at level debug."""
-
-    def log_step(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
-        log(
-            "machine.stepped",
-            level="debug",
-            machine=run.machine.name,
-            row=step.row,
-            before=step.before,
-            after=step.after,
-        )
-
-    OBSERVERS.append(log_step)
-    try:
+    with observing(_log_step):
         yield
-    finally:
-        OBSERVERS.remove(log_step)
+
+
+def _log_step(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
+    log(
+        "machine.stepped",
+        level="debug",
+        machine=run.machine.name,
+        row=step.row,
+        before=step.before,
+        after=step.after,
+    )
 
 
 def _rest_settings(settings: Settings) -> RestSettings:

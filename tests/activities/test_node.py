@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -18,17 +17,17 @@ from proxy.demo.node import DemoNode
 from proxy.dicom.dimse import VERIFICATION
 from proxy.fsm import Step
 from proxy.machines.delivery import DeliveryState
-from proxy.machines.node import NODE, NodeState
-from proxy.runtime.runner import Run
+from proxy.machines.node import Health, NodeOutput, NodeState
+from proxy.work.runs import NodeRun
 from tests.dicom.scripted import Peer
 from tests.support.clocks import Always
-from tests.support.house import (
-    House,
-    a_house,
+from tests.support.program import (
+    Program,
     configure,
     described,
     in_event,
     offer,
+    running_program,
 )
 from tests.support.relay import relay
 from tests.support.waiting import PATIENCE_S
@@ -42,92 +41,94 @@ def rng() -> Always:
 
 
 @pytest.fixture
-async def house(
+async def program(
     directory: Path, backend: DemoBackend, node: DemoNode, rng: Always
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Program]:
     configure(backend, [node])
     quick = {"echo_interval_seconds": 0.1, "retry_max_seconds": 0.4}
-    async with a_house(directory, backend, dicom=quick, rng=rng) as house:
-        await house.configured()
-        yield house
+    async with running_program(directory, backend, dicom=quick, rng=rng) as program:
+        await program.configured()
+        yield program
 
 
-def state(house: House) -> NodeState:
-    return house.registry.nodes["a"].run.state
+def state(program: Program) -> NodeState:
+    return program.registry.nodes["a"].run.state
 
 
-async def test_a_node_is_asked_at_once_and_again_and_again(house: House, node: DemoNode) -> None:
-    await house.until(lambda: state(house) is ONLINE)
-    await house.until(lambda: node.tally.echoes >= 3)
+async def test_a_node_is_asked_at_once_and_again_and_again(
+    program: Program, node: DemoNode
+) -> None:
+    await program.until(lambda: state(program) is ONLINE)
+    await program.until(lambda: node.tally.echoes >= 3)
 
 
 async def test_a_node_that_is_gone_is_given_up_and_found_again(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    await house.until(lambda: state(house) is ONLINE)
+    await program.until(lambda: state(program) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
-    await house.until(lambda: state(house) is OFFLINE)
-    assert house.registry.nodes["a"].run.data.failures >= 3
+    await program.until(lambda: state(program) is OFFLINE)
+    assert program.registry.nodes["a"].run.data.failures >= 3
     await trio.to_thread.run_sync(node.start)
-    await house.until(lambda: state(house) is ONLINE)
-    assert house.registry.nodes["a"].run.data.failures == 0
+    await program.until(lambda: state(program) is ONLINE)
+    assert program.registry.nodes["a"].run.data.failures == 0
 
 
 async def test_each_probe_of_a_node_that_was_given_up_is_twice_as_far_off(
-    house: House, node: DemoNode, rng: Always, monkeypatch: pytest.MonkeyPatch
+    program: Program, node: DemoNode, rng: Always
 ) -> None:
     waits: list[float] = []
 
-    def note(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
-        if run.machine is NODE and step.after is OFFLINE and step.before is not OFFLINE:
+    def note(_: NodeRun, step: Step[NodeState, Health, NodeOutput]) -> None:
+        if step.after is OFFLINE and step.before is not OFFLINE:
             waits.append(step.data.probe_in)
 
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", [note])
+    program.registry.nodes["a"].run.observe(note)
     rng.drawn = 0.0  # a tenth of the interval, the least there is
-    await house.until(lambda: state(house) is ONLINE)
+    await program.until(lambda: state(program) is ONLINE)
     await trio.to_thread.run_sync(node.stop)
-    await house.until(lambda: len(waits) >= 3)
+    await program.until(lambda: len(waits) >= 3)
     assert waits[:3] == pytest.approx([0.01, 0.02, 0.04])
 
 
 @pytest.mark.parametrize("status", [0x0122, 0x0211, 0xA700, 0x0110, 0x0212])
 async def test_a_node_that_answers_the_echo_with_a_failure_is_there(
-    house: House, node: DemoNode, status: int
+    program: Program, node: DemoNode, status: int
 ) -> None:
     node.script.echo_status = status
     before = node.tally.echoes
-    await house.until(lambda: node.tally.echoes >= before + 5)
-    assert state(house) is ONLINE
-    assert house.registry.nodes["a"].run.data.failures == 0
+    await program.until(lambda: node.tally.echoes >= before + 5)
+    assert state(program) is ONLINE
+    assert program.registry.nodes["a"].run.data.failures == 0
 
 
-async def test_a_node_at_work_is_not_asked_besides(house: House, node: DemoNode) -> None:
-    offer(house.backend, slices=6)
+async def test_a_node_at_work_is_not_asked_besides(program: Program, node: DemoNode) -> None:
+    offer(program.backend, slices=6)
     node.script.delay_s = 0.1
-    await house.until(lambda: state(house) is ONLINE)
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    await house.until(lambda: len(node.arrivals) >= 1)
+    await program.until(lambda: state(program) is ONLINE)
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    await program.until(lambda: len(node.arrivals) >= 1)
     before = node.tally.echoes
-    await house.until(lambda: len(node.arrivals) >= 5)
+    await program.until(lambda: len(node.arrivals) >= 5)
     assert node.tally.echoes - before <= 1
-    await house.over(order)
+    await program.over(order)
 
 
 async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    offer(house.backend)
-    configure(house.backend, [described(node, retry_count=100, retry_delay=60)])
+    offer(program.backend)
+    configure(program.backend, [described(node, retry_count=100, retry_delay=60)])
     await trio.to_thread.run_sync(node.stop)
-    house.supervisor.came_online()
-    await house.until(lambda: state(house) is OFFLINE)
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    program.supervisor.came_online()
+    await program.until(lambda: state(program) is OFFLINE)
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
     await trio.sleep(0.3)
-    assert house.final(order) is None
-    assert house.turns_taken() == 0
+    assert program.final(order) is None
+    assert program.turns_taken() == 0
     await trio.to_thread.run_sync(node.start)
-    assert (await house.over(order))["status"] == "completed"
-    await house.idle()
+    assert (await program.over(order))["status"] == "completed"
+    await program.idle()
 
 
 @pytest.mark.parametrize("years", [0, 30], ids=["as it was", "due in 30 years"])
@@ -135,29 +136,31 @@ async def test_a_delivery_waits_for_a_node_that_is_off_and_goes_when_it_is_back(
 async def test_what_backed_off_before_a_restart_goes_on_when_the_node_answers(
     directory: Path, backend: DemoBackend, node: DemoNode, first: str, years: int
 ) -> None:
-    """Whoever is up first, and whatever the wall clock was when the attempt was noted."""
+    """The order of the starts and the wall clock at the attempt must not matter."""
     longest = 3600.0
     offer(backend)
     configure(backend, [described(node, retry_count=100, retry_delay=longest)])
     dicom = {"echo_interval_seconds": 0.1, "retry_max_seconds": longest}
     await trio.to_thread.run_sync(node.stop)
-    async with a_house(directory, backend, dicom=dicom) as house:
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+    async with running_program(directory, backend, dicom=dicom) as program:
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
         due = time.time() + years * 365 * 24 * 3600 + longest
-        dispatch_id = house.dispatch(order).dispatch_id
-        house.services.ledger.post_attempt(dispatch_id, "a", 1, due, "the node is away", away=True)
+        dispatch_id = program.dispatch(order).dispatch_id
+        program.services.ledger.post_attempt(
+            dispatch_id, "a", 1, due, "the node is away", away=True
+        )
     if first == "the node":
         await trio.to_thread.run_sync(node.start)
-    async with a_house(directory, backend, dicom=dicom) as house:
-        await house.until(lambda: house.registry.dispatches.deliveries)
+    async with running_program(directory, backend, dicom=dicom) as program:
+        await program.until(lambda: program.registry.dispatches.deliveries)
         if first == "the proxy":
-            await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
-            assert house.delivery(order, "a").run.data.retry_in <= longest
+            await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+            assert program.delivery(order, "a").run.data.retry_in <= longest
             await trio.to_thread.run_sync(node.start)
-        assert (await house.over(order, "a"))["status"] == "completed"
-        await house.idle()
+        assert (await program.over(order, "a"))["status"] == "completed"
+        await program.idle()
 
 
 async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
@@ -179,20 +182,20 @@ async def test_those_in_line_for_a_node_leave_it_in_peace_once_it_is_given_up(
         configure(backend, [frames.rest_node("a", "A", "127.0.0.1", port, **patient)])
         # patient with the node too: within the test nobody asks it again
         dicom = {"associations_per_node": 1, "retry_max_seconds": 60.0, "echo_seconds": 60.0}
-        async with a_house(directory, backend, dicom=dicom) as house:
-            await house.configured()
+        async with running_program(directory, backend, dicom=dicom) as program:
+            await program.configured()
             for number in range(8):
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
-                house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-            at = house.registry.nodes["a"]
-            await house.until(lambda: at.queue.waiting == 7)
+                program.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+            at = program.registry.nodes["a"]
+            await program.until(lambda: at.queue.waiting == 7)
             full.set()
-            deliveries = house.registry.dispatches.deliveries
-            await house.until(lambda: all(each.run.data.attempts for each in deliveries))
+            deliveries = program.registry.dispatches.deliveries
+            await program.until(lambda: all(each.run.data.attempts for each in deliveries))
             assert at.run.state is OFFLINE
             assert asked_to_store == BREAKER_FAILURES
             assert {each.run.state for each in deliveries} == {DeliveryState.BACKING_OFF}
-            assert house.turns_taken() == 0
+            assert program.turns_taken() == 0
         nursery.cancel_scope.cancel("the test is over")
 
 
@@ -209,19 +212,19 @@ async def test_what_was_under_way_when_a_node_was_given_up_puts_off_no_probe(
     }
     node.script.delay_s = 60.0
     least = Always(0.0)  # a tenth of the interval
-    async with a_house(directory, backend, dicom=dicom, rng=least) as house:
+    async with running_program(directory, backend, dicom=dicom, rng=least) as program:
         async with relay(node) as line:
             to_the_line = frames.rest_node("a", node.ae_title, line.host, line.port)
             configure(backend, [to_the_line])
-            await house.configured()
+            await program.configured()
             for number in range(many):
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
-                house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-            await house.until(lambda: len(node.arrivals) == many)
-        deliveries = house.registry.dispatches.deliveries
-        await house.until(lambda: all(each.run.data.attempts for each in deliveries))
-        health = house.registry.nodes["a"].run.data
-        assert (state(house), health.failures) == (OFFLINE, BREAKER_FAILURES)
+                program.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+            await program.until(lambda: len(node.arrivals) == many)
+        deliveries = program.registry.dispatches.deliveries
+        await program.until(lambda: all(each.run.data.attempts for each in deliveries))
+        health = program.registry.nodes["a"].run.data
+        assert (state(program), health.failures) == (OFFLINE, BREAKER_FAILURES)
         assert health.probe_in == pytest.approx(6.0)
 
 
@@ -234,16 +237,16 @@ async def test_a_node_that_moves_is_not_asked_at_its_old_address_to_the_end(
     async with silent:
         port = silent.socket.getsockname()[1]
         configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
-        async with a_house(directory, backend, dicom={"echo_seconds": 60.0}) as house:
-            await house.configured()
+        async with running_program(directory, backend, dicom={"echo_seconds": 60.0}) as program:
+            await program.configured()
             asked = await silent.accept()
             assert await asked.receive_some()
 
             configure(backend, [node])
-            house.tell(frames.nodes_changed([in_event(node)]))
+            program.tell(frames.nodes_changed([in_event(node)]))
 
             with trio.fail_after(PATIENCE_S):
                 while await asked.receive_some():
                     pass
-            await house.until(lambda: state(house) is ONLINE)
+            await program.until(lambda: state(program) is ONLINE)
             await asked.aclose()

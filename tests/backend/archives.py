@@ -102,7 +102,7 @@ def contents(got: Unpacked) -> list[bytes]:
 def cancelled_at_every_checkpoint(archive: Path, staging: Path) -> int:
     """Cancel the unpacking at its first checkpoint, at its second, …; return how many there are.
 
-    Wherever it is cancelled, nothing must stay.
+    No cancellation must leave a file.
     """
     passed = last = 0
 

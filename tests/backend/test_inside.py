@@ -119,7 +119,7 @@ def beside(pack: Pack, inner: bytes, tmp_path: Path, limits: ArchiveLimits = LIM
 
 
 def why(got: Unpacked) -> str:
-    """Why the one file beside the instances was passed over."""
+    """Return the reason why the one file beside the instances was passed over."""
     assert got.skipped == {}
     ((reason, count),) = got.passed_over.items()
     assert count == 1

@@ -28,10 +28,16 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.backend_script import Greeting, PingDialect
 from proxy.events.incoming import Incoming
 from proxy.events.outgoing import ConfigUpdate, HealthUpdate, ProxyHeartbeatEvent
+from proxy.fsm import Step
 from proxy.ledger import Ledger
-from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
+from proxy.machines.connection import (
+    CloseRequested,
+    ConnectionData,
+    ConnectionOutput,
+    ConnectionState,
+    ConnectRequested,
+)
 from proxy.reporting.outbox import Outbox
-from proxy.runtime import runner
 from proxy.runtime.clock import SYSTEM_CLOCK
 from proxy.runtime.offload import Inline
 from proxy.settings import IthSettings, Secret
@@ -118,7 +124,7 @@ class Desk:
 
 @dataclass
 class Linked:
-    """A link at work, and all that was noted of it."""
+    """A running link, and all records of it."""
 
     desk: Desk
     outbox: Outbox
@@ -176,18 +182,17 @@ async def linked(
             )
             at_work = Linked(desk, outbox, ledger, run)
 
-            def note(run: object, step: object) -> None:
-                at_work.rows.append(step.row)  # type: ignore[attr-defined]
-                if step.after is BACKING_OFF:  # type: ignore[attr-defined]
-                    at_work.waits.append(step.data.retry_in)  # type: ignore[attr-defined]
+            def note(
+                _: ConnectionRun, step: Step[ConnectionState, ConnectionData, ConnectionOutput]
+            ) -> None:
+                at_work.rows.append(step.row)
+                if step.after is BACKING_OFF:
+                    at_work.waits.append(step.data.retry_in)
 
-            runner.OBSERVERS.append(note)
-            try:
-                nursery.start_soon(run.run)
-                run.tell(ConnectRequested())
-                yield at_work
-            finally:
-                runner.OBSERVERS.remove(note)
+            run.observe(note)
+            nursery.start_soon(run.run)
+            run.tell(ConnectRequested())
+            yield at_work
             nursery.cancel_scope.cancel("the test is over")
 
 
@@ -201,7 +206,7 @@ def names(backend: DemoBackend) -> list[str]:
     return [str(h.frame.get("type") or h.frame.get("event_type")) for h in backend.heard]
 
 
-# Where it connects, and as whom ---------------------------------------------------------------
+# Address and identity of a connection ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["", "/", "/ith", "/ith/v2/"])
@@ -464,14 +469,14 @@ async def test_a_refused_config_update_is_logged_and_leaves_the_link_up(
             assert link.run.state is ONLINE
 
 
-# How a link ends ------------------------------------------------------------------------------
+# The end of a link ----------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def websocket_server(
     talk: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> AsyncIterator[str]:
-    """Upgrade whoever comes, by hand, then let the test speak on the bare stream."""
+    """Upgrade each client by hand, then let the test speak on the bare stream."""
     import base64
     import hashlib
 
@@ -533,7 +538,7 @@ async def test_a_server_that_takes_nothing_is_noticed() -> None:
         pytest.param(lambda backend: backend.vanish(), id="vanish"),
     ],
 )
-async def test_a_lost_link_is_made_anew(
+async def test_a_lost_link_is_made_again(
     backend: DemoBackend, break_off: Callable[[DemoBackend], Awaitable[None] | None]
 ) -> None:
     async with linked(backend.url) as link:
@@ -811,13 +816,12 @@ async def test_what_the_library_of_a_dead_application_took_is_said_again(
         await link.reach(ONLINE)
         link.outbox.put("seen", over("seen"))
         await until(lambda: link.outbox.queued == 0)
-        backend.script.application = False
+        backend.die()
         link.outbox.put("lost", over("lost"))
         await link.outbox.flushed()
         await trio.sleep(5 * QUICK.ping_seconds)
         assert (link.run.state, link.outbox.queued) == (ONLINE, 1)
-        backend.script.application = True
-        backend.drop()
+        backend.revive()
         await until(lambda: link.outbox.queued == 0)
     said = [frame["entity_id"] for frame in backend.frames_named("dispatch.status")]
     assert said == ["seen", "lost"]
@@ -882,7 +886,7 @@ async def test_a_dead_application_is_left_in_order_and_its_report_is_kept(
         link.run.data = replace(link.run.data, close_seconds=PATIENCE_S)
         link.outbox.put("seen", over())
         await until(lambda: link.outbox.queued == 0)
-        backend.script.application = False
+        backend.die()
         link.outbox.put("lost", over())
         await link.outbox.flushed()
         await link.close()
@@ -957,7 +961,7 @@ async def test_tls_with_a_server_that_has_none() -> None:
         nursery.cancel_scope.cancel("the test is over")
 
 
-# What must not be said ------------------------------------------------------------------------
+# Texts without secrets ------------------------------------------------------------------------
 
 
 async def test_the_key_is_in_no_line_of_any_log(

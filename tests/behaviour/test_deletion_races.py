@@ -24,7 +24,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.runtime.offload import Inline
 from proxy.work.fair_queue import Grant
-from tests.support.house import House, a_house, configure, uids
+from tests.support.program import Program, configure, running_program, uids
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,26 +96,28 @@ class Scene:
         configure(backend, [node])
 
     @asynccontextmanager
-    async def at(self, step: str) -> AsyncIterator[tuple[House, str, Callable[[], None]]]:
-        """Have the dispatch at a step; yields house, order, and what lets it go on."""
+    async def at(self, step: str) -> AsyncIterator[tuple[Program, str, Callable[[], None]]]:
+        """Stop the dispatch at a step; yields program, order, and the gate that lets it go on."""
         gate = Gate(commits(COMMITS.get(step)))
-        async with a_house(self.directory, self.backend, ledger_offload=gate, downloads=1) as house:
-            await house.configured()
-            await house.online()
+        async with running_program(
+            self.directory, self.backend, ledger_offload=gate, downloads=1
+        ) as program:
+            await program.configured()
+            await program.online()
             turn: Grant | None = None
             if step == "queued":
-                turn = await house.registry.downloads.acquire(0, flow=frozenset({"a"}))
+                turn = await program.registry.downloads.acquire(0, flow=frozenset({"a"}))
             if step == "download":
                 self.backend.rest.archives["session", "sess-1"].bytes_per_s = 20_000
             if step == "unpack":
                 gate = Gate(lambda call, _: call.__name__ == "unpack")
-                object.__setattr__(house.services, "offload", gate)  # it is frozen
+                object.__setattr__(program.services, "offload", gate)  # it is frozen
             if step in {"adopt", "convert"}:
                 gate = Gate(lambda call, _: call.__name__.strip("_") == step)
-                house.services.pacs._offload = gate
+                program.services.pacs._offload = gate
             if step.startswith("store"):
                 self.node.script.delay_s = 0.05
-            order = house.tell(dispatch())
+            order = program.tell(dispatch())
 
             def go_on() -> None:
                 gate.opened.set()
@@ -126,17 +128,19 @@ class Scene:
 
             match step.split():
                 case ["queued"]:
-                    await house.until(lambda: house.dispatch_state(order) is DispatchState.QUEUED)
+                    await program.until(
+                        lambda: program.dispatch_state(order) is DispatchState.QUEUED
+                    )
                 case ["download"]:
-                    await house.until(lambda: self.backend.rest.downloads)
+                    await program.until(lambda: self.backend.rest.downloads)
                 case ["store", n]:
-                    await house.until(lambda: len(self.node.arrivals) > int(n))
+                    await program.until(lambda: len(self.node.arrivals) > int(n))
                 case ["event"]:
                     pass
                 case _:
-                    await house.until(lambda: gate.reached)
+                    await program.until(lambda: gate.reached)
             try:
-                yield house, order, go_on
+                yield program, order, go_on
             finally:
                 go_on()
 
@@ -146,7 +150,7 @@ class Scene:
         return [path for root in roots for path in root.rglob("*") if path.is_file()]
 
     def rows(self) -> dict[str, int]:
-        """How many rows the closed ledger has of what is to be gone."""
+        """Return the number of rows of the deleted entity in the closed ledger."""
         with sqlite3.connect(self.directory / "ledger.db") as ledger:
             counts = {
                 table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
@@ -190,43 +194,43 @@ def then(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("kind", ["session", "subject"])
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_deletion_wins_at_every_step(scene: Scene, step: str, kind: str, then: str) -> None:
-    async with scene.at(step) as (house, order, go_on):
-        house.tell(scene.deletion(kind))
+    async with scene.at(step) as (program, order, go_on):
+        program.tell(scene.deletion(kind))
         if then == "goes on":
             go_on()
-            closing = await house.over(order)
+            closing = await program.over(order)
             assert closing["status"] == ("completed" if step == "over" else "failed")
-            await house.idle()
-            await house.until(lambda: not scene.files())
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
-        await house.until(lambda: not house.registry.dispatches)
+            await program.idle()
+            await program.until(lambda: not scene.files())
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
+        await program.until(lambda: not program.registry.dispatches)
         assert not scene.files()
         arrived = len(scene.node.arrivals)
         await trio.sleep(0.02)
         assert len(scene.node.arrivals) == arrived
     assert not any(scene.rows().values())
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
-        closing = await house.over(house.tell(dispatch()))
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
+        closing = await program.over(program.tell(dispatch()))
         assert (closing["status"], closing["files_sent"]) == ("completed", 8)
         assert len(scene.node.arrivals) == arrived + 8
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_deleted_scan_leaves_the_other(scene: Scene, step: str, then: str) -> None:
-    async with scene.at(step) as (house, order, go_on):
-        house.tell(scene.deletion("scan"))
+    async with scene.at(step) as (program, order, go_on):
+        program.tell(scene.deletion("scan"))
         if then == "goes on":
             go_on()
-            assert (await house.over(order))["status"] == "completed"
-            await house.idle()
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
-        await house.until(lambda: not house.registry.dispatches)
-        await house.until(lambda: len(scene.files()) in {0, 4})
+            assert (await program.over(order))["status"] == "completed"
+            await program.idle()
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
+        await program.until(lambda: not program.registry.dispatches)
+        await program.until(lambda: len(scene.files()) in {0, 4})
         assert scene.node.holds.keys() >= uids(scene.keep)
-        again = await house.over(house.tell(dispatch()))  # ITH has it again: it is wanted again
+        again = await program.over(program.tell(dispatch()))  # ITH has it again: it is wanted again
         assert (again["status"], again["files_sent"]) == ("completed", 8)
         assert scene.node.holds.keys() == uids(scene.all)
 
@@ -235,13 +239,13 @@ async def test_a_deleted_scan_leaves_the_other(scene: Scene, step: str, then: st
 async def test_a_kill_at_every_step_loses_and_repeats_nothing(scene: Scene, step: str) -> None:
     async with scene.at(step) as (_, order, _):
         pass
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
-        await house.until(lambda: not house.registry.dispatches)
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
+        await program.until(lambda: not program.registry.dispatches)
         assert len(scene.node.arrivals) <= 9  # the one in flight may come twice
         assert scene.node.holds.keys() == uids(scene.all)
-        house.tell({**dispatch(), "correlation_id": order})
-        assert (await house.over(order))["status"] == "completed"
+        program.tell({**dispatch(), "correlation_id": order})
+        assert (await program.over(order))["status"] == "completed"
         assert not [path for path in scene.files() if "staging" in path.parts]
 
 
@@ -249,60 +253,62 @@ async def test_a_kill_at_every_step_loses_and_repeats_nothing(scene: Scene, step
 async def test_a_download_that_is_whole_when_its_dispatch_is_over_is_not_kept(
     scene: Scene, kind: str
 ) -> None:
-    async with scene.at("adopt") as (house, order, go_on):
-        gate = house.services.pacs._offload
+    async with scene.at("adopt") as (program, order, go_on):
+        gate = program.services.pacs._offload
         assert isinstance(gate, Gate)
         gate.waiting.shield = True
-        house.tell(scene.deletion(kind))
-        assert (await house.over(order))["status"] == "failed"
-        assert house.registry.dispatches  # over, but a thread still moves its files
+        program.tell(scene.deletion(kind))
+        assert (await program.over(order))["status"] == "failed"
+        assert program.registry.dispatches  # over, but a thread still moves its files
         go_on()
-        await house.idle()
-        await house.until(lambda: not scene.files())
+        await program.idle()
+        await program.until(lambda: not scene.files())
     assert not any(scene.rows().values())
 
 
 @pytest.mark.parametrize("kind", ["session", "subject"])
 async def test_what_is_ordered_after_a_deletion_is_wanted(scene: Scene, kind: str) -> None:
-    async with scene.at("adopt") as (house, order, go_on):
-        house.tell(scene.deletion(kind))
-        after = house.tell(dispatch())  # the deletion still waits for the local PACS
+    async with scene.at("adopt") as (program, order, go_on):
+        program.tell(scene.deletion(kind))
+        after = program.tell(dispatch())  # the deletion still waits for the local PACS
         go_on()
-        assert (await house.over(order))["status"] == "failed"
-        closing = await house.over(after)
+        assert (await program.over(order))["status"] == "failed"
+        closing = await program.over(after)
         assert (closing["status"], closing["files_sent"]) == ("completed", 8)
 
 
 @pytest.mark.parametrize("step", ["download", "unpack", "adopt", "keep", "plan", "store 1"])
 async def test_a_session_deleted_by_its_study_alone_leaves_no_row(scene: Scene, step: str) -> None:
     uid = scene.all[0].study_instance_uid
-    async with scene.at(step) as (house, order, go_on):
-        house.tell(frames.session_deleted("another", study_instance_uid=uid))
+    async with scene.at(step) as (program, order, go_on):
+        program.tell(frames.session_deleted("another", study_instance_uid=uid))
         go_on()
-        assert (await house.over(order))["status"] == "failed"
-        await house.idle()
-        await house.until(lambda: not scene.files())
+        assert (await program.over(order))["status"] == "failed"
+        await program.idle()
+        await program.until(lambda: not scene.files())
     assert not any(scene.rows().values())
 
 
 async def test_a_deletion_before_the_first_configuration_wins(scene: Scene) -> None:
-    async with a_house(scene.directory, scene.backend) as house:
-        order = house.tell(dispatch())
-        house.tell(scene.deletion("session"))
-        await house.configured()
-        assert (await house.over(order))["error"].startswith("session deleted in ITH; a node keeps")
-        await house.idle()
+    async with running_program(scene.directory, scene.backend) as program:
+        order = program.tell(dispatch())
+        program.tell(scene.deletion("session"))
+        await program.configured()
+        assert (await program.over(order))["error"].startswith(
+            "session deleted in ITH; a node keeps"
+        )
+        await program.idle()
         assert scene.node.arrivals == []
 
 
 async def test_a_scan_deleted_before_the_first_configuration_is_left_out(scene: Scene) -> None:
-    async with a_house(scene.directory, scene.backend) as house:
-        order = house.tell(dispatch())
-        house.tell(scene.deletion("scan"))
-        await house.configured()
-        closing = await house.over(order)
+    async with running_program(scene.directory, scene.backend) as program:
+        order = program.tell(dispatch())
+        program.tell(scene.deletion("scan"))
+        await program.configured()
+        closing = await program.over(order)
         assert (closing["status"], closing["files_sent"]) == ("completed", 4)
-        after = await house.over(house.tell(dispatch()))
+        after = await program.over(program.tell(dispatch()))
         assert (after["status"], after["files_sent"]) == ("completed", 8)
     assert scene.node.holds.keys() == uids(scene.all)
 
@@ -310,26 +316,26 @@ async def test_a_scan_deleted_before_the_first_configuration_is_left_out(scene: 
 async def test_an_order_after_a_deletion_before_the_first_configuration_is_wanted(
     scene: Scene,
 ) -> None:
-    async with a_house(scene.directory, scene.backend) as house:
-        before = house.tell(dispatch())
-        house.tell(scene.deletion("session"))
-        after = house.tell(dispatch())
-        await house.services.ledger.settled()
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
-        assert (await house.over(before))["status"] == "failed"
-        closing = await house.over(after)
+    async with running_program(scene.directory, scene.backend) as program:
+        before = program.tell(dispatch())
+        program.tell(scene.deletion("session"))
+        after = program.tell(dispatch())
+        await program.services.ledger.settled()
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
+        assert (await program.over(before))["status"] == "failed"
+        closing = await program.over(after)
         assert (closing["status"], closing["files_sent"]) == ("completed", 8)
 
 
 async def test_a_deleted_scan_is_not_sent_while_its_files_are_yet_to_go(scene: Scene) -> None:
-    async with scene.at("store 1") as (house, order, _):
-        async with house.services.pacs._lock:  # as while another download is taken in
-            house.tell(scene.deletion("scan"))
-            await house.until(lambda: scene.node.holds.keys() >= uids(scene.keep))
+    async with scene.at("store 1") as (program, order, _):
+        async with program.services.pacs._lock:  # as while another download is taken in
+            program.tell(scene.deletion("scan"))
+            await program.until(lambda: scene.node.holds.keys() >= uids(scene.keep))
             await trio.sleep(0.3)
         assert len(scene.files()) >= 4
-        assert (await house.over(order))["status"] == "completed"
+        assert (await program.over(order))["status"] == "completed"
         assert scene.node.holds.keys() == uids(scene.keep)
 
 
@@ -339,14 +345,14 @@ async def test_a_deleted_scan_that_a_later_order_brings_back_is_not_sent_for_the
     scene.backend.rest.offer("scan", "scan-2", zip_session(scene.gone))
     async with DemoNode("B", node_id="b").running() as other:
         configure(scene.backend, [scene.node, other])
-        async with scene.at("store 0") as (house, order, go_on):
+        async with scene.at("store 0") as (program, order, go_on):
             scene.node.script.delay_s = 0.3
-            house.tell(scene.deletion("scan"))
-            again = await house.over(house.tell(frames.scan_dispatch("scan-2", ["b"])))
+            program.tell(scene.deletion("scan"))
+            again = await program.over(program.tell(frames.scan_dispatch("scan-2", ["b"])))
             assert (again["status"], again["files_sent"]) == ("completed", 4)
             assert len(scene.node.arrivals) <= len(scene.keep)  # it has not come to them yet
             go_on()
-            closing = await house.over(order)
+            closing = await program.over(order)
             assert (closing["status"], closing["files_sent"]) == ("completed", 4)
         assert scene.node.holds.keys() == uids(scene.keep)
         assert other.holds.keys() == uids(scene.gone)
@@ -356,21 +362,21 @@ async def test_a_deleted_scan_that_a_later_order_brings_back_is_not_sent_for_the
 async def test_what_is_deleted_piece_by_piece_is_not_completed(scene: Scene, restart: bool) -> None:
     uid = scene.all[0].study_instance_uid
     first = frames.scan_deleted("scan-1", study_instance_uid=uid, scan_number=1)
-    async with scene.at("store 4") as (house, order, _):
-        house.supervisor.pause("new switch")
-        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
-        house.tell(first)  # the node has it
-        await house.until(lambda: len(scene.files()) == len(scene.gone))
+    async with scene.at("store 4") as (program, order, _):
+        program.supervisor.pause("new switch")
+        await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
+        program.tell(first)  # the node has it
+        await program.until(lambda: len(scene.files()) == len(scene.gone))
         if not restart:
-            house.tell(scene.deletion("scan"))
-            assert (await house.over(order))["status"] == "failed"
+            program.tell(scene.deletion("scan"))
+            assert (await program.over(order))["status"] == "failed"
             return
-    async with a_house(scene.directory, scene.backend) as house:
-        await house.configured()
+    async with running_program(scene.directory, scene.backend) as program:
+        await program.configured()
         scene.node.script.delay_s = 0.3
-        house.supervisor.resume()
-        await house.until(lambda: house.state(order, "a") is DeliveryState.STORING)
-        house.tell(scene.deletion("scan"))
-        closing = await house.over(order)
+        program.supervisor.resume()
+        await program.until(lambda: program.state(order, "a") is DeliveryState.STORING)
+        program.tell(scene.deletion("scan"))
+        closing = await program.over(order)
         assert (closing["status"], closing["files_sent"]) == ("failed", len(scene.node.holds))
         assert len(scene.node.holds) < len(scene.all)

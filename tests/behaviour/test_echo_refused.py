@@ -21,7 +21,7 @@ from proxy.dicom.dimse import VERIFICATION
 from proxy.machines.node import NodeState
 from tests.dicom import scripted as said
 from tests.dicom.scripted import Peer
-from tests.support.house import House, a_house, configure, offer
+from tests.support.program import Program, configure, offer, running_program
 
 IMPLICIT = "1.2.840.10008.1.2"
 Refusal: TypeAlias = Callable[[Peer], Awaitable[None]]
@@ -69,14 +69,14 @@ ANSWERS: dict[str, Refusal] = {
     "accepted, then released": accepting(said.RELEASE_RQ),
     **{f"{status:04X}": answering(status) for status in (0x0122, 0x0211, 0xA700, 0x0110, 0xC000)},
 }
-"""What shows that a node is there."""
+"""Answers that prove a node."""
 
 SILENCE: dict[str, Refusal] = {
     "silent": saying(),
     "closed": hang_up,
     "garbage": saying(said.GARBAGE),
 }
-"""What shows nothing of a DICOM node."""
+"""Answers that prove no DICOM node."""
 
 
 class Doorman:
@@ -119,7 +119,7 @@ async def pipe(source: trio.SocketStream, to: trio.SocketStream, both: trio.Canc
 @asynccontextmanager
 async def a_site(
     directory: Path, backend: DemoBackend, node: DemoNode, refuse: Refusal
-) -> AsyncIterator[tuple[House, Doorman]]:
+) -> AsyncIterator[tuple[Program, Doorman]]:
     doorman = Doorman(node, refuse)
     quick = {"echo_interval_seconds": 0.05, "echo_seconds": 0.3, "retry_max_seconds": 0.2}
     async with trio.open_nursery() as nursery:
@@ -127,41 +127,41 @@ async def a_site(
         await nursery.start(trio.serve_listeners, doorman.serve, [listener])
         port = listener.socket.getsockname()[1]
         configure(backend, [frames.rest_node("a", node.ae_title, "127.0.0.1", port)])
-        async with a_house(directory, backend, dicom=quick) as house:
-            await house.configured()
-            yield house, doorman
+        async with running_program(directory, backend, dicom=quick) as program:
+            await program.configured()
+            yield program, doorman
         nursery.cancel_scope.cancel("the test is over")
 
 
-async def asked(house: House, doorman: Doorman, times: int) -> None:
+async def asked(program: Program, doorman: Doorman, times: int) -> None:
     """Wait until the node was asked so often again: more than its breaker bears."""
     before = doorman.came
-    await house.until(lambda: doorman.came >= before + times)
+    await program.until(lambda: doorman.came >= before + times)
 
 
-async def delivered(house: House, node: DemoNode, number: int) -> None:
+async def delivered(program: Program, node: DemoNode, number: int) -> None:
     """Order a session, and wait until the node has it."""
-    offer(house.backend, f"sess-{number}", seed=number)
-    order = house.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
-    ending = await house.over(order, "a")
+    offer(program.backend, f"sess-{number}", seed=number)
+    order = program.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"]) == ("completed", 4), ending["error"]
     assert len(node.arrivals) == 4 * number
-    await house.idle()
+    await program.idle()
 
 
 @pytest.mark.parametrize("refuse", [*ANSWERS.values()], ids=[*ANSWERS])
 async def test_a_node_that_refuses_c_echo_is_there_and_is_delivered_to(
     directory: Path, backend: DemoBackend, node: DemoNode, refuse: Refusal
 ) -> None:
-    async with a_site(directory, backend, node, refuse) as (house, doorman):
+    async with a_site(directory, backend, node, refuse) as (program, doorman):
         for number in (1, 2):
-            await asked(house, doorman, 6)
+            await asked(program, doorman, 6)
             # On a busy machine one of them may have been too slow to count as answered.
-            await house.until(lambda: house.registry.nodes["a"].run.state is NodeState.ONLINE)
-            health = house.heartbeat.health(online=True)
+            await program.until(lambda: program.registry.nodes["a"].run.state is NodeState.ONLINE)
+            health = program.heartbeat.health(online=True)
             assert health.nodes is not None
             assert [each.is_reachable for each in health.nodes] == [True]
-            await delivered(house, node, number)
+            await delivered(program, node, number)
 
 
 @pytest.mark.parametrize("refuse", [*SILENCE.values()], ids=[*SILENCE])
@@ -169,17 +169,17 @@ async def test_a_node_that_is_silent_to_c_echo_is_delivered_to_all_the_same(
     directory: Path, backend: DemoBackend, node: DemoNode, refuse: Refusal
 ) -> None:
     """C-ECHO gives it up again and again; each time a delivery's own attempt proves it."""
-    async with a_site(directory, backend, node, refuse) as (house, _):
-        at = house.registry.nodes["a"].run
+    async with a_site(directory, backend, node, refuse) as (program, _):
+        at = program.registry.nodes["a"].run
         for number in (1, 2, 3):
-            await house.until(lambda: at.state is NodeState.OFFLINE and not at.data.is_tried)
-            await delivered(house, node, number)
+            await program.until(lambda: at.state is NodeState.OFFLINE and not at.data.is_tried)
+            await delivered(program, node, number)
 
 
 async def test_a_node_that_is_gone_is_tried_once_between_two_probes(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
-    """What else is due meanwhile is told that it is offline."""
+    """Another delivery that is due meanwhile finds the node offline."""
     tried = 0
 
     async def count(_: trio.SocketStream) -> None:
@@ -193,10 +193,10 @@ async def test_a_node_that_is_gone_is_tried_once_between_two_probes(
         nursery.start_soon(trio.serve_listeners, count, [listener])
         port = listener.socket.getsockname()[1]
         configure(backend, [frames.rest_node("a", "A", "127.0.0.1", port, **patient)])
-        async with a_house(directory, backend, dicom=dicom) as house:
-            await house.configured()
-            at = house.registry.nodes["a"]
-            await house.until(lambda: at.run.state is NodeState.SUSPECT)
+        async with running_program(directory, backend, dicom=dicom) as program:
+            await program.configured()
+            at = program.registry.nodes["a"]
+            await program.until(lambda: at.run.state is NodeState.SUSPECT)
             for _ in range(2):  # as three probes in a row would
                 at.failed("no answer", is_probe=True)
             assert at.run.state is NodeState.OFFLINE
@@ -204,9 +204,10 @@ async def test_a_node_that_is_gone_is_tried_once_between_two_probes(
             for number in range(5):
                 offer(backend, f"sess-{number}", slices=1, seed=number + 1)
             orders = [
-                house.tell(frames.session_dispatch(f"sess-{number}", ["a"])) for number in range(5)
+                program.tell(frames.session_dispatch(f"sess-{number}", ["a"]))
+                for number in range(5)
             ]
-            errors = [(await house.over(order, "a"))["error"] for order in orders]
+            errors = [(await program.over(order, "a"))["error"] for order in orders]
             assert tried == before + 1
             assert any("node is offline" in error for error in errors)
         nursery.cancel_scope.cancel("the test is over")

@@ -1,4 +1,4 @@
-"""A node at another address is another node: what went wrong at the old one does not count."""
+"""A node at another address is another node: failures at the old one do not count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.node import NODE, CongestionReported, NodeState
-from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
+from tests.support.observed import rows_taken
+from tests.support.program import (
+    Program,
+    configure,
+    described,
+    offer,
+    running_program,
+    some_nodes,
+    uids,
+)
 from tests.support.relay import relay
 
 
@@ -28,12 +37,12 @@ async def nowhere() -> AsyncIterator[JsonObject]:
     yield frames.rest_node("a", "A", "127.0.0.1", port, retry_count=1, retry_delay=600)
 
 
-async def fetched(house: House, described: JsonObject) -> None:
+async def fetched(program: Program, described: JsonObject) -> None:
     """Have the node configured like this, and wait until it is."""
-    configure(house.backend, [described])
-    house.supervisor.came_online()
-    at, is_active = house.registry.nodes["a"], described["is_active"]
-    await house.until(
+    configure(program.backend, [described])
+    program.supervisor.came_online()
+    at, is_active = program.registry.nodes["a"], described["is_active"]
+    await program.until(
         lambda: (at.configured.port, at.configured.is_active) == (described["port"], is_active)
     )
 
@@ -47,18 +56,18 @@ async def test_a_failed_attempt_at_the_old_address_is_none_at_the_new_one(
 ) -> None:
     instances = offer(backend)
     node.script.abort_at = 1
-    async with nowhere() as old, a_house(directory, backend, dicom=PATIENT) as house:
+    async with nowhere() as old, running_program(directory, backend, dicom=PATIENT) as program:
         configure(backend, [old])
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
         if while_inactive:
-            await fetched(house, old | {"is_active": False})
-            assert house.state(order, "a") is DeliveryState.HELD
-            await fetched(house, described(node, is_active=False))
-        await fetched(house, described(node, retry_count=1, retry_delay=0.1))
-        assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+            await fetched(program, old | {"is_active": False})
+            assert program.state(order, "a") is DeliveryState.HELD
+            await fetched(program, described(node, is_active=False))
+        await fetched(program, described(node, retry_count=1, retry_delay=0.1))
+        assert (await program.over(order))["status"] == "completed"
+        await program.idle()
     assert node.holds.keys() == uids(instances)
 
 
@@ -67,56 +76,56 @@ async def test_an_attempt_at_the_old_address_is_forgotten_over_a_restart_too(
 ) -> None:
     offer(backend)
     node.script.abort_at, node.script.delay_s = 2, 60.0
-    async with nowhere() as old, a_house(directory, backend, dicom=PATIENT) as house:
+    async with nowhere() as old, running_program(directory, backend, dicom=PATIENT) as program:
         configure(backend, [old])
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
-        await fetched(house, described(node, retry_count=1, retry_delay=0.1))
-        await house.until(lambda: len(node.arrivals) == 1)
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+        await fetched(program, described(node, retry_count=1, retry_delay=0.1))
+        await program.until(lambda: len(node.arrivals) == 1)
     node.script.delay_s = 0.0
-    async with a_house(directory, backend, dicom=PATIENT) as house:
-        await house.configured()
-        assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+    async with running_program(directory, backend, dicom=PATIENT) as program:
+        await program.configured()
+        assert (await program.over(order))["status"] == "completed"
+        await program.idle()
 
 
-async def test_a_node_that_moves_while_inactive_has_all_its_room_again(
+async def test_a_node_that_moves_while_inactive_has_its_full_limit_again(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
     async with some_nodes("a") as (old,):
         configure(backend, [old])
-        async with a_house(directory, backend, dicom={"associations_per_node": 4}) as house:
-            await house.configured()
-            at = house.registry.nodes["a"]
+        async with running_program(
+            directory, backend, dicom={"associations_per_node": 4}
+        ) as program:
+            await program.configured()
+            at = program.registry.nodes["a"]
             at.run.tell(CongestionReported())
             assert at.queue.limit == 2
-            await fetched(house, described(old, is_active=False))
-            await fetched(house, described(node, is_active=False))
+            await fetched(program, described(old, is_active=False))
+            await fetched(program, described(node, is_active=False))
             assert (at.run.state, at.queue.limit) == (NodeState.DISABLED, 4)
 
 
 async def test_what_ends_at_the_old_address_is_no_failure_of_the_new_one(
-    directory: Path, backend: DemoBackend, node: DemoNode, monkeypatch: pytest.MonkeyPatch
+    directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
-    told: list[str] = []
-    observers = [lambda run, step: told.append(step.row) if run.machine is NODE else None]
-    monkeypatch.setattr("proxy.runtime.runner.OBSERVERS", observers)
     offer(backend)
-    async with (
-        some_nodes("a") as (old,),
-        a_house(directory, backend, dicom={"cancel_seconds": 60.0}) as house,
-    ):
-        old.script.delay_s = 60.0
-        async with relay(old) as line:
-            configure(backend, [frames.rest_node("a", "A", line.host, line.port)])
-            await house.configured()
-            await house.online()
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-            await house.until(lambda: old.arrivals)
-            await fetched(house, described(node))
-            assert house.state(order, "a") is DeliveryState.STOPPING
-        assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+    with rows_taken(NODE) as told:
+        async with (
+            some_nodes("a") as (old,),
+            running_program(directory, backend, dicom={"cancel_seconds": 60.0}) as program,
+        ):
+            old.script.delay_s = 60.0
+            async with relay(old) as line:
+                configure(backend, [frames.rest_node("a", "A", line.host, line.port)])
+                await program.configured()
+                await program.online()
+                order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+                await program.until(lambda: old.arrivals)
+                await fetched(program, described(node))
+                assert program.state(order, "a") is DeliveryState.STOPPING
+            assert (await program.over(order))["status"] == "completed"
+            await program.idle()
     assert "NOD-09" in told
     assert "NOD-02" not in told

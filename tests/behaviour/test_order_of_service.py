@@ -1,4 +1,4 @@
-"""Who is sent first at a real node, and what a node that is dead or slow does to the others."""
+"""The order of service at a real node, and the independence of nodes from a dead or slow one."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from proxy.demo.node import DemoNode
 from proxy.demo.node_script import Arrival
 from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
-from tests.support.house import House, a_house, configure, offer, some_nodes, uids
+from tests.support.program import Program, configure, offer, running_program, some_nodes, uids
 from tests.support.waiting import PATIENCE_S
 
 ONE_AT_A_TIME = {"associations_per_node": 1}
 
 
 def places(node: DemoNode, instances: list[SampleInstance]) -> list[int]:
-    """Where these instances are among all that arrived, counted from 0."""
+    """Return the places of these instances among all that arrived, counted from 0."""
     own = uids(instances)
     return [at for at, each in enumerate(node.arrivals) if each.sop_instance_uid in own]
 
 
-async def completed(house: House, order: str, files: int) -> None:
+async def completed(program: Program, order: str, files: int) -> None:
     """The order ended well, with every instance counted once and the counts never falling."""
-    ending = await house.over(order)
+    ending = await program.over(order)
     assert (ending["status"], ending["files_sent"]) == ("completed", files)
-    (node_id,) = {p["node_id"] for p in house.statuses(order) if p.get("node_id")}
-    stream = house.stream(order, node_id)
+    (node_id,) = {p["node_id"] for p in program.statuses(order) if p.get("node_id")}
+    stream = program.stream(order, node_id)
     for key in ("files_sent", "progress"):
         values = [payload[key] for payload in stream]
         assert values == sorted(values)
@@ -52,101 +52,101 @@ async def test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance(
 ) -> None:
     configure(backend, [node])
     dicom = {"associations_per_node": associations}
-    async with a_house(directory, backend, dicom=dicom) as house:
-        await house.configured()
+    async with running_program(directory, backend, dicom=dicom) as program:
+        await program.configured()
         node.script.delay_s = 0.03
         running, long = [], []
         for number in range(associations):
             long.append(offer(backend, f"long-{number}", slices=200, seed=number + 1))
-            running.append(house.tell(frames.session_dispatch(f"long-{number}", ["a"])))
+            running.append(program.tell(frames.session_dispatch(f"long-{number}", ["a"])))
         late = offer(backend, "late", slices=20, seed=9)
-        await house.until(lambda: len(node.arrivals) >= 20)
-        urgent = house.tell(frames.session_dispatch("late", ["a"], priority="urgent"))
-        await house.until(lambda: house.state(urgent, "a") is DeliveryState.WAITING)
-        await house.dispatch(urgent).content.ready.wait()
+        await program.until(lambda: len(node.arrivals) >= 20)
+        urgent = program.tell(frames.session_dispatch("late", ["a"], priority="urgent"))
+        await program.until(lambda: program.state(urgent, "a") is DeliveryState.WAITING)
+        await program.dispatch(urgent).content.ready.wait()
         before = len(node.arrivals)
-        await completed(house, urgent, 20)
+        await completed(program, urgent, 20)
         at = places(node, late)
-        # one of them made room after the instance in flight; the other had no reason to
+        # one of them yielded after the instance in flight; the other had no reason to
         meanwhile = [sum(before <= place < at[0] for place in places(node, each)) for each in long]
         assert min(meanwhile) <= 1
         if associations == 1:
             assert at == list(range(at[0], at[0] + 20))
         node.script.delay_s = 0.0
         for order in running:
-            await completed(house, order, 200)
+            await completed(program, order, 200)
         assert len(node.arrivals) == 200 * associations + 20
-        await house.idle()
+        await program.idle()
 
 
 async def test_an_urgent_dispatch_of_what_waits_as_a_low_one_already_is_urgent(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
     configure(backend, [node])
-    async with a_house(directory, backend, dicom=ONE_AT_A_TIME) as house:
-        await house.configured()
+    async with running_program(directory, backend, dicom=ONE_AT_A_TIME) as program:
+        await program.configured()
         node.script.delay_s = 0.03
         offer(backend, "long", slices=90, seed=1)
         both = offer(backend, "both", slices=10, seed=2)
-        long = house.tell(frames.session_dispatch("long", ["a"]))
-        await house.until(lambda: node.arrivals)
-        low = house.tell(frames.session_dispatch("both", ["a"], priority="low"))
-        await house.until(lambda: house.registry.nodes["a"].queue.waiting)
-        urgent = house.tell(frames.session_dispatch("both", ["a"], priority="urgent"))
-        await house.dispatch(urgent).content.ready.wait()
+        long = program.tell(frames.session_dispatch("long", ["a"]))
+        await program.until(lambda: node.arrivals)
+        low = program.tell(frames.session_dispatch("both", ["a"], priority="low"))
+        await program.until(lambda: program.registry.nodes["a"].queue.waiting)
+        urgent = program.tell(frames.session_dispatch("both", ["a"], priority="urgent"))
+        await program.dispatch(urgent).content.ready.wait()
         before = len(node.arrivals)
-        await completed(house, urgent, 10)
+        await completed(program, urgent, 10)
         at = places(node, both)
         assert at == list(range(at[0], at[0] + 10))
         assert at[0] - before <= 3  # it counts what the ledger has before it hurries
         node.script.delay_s = 0.0
-        await completed(house, low, 10)
-        await completed(house, long, 90)
+        await completed(program, low, 10)
+        await completed(program, long, 90)
         assert len(node.arrivals) == 100
-        await house.idle()
+        await program.idle()
 
 
 async def test_equal_dispatches_share_a_node(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
     configure(backend, [node])
-    async with a_house(directory, backend, dicom=ONE_AT_A_TIME) as house:
-        await house.configured()
+    async with running_program(directory, backend, dicom=ONE_AT_A_TIME) as program:
+        await program.configured()
         node.script.delay_s = 0.02
         offer(backend, "long", slices=200, seed=1)
         short = offer(backend, "short", slices=10, seed=2)
-        long = house.tell(frames.session_dispatch("long", ["a"]))
-        await house.until(lambda: node.arrivals)
-        order = house.tell(frames.session_dispatch("short", ["a"]))
-        await completed(house, order, 10)
+        long = program.tell(frames.session_dispatch("long", ["a"]))
+        await program.until(lambda: node.arrivals)
+        order = program.tell(frames.session_dispatch("short", ["a"]))
+        await completed(program, order, 10)
         at = places(node, short)
         assert at == list(range(at[0], at[0] + 10))
         assert QUANTUM_INSTANCES <= at[0] <= 2 * QUANTUM_INSTANCES
         node.script.delay_s = 0.0
-        await completed(house, long, 200)
+        await completed(program, long, 200)
         assert len(node.arrivals) == 210
-        await house.idle()
+        await program.idle()
 
 
 async def test_a_low_one_is_not_starved_by_an_urgent_one(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
     configure(backend, [node])
-    async with a_house(directory, backend, dicom=ONE_AT_A_TIME) as house:
-        await house.configured()
+    async with running_program(directory, backend, dicom=ONE_AT_A_TIME) as program:
+        await program.configured()
         node.script.delay_s = 0.02
         offer(backend, "long", slices=260, seed=1)
         few = offer(backend, "few", slices=3, seed=2)
-        urgent = house.tell(frames.session_dispatch("long", ["a"], priority="urgent"))
-        await house.until(lambda: node.arrivals)
-        low = house.tell(frames.session_dispatch("few", ["a"], priority="low"))
-        await completed(house, low, 3)
-        await completed(house, urgent, 260)
+        urgent = program.tell(frames.session_dispatch("long", ["a"], priority="urgent"))
+        await program.until(lambda: node.arrivals)
+        low = program.tell(frames.session_dispatch("few", ["a"], priority="low"))
+        await completed(program, low, 3)
+        await completed(program, urgent, 260)
         first, second, third = places(node, few)
         assert AGING_INSTANCES < first <= AGING_INSTANCES + 50
         assert second - first == AGING_INSTANCES + 2
         assert third > second + 1
-        await house.idle()
+        await program.idle()
 
 
 @asynccontextmanager
@@ -168,8 +168,8 @@ async def test_a_dead_or_slow_node_never_delays_another(
 ) -> None:
     async with a_dead_node() as dead, some_nodes("slow", "well") as (slow, well):
         configure(backend, [dead, slow, well])
-        async with a_house(directory, backend, downloads=1) as house:
-            await house.configured()
+        async with running_program(directory, backend, downloads=1) as program:
+            await program.configured()
             slow.script.delay_s = 60.0
             stuck = []
             for number in range(5):
@@ -177,58 +177,58 @@ async def test_a_dead_or_slow_node_never_delays_another(
                 event = frames.session_dispatch(
                     f"stuck-{number}", ["dead", "slow"], priority="urgent"
                 )
-                stuck.append(house.tell(event))
+                stuck.append(program.tell(event))
             instances = offer(backend, "sess", slices=30, seed=9)
             both = offer(backend, "both", slices=30, seed=10)
-            order = house.tell(frames.session_dispatch("sess", ["well"], priority="low"))
-            shared = house.tell(frames.session_dispatch("both", ["dead", "well"]))
-            await completed(house, order, 30)
-            assert (await house.over(shared, "well"))["status"] == "completed"
+            order = program.tell(frames.session_dispatch("sess", ["well"], priority="low"))
+            shared = program.tell(frames.session_dispatch("both", ["dead", "well"]))
+            await completed(program, order, 30)
+            assert (await program.over(shared, "well"))["status"] == "completed"
             assert well.holds.keys() == uids(instances) | uids(both)
-            assert not any(house.final(each) for each in stuck)
+            assert not any(program.final(each) for each in stuck)
 
 
 async def test_many_orders_for_one_node_let_those_for_another_be_downloaded(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend, downloads=1) as house:
-        await house.configured()
+    async with running_program(directory, backend, downloads=1) as program:
+        await program.configured()
         names = [f"many-{number}" for number in range(5)] + ["one"]
         for number, name in enumerate(names):
             offer(backend, name, slices=2, seed=number + 1)
             backend.rest.archives["session", name].bytes_per_s = 20_000
-        orders = [house.tell(frames.session_dispatch("many-0", ["a"]))]
-        await house.until(lambda: backend.rest.downloads)
-        orders += [house.tell(frames.session_dispatch(name, ["a"])) for name in names[1:-1]]
-        await house.until(lambda: house.registry.downloads.waiting == 4)
-        orders.append(house.tell(frames.session_dispatch("one", ["b"])))
-        await house.until(lambda: house.registry.downloads.waiting == 5)
+        orders = [program.tell(frames.session_dispatch("many-0", ["a"]))]
+        await program.until(lambda: backend.rest.downloads)
+        orders += [program.tell(frames.session_dispatch(name, ["a"])) for name in names[1:-1]]
+        await program.until(lambda: program.registry.downloads.waiting == 4)
+        orders.append(program.tell(frames.session_dispatch("one", ["b"])))
+        await program.until(lambda: program.registry.downloads.waiting == 5)
         for order in orders:
-            await completed(house, order, 2)
+            await completed(program, order, 2)
         fetched = [request.path.split("/")[-2] for request in backend.rest.downloads]
         assert fetched[0] == "many-0"
         assert fetched.index("one") <= 2
-        await house.idle()
+        await program.idle()
 
 
 async def test_an_urgent_order_does_not_wait_for_the_downloads_under_way(
     directory: Path, backend: DemoBackend, node: DemoNode
 ) -> None:
     configure(backend, [node])
-    async with a_house(directory, backend, downloads=1) as house:
-        await house.configured()
+    async with running_program(directory, backend, downloads=1) as program:
+        await program.configured()
         for number, name in enumerate(("long", "next", "urgent")):
             offer(backend, name, slices=4, seed=number + 1)
         backend.rest.archives["session", "long"].bytes_per_s = 1_000
-        long = house.tell(frames.session_dispatch("long", ["a"]))
-        await house.until(lambda: backend.rest.downloads)
-        later = house.tell(frames.session_dispatch("next", ["a"], priority="high"))
-        await house.until(lambda: house.registry.downloads.waiting == 1)
-        urgent = house.tell(frames.session_dispatch("urgent", ["a"], priority="urgent"))
-        await completed(house, urgent, 4)
-        assert house.dispatch_state(long) is DispatchState.FETCHING
-        assert house.dispatch_state(later) is DispatchState.QUEUED
+        long = program.tell(frames.session_dispatch("long", ["a"]))
+        await program.until(lambda: backend.rest.downloads)
+        later = program.tell(frames.session_dispatch("next", ["a"], priority="high"))
+        await program.until(lambda: program.registry.downloads.waiting == 1)
+        urgent = program.tell(frames.session_dispatch("urgent", ["a"], priority="urgent"))
+        await completed(program, urgent, 4)
+        assert program.dispatch_state(long) is DispatchState.FETCHING
+        assert program.dispatch_state(later) is DispatchState.QUEUED
         backend.rest.archives["session", "long"].bytes_per_s = None
 
 
@@ -239,30 +239,32 @@ async def test_no_more_is_downloaded_ahead_for_a_node_than_the_limit_says(
     async with some_nodes("stuck", "well") as (stuck, well):
         configure(backend, [stuck, well])
         limits = {"dispatches_per_node": 2}
-        async with a_house(directory, backend, limits=limits, dicom={"retry_count": 100}) as house:
-            await house.configured()
+        async with running_program(
+            directory, backend, limits=limits, dicom={"retry_count": 100}
+        ) as program:
+            await program.configured()
             stuck.script.delay_s = 60.0
             for number in range(7):
                 offer(backend, f"sess-{number}", slices=2, seed=number + 1)
             for number in range(4):
-                house.tell(frames.session_dispatch(f"sess-{number}", ["stuck"]))
-            await house.until(lambda: house.registry.downloads.waiting == 2)
-            for_both = house.tell(frames.session_dispatch("sess-4", ["stuck", "well"]))
-            for_well = house.tell(frames.session_dispatch("sess-5", ["well"]))
-            urgent = house.tell(frames.session_dispatch("sess-6", ["stuck"], priority="urgent"))
-            assert (await house.over(for_both, "well"))["status"] == "completed"
-            await completed(house, for_well, 2)
-            await house.dispatch(urgent).content.ready.wait()
-            assert house.registry.downloads.waiting == 2
+                program.tell(frames.session_dispatch(f"sess-{number}", ["stuck"]))
+            await program.until(lambda: program.registry.downloads.waiting == 2)
+            for_both = program.tell(frames.session_dispatch("sess-4", ["stuck", "well"]))
+            for_well = program.tell(frames.session_dispatch("sess-5", ["well"]))
+            urgent = program.tell(frames.session_dispatch("sess-6", ["stuck"], priority="urgent"))
+            assert (await program.over(for_both, "well"))["status"] == "completed"
+            await completed(program, for_well, 2)
+            await program.dispatch(urgent).content.ready.wait()
+            assert program.registry.downloads.waiting == 2
             assert len(backend.rest.downloads) == 5
 
             stuck.script.delay_s = 0.0
             await trio.to_thread.run_sync(stuck.stop)
             stuck.start()
-            await house.until(lambda: not house.registry.dispatches)
+            await program.until(lambda: not program.registry.dispatches)
             assert len(stuck.holds) == 12
-            assert not +house.registry.nodes["stuck"].backlog
-            await house.idle()
+            assert not +program.registry.nodes["stuck"].backlog
+            await program.idle()
 
 
 async def test_a_low_order_is_downloaded_however_many_urgent_ones_are_ahead_of_it(
@@ -280,20 +282,20 @@ async def test_a_low_order_is_downloaded_however_many_urgent_ones_are_ahead_of_i
     node.script.answer = answer
     dicom = {"associations_per_node": 4, "response_seconds": 60.0}
     limits = {"dispatches_per_node": 2}
-    async with a_house(directory, backend, dicom=dicom, limits=limits) as house:
-        await house.configured()
+    async with running_program(directory, backend, dicom=dicom, limits=limits) as program:
+        await program.configured()
         urgent = []
         for number in range(3):
             urgent_uids |= uids(offer(backend, f"sess-{number}", slices=1, seed=number + 1))
             event = frames.session_dispatch(f"sess-{number}", ["a"], priority="urgent")
-            urgent.append(house.tell(event))
-        await house.until(lambda: len(node.arrivals) == 2)
+            urgent.append(program.tell(event))
+        await program.until(lambda: len(node.arrivals) == 2)
         offer(backend, "low", slices=1, seed=9)
-        low = house.tell(frames.session_dispatch("low", ["a"], priority="low"))
-        await completed(house, low, 1)
+        low = program.tell(frames.session_dispatch("low", ["a"], priority="low"))
+        await completed(program, low, 1)
         assert len(backend.rest.downloads) == 3
-        assert not any(map(house.final, urgent))
+        assert not any(map(program.final, urgent))
         may_answer.set()
         for order in urgent:
-            await completed(house, order, 1)
-        await house.idle()
+            await completed(program, order, 1)
+        await program.idle()

@@ -16,33 +16,33 @@ from proxy.demo.node import DemoNode
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.operation import OperationState, PauseLock, PauseLocks, PauseReason
 from proxy.supervision.pause_locks import LOCKS_DOCUMENT, locks_document, read_locks
-from tests.support.house import House, a_house, configure, described, in_event, offer
+from tests.support.program import Program, configure, described, in_event, offer, running_program
 
 ACTIVE, PAUSED = OperationState.ACTIVE, OperationState.PAUSED
 BACKEND, OPERATOR = PauseLock
 
 
-def ith_says(house: House, *, active: bool) -> None:
-    house.backend.rest.configuration["is_active"] = active
-    house.tell(frames.status_changed(is_active=active))
+def ith_says(program: Program, *, active: bool) -> None:
+    program.backend.rest.configuration["is_active"] = active
+    program.tell(frames.status_changed(is_active=active))
 
 
-def take(house: House, lock: PauseLock) -> None:
+def take(program: Program, lock: PauseLock) -> None:
     if lock is OPERATOR:
-        assert house.supervisor.pause("new switch")
+        assert program.supervisor.pause("new switch")
     else:
-        ith_says(house, active=False)
+        ith_says(program, active=False)
 
 
-def give(house: House, lock: PauseLock) -> None:
+def give(program: Program, lock: PauseLock) -> None:
     if lock is OPERATOR:
-        assert house.supervisor.resume()
+        assert program.supervisor.resume()
     else:
-        ith_says(house, active=True)
+        ith_says(program, active=True)
 
 
-def held(house: House) -> dict[PauseLock, str]:
-    return {lock: wish.reason for lock, wish in house.registry.operation.run.data.held.items()}
+def held(program: Program) -> dict[PauseLock, str]:
+    return {lock: wish.reason for lock, wish in program.registry.operation.run.data.held.items()}
 
 
 REASONS = {OPERATOR: "new switch", BACKEND: "paused by ITH (maintenance)"}
@@ -58,38 +58,40 @@ async def test_both_locks_are_kept_with_their_reasons_over_restarts(
 ) -> None:
     configure(backend, [])
     since = {}
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         for lock in taken:
-            take(house, lock)
-        since = {lock: wish.since for lock, wish in house.registry.operation.run.data.held.items()}
-        await house.services.ledger.settled()
+            take(program, lock)
+        since = {
+            lock: wish.since for lock, wish in program.registry.operation.run.data.held.items()
+        }
+        await program.services.ledger.settled()
     first, second = given
-    async with a_house(directory, backend) as house:
-        assert held(house) == REASONS
-        await house.configured()
-        house.supervisor.came_online()
-        await trio.sleep(0.1)  # what ITH has is fetched, and changes nothing
-        assert held(house) == REASONS
-        assert {k: w.since for k, w in house.registry.operation.run.data.held.items()} == since
-        give(house, first)
-        assert (house.registry.operation.run.state, held(house)) == (
+    async with running_program(directory, backend) as program:
+        assert held(program) == REASONS
+        await program.configured()
+        program.supervisor.came_online()
+        await trio.sleep(0.1)  # ITH's configuration is fetched, and changes nothing
+        assert held(program) == REASONS
+        assert {k: w.since for k, w in program.registry.operation.run.data.held.items()} == since
+        give(program, first)
+        assert (program.registry.operation.run.state, held(program)) == (
             PAUSED,
             {second: REASONS[second]},
         )
-        await house.services.ledger.settled()
-    async with a_house(directory, backend) as house:
-        assert (house.registry.operation.run.state, held(house)) == (
+        await program.services.ledger.settled()
+    async with running_program(directory, backend) as program:
+        assert (program.registry.operation.run.state, held(program)) == (
             PAUSED,
             {second: REASONS[second]},
         )
-        await house.configured()
-        give(house, second)
-        assert house.registry.operation.run.state is ACTIVE
-        await house.services.ledger.settled()
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        assert (house.registry.operation.run.state, held(house)) == (ACTIVE, {})
+        await program.configured()
+        give(program, second)
+        assert program.registry.operation.run.state is ACTIVE
+        await program.services.ledger.settled()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        assert (program.registry.operation.run.state, held(program)) == (ACTIVE, {})
 
 
 @pytest.mark.parametrize("ended", ["in order", "killed"])
@@ -99,23 +101,23 @@ async def test_a_pause_holds_at_the_next_start_before_anything_is_sent(
     configure(backend, nodes)
     offer(backend, slices=8)
     nodes[0].script.delay_s = 0.1
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: len(nodes[0].holds) >= 2)
-        house.supervisor.pause("new switch")
-        await house.services.ledger.settled()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: len(nodes[0].holds) >= 2)
+        program.supervisor.pause("new switch")
+        await program.services.ledger.settled()
         if ended == "in order":
-            house.supervisor.drain("the test stops it")
-            await house.until(lambda: house.registry.operation.run.over)
+            program.supervisor.drain("the test stops it")
+            await program.until(lambda: program.registry.operation.run.over)
     at_rest = len(nodes[0].arrivals)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.online()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.online()
         await trio.sleep(0.3)
         assert len(nodes[0].arrivals) == at_rest < 8
-        house.supervisor.resume()
-        assert (await house.over(order))["status"] == "completed"
+        program.supervisor.resume()
+        assert (await program.over(order))["status"] == "completed"
     # A C-STORE that was cut with the program is unknown, and sent again.
     assert len(nodes[0].holds) == 8
     assert len(nodes[0].arrivals) <= 8 + (ended == "killed")
@@ -127,17 +129,17 @@ async def test_a_resume_goes_on_where_the_pause_began(
     configure(backend, nodes)
     offer(backend, slices=12)
     nodes[0].script.delay_s = 0.03
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
         for done in (2, 5, 8):
-            await house.until(lambda done=done: len(nodes[0].holds) >= done)  # type: ignore[misc]
-            house.supervisor.pause("again")
+            await program.until(lambda done=done: len(nodes[0].holds) >= done)  # type: ignore[misc]
+            program.supervisor.pause("again")
             await trio.sleep(0.1)
-            assert (house.turns_taken(), house.final(order)) == (0, None)
-            house.supervisor.resume()
-        assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+            assert (program.turns_taken(), program.final(order)) == (0, None)
+            program.supervisor.resume()
+        assert (await program.over(order))["status"] == "completed"
+        await program.idle()
     assert (len(nodes[0].arrivals), len(nodes[0].holds)) == (12, 12)
     assert len(backend.rest.downloads) == 1
 
@@ -151,20 +153,22 @@ async def test_what_was_kept_is_done_by_priority_and_then_in_the_order_it_came(
         offer(backend, f"sess-{number}", slices=1, seed=number + 1)
     for number in (2, 5):  # long enough for both urgent ones to be asked for side by side
         backend.rest.archives["session", f"sess-{number}"].bytes_per_s = 1000
-    async with a_house(directory, backend, downloads=1) as house:
-        await house.configured()
-        house.supervisor.pause("new switch")
+    async with running_program(directory, backend, downloads=1) as program:
+        await program.configured()
+        program.supervisor.pause("new switch")
         for number, priority in enumerate(wanted):
-            order = house.tell(frames.session_dispatch(f"sess-{number}", ["a"], priority=priority))
-            await house.until(lambda o=order: house.dispatch_state(o) is DispatchState.HELD)  # type: ignore[misc]
+            order = program.tell(
+                frames.session_dispatch(f"sess-{number}", ["a"], priority=priority)
+            )
+            await program.until(lambda o=order: program.dispatch_state(o) is DispatchState.HELD)  # type: ignore[misc]
         assert backend.rest.downloads == []
-    async with a_house(directory, backend, downloads=1) as house:  # and over a restart
-        await house.configured()
-        await house.until(lambda: len(house.registry.dispatches) == len(wanted))
+    async with running_program(directory, backend, downloads=1) as program:  # and over a restart
+        await program.configured()
+        await program.until(lambda: len(program.registry.dispatches) == len(wanted))
         await trio.sleep(0.1)
         assert backend.rest.downloads == []
-        house.supervisor.resume()
-        await house.until(lambda: not house.registry.dispatches)
+        program.supervisor.resume()
+        await program.until(lambda: not program.registry.dispatches)
     asked = [re.findall(r"sess-\d", str(asked))[0] for asked in backend.rest.downloads]
     assert {*asked[:2]} == {"sess-2", "sess-5"}  # side by side: there is a download more for them
     assert asked[2:] == [f"sess-{number}" for number in (4, 0, 3, 1, 6)]
@@ -177,29 +181,31 @@ async def test_deletions_and_configuration_work_while_paused(
     instances = offer(backend, "sess-1", slices=6)
     offer(backend, "sess-2", slices=2, seed=2)
     nodes[0].script.delay_s = 0.1
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        gone = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: len(nodes[0].holds) >= 1)
-        house.supervisor.pause("new switch")
-        beat = house.heartbeat.heartbeat()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        gone = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: len(nodes[0].holds) >= 1)
+        program.supervisor.pause("new switch")
+        beat = program.heartbeat.heartbeat()
         assert beat is not None
         assert (beat.payload.status, beat.payload.active_dispatches) == ("inactive", 1)
-        stays = house.tell(frames.session_dispatch("sess-2", ["a", "b"]))
+        stays = program.tell(frames.session_dispatch("sess-2", ["a", "b"]))
         uid = instances[0].study_instance_uid
-        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
-        assert (await house.over(gone))["error"].startswith("session deleted in ITH; a node keeps")
-        await house.until(lambda: house.services.pacs.usage_gb == 0)
+        program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        assert (await program.over(gone))["error"].startswith(
+            "session deleted in ITH; a node keeps"
+        )
+        await program.until(lambda: program.services.pacs.usage_gb == 0)
         configure(backend, [described(nodes[0])])
-        house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
-        assert house.registry.nodes.keys() == {"a"}
-        assert (await house.over(stays, "b"))["error"] == "node removed from configuration"
+        program.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
+        assert program.registry.nodes.keys() == {"a"}
+        assert (await program.over(stays, "b"))["error"] == "node removed from configuration"
         at_rest = len(nodes[0].arrivals)
         await trio.sleep(0.2)
         assert (len(nodes[0].arrivals), len(backend.rest.downloads)) == (at_rest, 1)
-        house.supervisor.resume()
-        assert (await house.over(stays, "a"))["status"] == "completed"
-        await house.idle()
+        program.supervisor.resume()
+        assert (await program.over(stays, "a"))["status"] == "completed"
+        await program.idle()
 
 
 async def test_locks_of_an_earlier_version_are_taken_up(
@@ -207,13 +213,13 @@ async def test_locks_of_an_earlier_version_are_taken_up(
 ) -> None:
     configure(backend, [])
     former = {"held": ["backend", "operator"], "reason": "maintenance", "drain_seconds": 20.0}
-    async with a_house(directory, backend) as house:
-        house.services.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())
-        await house.services.ledger.settled()
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        assert house.registry.operation.run.state is PAUSED
-        assert held(house) == dict.fromkeys(PauseLock, "maintenance")
+    async with running_program(directory, backend) as program:
+        program.services.ledger.post_document(LOCKS_DOCUMENT, json.dumps(former).encode())
+        await program.services.ledger.settled()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        assert program.registry.operation.run.state is PAUSED
+        assert held(program) == dict.fromkeys(PauseLock, "maintenance")
 
 
 def test_an_earlier_version_can_read_our_locks() -> None:
@@ -251,9 +257,9 @@ async def test_a_pause_after_the_end_is_not_pretended(
     directory: Path, backend: DemoBackend
 ) -> None:
     configure(backend, [])
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.supervisor.drain("the test stops it")
-        await house.until(lambda: house.registry.operation.run.over)
-        assert not house.supervisor.pause("too late")
-        assert not house.supervisor.resume()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.supervisor.drain("the test stops it")
+        await program.until(lambda: program.registry.operation.run.over)
+        assert not program.supervisor.pause("too late")
+        assert not program.supervisor.resume()

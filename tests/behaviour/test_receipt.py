@@ -24,7 +24,7 @@ from proxy.service import serve
 from proxy.settings import DicomSettings, IthSettings, LimitSettings, Secret, Settings
 from tests.dicom.virtual import VirtualNetwork
 from tests.support.clocks import VirtualClock
-from tests.support.house import configure, offer
+from tests.support.program import configure, offer
 from tests.support.virtual_node import VirtualNode
 from tests.support.virtual_sockets import VirtualInternet
 from tests.test_simulated import HOST, PACS, Ith
@@ -106,13 +106,13 @@ async def test_what_a_dead_application_never_saw_is_told_to_its_successor(
 ) -> None:
     async with a_site(directory) as ith:
         await order(ith, ORDER)
-        ith.script.application = False
+        ith.die()
         await trio.sleep(AN_HOUR_S)
         assert (ith.connections, ith.online) == (1, True)  # every ping was answered
         assert not ith.statuses
 
-        ith.script.application = True
-        await reconnected(ith)
+        ith.revive()
+        await ith.wait_for(lambda ith: ith.connections == 2 and ith.online)
 
         await trio.sleep(A_MOMENT_S)
         assert finals(ith, ORDER) == [1, 1]
@@ -122,13 +122,13 @@ async def test_a_dead_application_is_waited_for(directory: Path, autojump_clock:
     """Its WebSocket library takes link after link."""
     async with a_site(directory) as ith:
         await order(ith, ORDER)
-        ith.script.application = False
+        ith.die()
         await trio.sleep(A_MINUTE_S)
         await reconnected(ith)
         await trio.sleep(AN_HOUR_S)
         assert (ith.connections > 10, not ith.statuses) == (True, True)
 
-        ith.script.application = True
+        ith.revive()
 
         await ended(ith, ORDER)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.demo import frames
 from proxy.demo.archives import zip_session
@@ -15,9 +16,18 @@ from proxy.demo.node import DemoNode
 from proxy.demo.sample import Study, ct_series
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
 from proxy.machines.dispatch import DispatchState
+from proxy.machines.node import NodeState
 from proxy.nodes import Repush
 from tests.support.clocks import Always
-from tests.support.house import House, a_house, configure, described, offer, some_nodes, uids
+from tests.support.program import (
+    Program,
+    configure,
+    described,
+    offer,
+    running_program,
+    some_nodes,
+    uids,
+)
 
 
 @pytest.fixture
@@ -26,14 +36,14 @@ async def nodes(backend: DemoBackend, nodes: list[DemoNode]) -> list[DemoNode]:
     return nodes
 
 
-def dispatch(house: House, *node_ids: str, session_id: str = "sess-1") -> str:
-    return house.tell(frames.session_dispatch(session_id, list(node_ids)))
+def dispatch(program: Program, *node_ids: str, session_id: str = "sess-1") -> str:
+    return program.tell(frames.session_dispatch(session_id, list(node_ids)))
 
 
-def assert_sound(house: House, order: str, node_ids: str, files: int) -> None:
+def assert_sound(program: Program, order: str, node_ids: str, files: int) -> None:
     """Each node's stream, and the closing one, end once and tell the truth."""
     for node_id in (*node_ids, None):
-        stream = house.stream(order, node_id)
+        stream = program.stream(order, node_id)
         assert [p["status"] for p in stream].count("completed") == 1
         assert stream[-1]["status"] == "completed"
         assert stream[-1]["files_sent"] == files * (1 if node_id else len(node_ids))
@@ -53,24 +63,24 @@ async def test_two_orders_at_a_time_are_one_download_and_one_delivery(
         node.script.delay_s = 0.03
     if moment == "downloading":
         backend.rest.archives["session", "sess-1"].bytes_per_s = 30_000
-    async with a_house(directory, backend, repush=repush) as house:
-        await house.configured()
-        first = dispatch(house, "a")
+    async with running_program(directory, backend, repush=repush) as program:
+        await program.configured()
+        first = dispatch(program, "a")
         if moment == "downloading":
-            await house.until(lambda: house.dispatch_state(first) is DispatchState.FETCHING)
+            await program.until(lambda: program.dispatch_state(first) is DispatchState.FETCHING)
         if moment == "sending":
-            await house.until(lambda: len(nodes[0].holds) >= 3)
-        second = dispatch(house, "a", "b")
+            await program.until(lambda: len(nodes[0].holds) >= 3)
+        second = dispatch(program, "a", "b")
         for order in (first, second):
-            assert (await house.over(order))["status"] == "completed"
-        await house.idle()
+            assert (await program.over(order))["status"] == "completed"
+        await program.idle()
         assert [len(node.arrivals) for node in nodes] == [8, 8]
         assert all(node.holds.keys() == uids(instances) for node in nodes)
         assert sum(d.sent > 0 and d.status == 200 for d in backend.rest.downloads) == 1
-        assert_sound(house, first, "a", 8)
-        assert_sound(house, second, "ab", 8)
-        assert "processing" in {p["status"] for p in house.stream(second, "a")}
-        assert house.registry.nodes["a"].leaders == {}
+        assert_sound(program, first, "a", 8)
+        assert_sound(program, second, "ab", 8)
+        assert "processing" in {p["status"] for p in program.stream(second, "a")}
+        assert program.registry.nodes["a"].leaders == {}
 
 
 async def test_who_joins_is_told_how_far_the_delivery_is(
@@ -78,12 +88,12 @@ async def test_who_joins_is_told_how_far_the_delivery_is(
 ) -> None:
     offer(backend, slices=8)
     nodes[0].script.delay_s = 0.06
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        dispatch(house, "a")
-        second = dispatch(house, "a")
-        await house.over(second)
-        sent = {p["files_sent"] for p in house.stream(second, "a")}
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        dispatch(program, "a")
+        second = dispatch(program, "a")
+        await program.over(second)
+        sent = {p["files_sent"] for p in program.stream(second, "a")}
         assert len(sent & set(range(1, 8))) >= 4
 
 
@@ -93,16 +103,16 @@ async def test_who_joins_goes_on_where_the_first_gives_up(
     instances = offer(backend, slices=6)
     nodes[0].script.abort_at = 3
     nodes[0].script.delay_s = 0.03
-    async with a_house(directory, backend, dicom={"retry_count": 0}) as house:
-        await house.configured()
-        first = dispatch(house, "a")
-        await house.until(lambda: house.state(first, "a") is DeliveryState.STORING)
-        second = dispatch(house, "a")
-        assert (await house.over(first, "a"))["files_sent"] == 2
-        assert (await house.over(second, "a"))["status"] == "completed"
+    async with running_program(directory, backend, dicom={"retry_count": 0}) as program:
+        await program.configured()
+        first = dispatch(program, "a")
+        await program.until(lambda: program.state(first, "a") is DeliveryState.STORING)
+        second = dispatch(program, "a")
+        assert (await program.over(first, "a"))["files_sent"] == 2
+        assert (await program.over(second, "a"))["status"] == "completed"
         assert nodes[0].holds.keys() == uids(instances)
         assert len(nodes[0].arrivals) == 7
-        await house.idle()
+        await program.idle()
 
 
 async def test_a_restart_keeps_what_was_joined(
@@ -110,16 +120,16 @@ async def test_a_restart_keeps_what_was_joined(
 ) -> None:
     offer(backend, slices=8)
     nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend, repush="all") as house:
-        await house.configured()
-        first, second = dispatch(house, "a"), dispatch(house, "a")
-        await house.until(lambda: len(nodes[0].holds) >= 3)
-    async with a_house(directory, backend, repush="all") as house:
-        await house.configured()
+    async with running_program(directory, backend, repush="all") as program:
+        await program.configured()
+        first, second = dispatch(program, "a"), dispatch(program, "a")
+        await program.until(lambda: len(nodes[0].holds) >= 3)
+    async with running_program(directory, backend, repush="all") as program:
+        await program.configured()
         for order in (first, second):
-            assert (await house.over(order))["files_sent"] == 8
+            assert (await program.over(order))["files_sent"] == 8
         assert len(nodes[0].arrivals) <= 9
-        await house.idle()
+        await program.idle()
 
 
 async def test_a_hold_and_a_deletion_reach_both(
@@ -127,25 +137,54 @@ async def test_a_hold_and_a_deletion_reach_both(
 ) -> None:
     instances = offer(backend, slices=8)
     nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        orders = [dispatch(house, "a"), dispatch(house, "a")]
-        await house.until(lambda: len(nodes[0].holds) >= 2)
-        house.tell(frames.status_changed(is_active=False))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        orders = [dispatch(program, "a"), dispatch(program, "a")]
+        await program.until(lambda: len(nodes[0].holds) >= 2)
+        program.tell(frames.status_changed(is_active=False))
         for order in orders:
-            await house.until(
-                lambda order=order: house.state(order, "a") is DeliveryState.HELD  # type: ignore[misc]
+            await program.until(
+                lambda order=order: program.state(order, "a") is DeliveryState.HELD  # type: ignore[misc]
             )
-        house.tell(frames.status_changed(is_active=True))
-        await house.until(lambda: len(nodes[0].holds) >= 4)
+        program.tell(frames.status_changed(is_active=True))
+        await program.until(lambda: len(nodes[0].holds) >= 4)
         uid = instances[0].study_instance_uid
-        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
         for order in orders:
-            assert (await house.over(order))["error"].startswith(
+            assert (await program.over(order))["error"].startswith(
                 "session deleted in ITH; a node keeps"
             )
-        await house.idle()
+        await program.idle()
         assert len(nodes[0].arrivals) == len(nodes[0].holds) < 8
+
+
+async def test_who_ends_in_the_instant_in_which_it_might_lead_does_not(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    """The first one waits for the end of a C-ECHO, which a deletion ends at once, as it does all.
+
+    Of those that follow, some hear of the first one's end before they are cancelled.
+    """
+    instances = offer(backend)
+    nodes[0].script.echo_delay_s = 30.0
+    async with running_program(directory, backend, dicom={"echo_seconds": 30.0}) as program:
+        await program.configured()
+        orders = [dispatch(program, "a") for _ in range(12)]
+
+        def count(state: DeliveryState) -> int:
+            at_work = [program.delivery(order, "a").run for order in orders]
+            return sum(run.state is state and run.data.files_total > 0 for run in at_work)
+
+        await program.until(lambda: count(DeliveryState.STORING) == 1)
+        await program.until(lambda: count(DeliveryState.WAITING) == 11)
+        await program.services.ledger.settled()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        uid = instances[0].study_instance_uid
+        program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        for order in orders:
+            assert (await program.over(order))["status"] == "failed"
+        await program.idle()
+        assert program.registry.nodes["a"].leaders == {}
 
 
 # Later ----------------------------------------------------------------------------------------
@@ -165,13 +204,15 @@ async def test_a_later_order_sends_what_the_policy_says(  # noqa: PLR0917
     elsewise: Repush = "new" if repush == "all" else "all"
     if by_node:
         configure(backend, [described(nodes[0], metadata={"repush": repush})])
-    async with a_house(directory, backend, repush=elsewise if by_node else repush) as house:
-        await house.configured()
+    async with running_program(
+        directory, backend, repush=elsewise if by_node else repush
+    ) as program:
+        await program.configured()
         for _ in range(2):
-            order = dispatch(house, "a")
-            assert (await house.over(order))["status"] == "completed"
-            assert_sound(house, order, "a", 4)
-            await house.idle()
+            order = dispatch(program, "a")
+            assert (await program.over(order))["status"] == "completed"
+            assert_sound(program, order, "a", 4)
+            await program.idle()
         assert len(nodes[0].arrivals) == 4 * times
 
 
@@ -179,13 +220,13 @@ async def test_nothing_new_needs_no_node(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.over(dispatch(house, "a"))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.over(dispatch(program, "a"))
         await trio.to_thread.run_sync(nodes[0].stop)
-        order = dispatch(house, "a")
-        assert (await house.over(order))["status"] == "completed"
-        assert_sound(house, order, "a", 4)
+        order = dispatch(program, "a")
+        assert (await program.over(order))["status"] == "completed"
+        assert_sound(program, order, "a", 4)
 
 
 @pytest.mark.parametrize("repush", ["new", "never"])
@@ -196,11 +237,11 @@ async def test_only_changed_content_is_sent_again(
     new = ct_series(Study(1), slices=5, size=24)  # other pixels under the same UIDs, and one more
     assert uids(old) < uids(new)
     backend.rest.offer("session", "sess-1", zip_session(old))
-    async with a_house(directory, backend, repush=repush) as house:
-        await house.configured()
-        await house.over(dispatch(house, "a"))
+    async with running_program(directory, backend, repush=repush) as program:
+        await program.configured()
+        await program.over(dispatch(program, "a"))
         backend.rest.offer("session", "sess-1", zip_session([*old[:2], *new[2:]]))
-        ending = await house.over(dispatch(house, "a"))
+        ending = await program.over(dispatch(program, "a"))
         if repush == "new":
             assert (ending["status"], ending["files_sent"]) == ("completed", 5)
             assert len(nodes[0].arrivals) == 4 + 3
@@ -209,7 +250,7 @@ async def test_only_changed_content_is_sent_again(
             assert "2 of 5" in ending["error"]
             assert "repush" in ending["error"]
             assert len(nodes[0].arrivals) == 4 + 1
-        await house.idle()
+        await program.idle()
 
 
 @pytest.mark.parametrize("answer", [0xC000, 0xA700, 0x0111])
@@ -218,13 +259,13 @@ async def test_only_what_the_node_confirmed_is_taken_for_sent(
 ) -> None:
     offer(backend)
     nodes[0].script.answer = lambda arrival: answer if arrival.ordinal == 2 else 0
-    async with a_house(directory, backend, dicom={"retry_count": 0}) as house:
-        await house.configured()
-        await house.over(dispatch(house, "a"))
+    async with running_program(directory, backend, dicom={"retry_count": 0}) as program:
+        await program.configured()
+        await program.over(dispatch(program, "a"))
         before = len(nodes[0].arrivals)
         nodes[0].script.answer = lambda _: 0
-        order = dispatch(house, "a")
-        assert (await house.over(order))["status"] == "completed"
+        order = dispatch(program, "a")
+        assert (await program.over(order))["status"] == "completed"
         again = 1 if answer in {0xC000, 0x0111} else 4 - 1
         assert len(nodes[0].arrivals) - before == again
 
@@ -233,20 +274,20 @@ async def test_a_node_at_another_address_is_another_node(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.over(dispatch(house, "a"))
-        await house.over(dispatch(house, "b"))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.over(dispatch(program, "a"))
+        await program.over(dispatch(program, "b"))
         configure(backend, [described(nodes[1], id="a")])
-        house.supervisor.came_online()
-        await house.until(lambda: house.registry.nodes["a"].configured.port == nodes[1].port)
-        await house.over(dispatch(house, "a"))  # it has it all from when it was called b
+        program.supervisor.came_online()
+        await program.until(lambda: program.registry.nodes["a"].configured.port == nodes[1].port)
+        await program.over(dispatch(program, "a"))  # it has it all from when it was called b
         assert [len(node.arrivals) for node in nodes] == [4, 4]
         async with some_nodes("c") as (third,):
             configure(backend, [described(third, id="a")])
-            house.supervisor.came_online()
-            await house.until(lambda: house.registry.nodes["a"].configured.port == third.port)
-            await house.over(dispatch(house, "a"))
+            program.supervisor.came_online()
+            await program.until(lambda: program.registry.nodes["a"].configured.port == third.port)
+            await program.over(dispatch(program, "a"))
             assert len(third.arrivals) == 4
 
 
@@ -254,13 +295,13 @@ async def test_what_was_deleted_is_forgotten(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     instances = offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.over(dispatch(house, "a"))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.over(dispatch(program, "a"))
         uid = instances[0].study_instance_uid
-        house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
-        await house.until(lambda: house.services.pacs.usage_gb == 0)
-        await house.over(dispatch(house, "a"))
+        program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+        await program.until(lambda: program.services.pacs.usage_gb == 0)
+        await program.over(dispatch(program, "a"))
         assert len(nodes[0].arrivals) == 8
 
 
@@ -275,14 +316,14 @@ async def test_a_back_off_outlasts_a_restart(
     waits = {"retry_delay_seconds": 2.0, "retry_max_seconds": 2.0, "retry_count": 2}
     order, due = "", 0.0
     for attempts in (1, 2):
-        async with a_house(directory, backend, dicom=waits, rng=Always(0.5)) as house:
-            await house.configured()
-            order = order or dispatch(house, "a")
-            due = await the_back_off_after(house, order, attempts, due)
+        async with running_program(directory, backend, dicom=waits, rng=Always(0.5)) as program:
+            await program.configured()
+            order = order or dispatch(program, "a")
+            due = await the_back_off_after(program, order, attempts, due)
             assert len(nodes[0].arrivals) == attempts
-    async with a_house(directory, backend, dicom=waits) as house:
-        await house.configured()
-        ending = await house.over(order, "a")
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        ending = await program.over(order, "a")
         assert (ending["status"], len(nodes[0].arrivals)) == ("failed", 3)
         assert trio.current_time() >= due - 0.1
 
@@ -295,34 +336,57 @@ async def test_a_node_corrected_in_a_pause_is_tried_at_once_after_it(
     wrong = {**described(nodes[0]), "port": 1}
     configure(backend, [wrong])
     waits = {"retry_delay_seconds": 300.0, "retry_max_seconds": 300.0}
-    async with a_house(directory, backend, dicom=waits) as house:
-        await house.configured()
-        order = dispatch(house, "a")
-        await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
-        house.supervisor.pause("new switch")
-        await house.services.ledger.settled()
-    async with a_house(directory, backend, dicom=waits) as house:
-        await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        order = dispatch(program, "a")
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+        program.supervisor.pause("new switch")
+        await program.services.ledger.settled()
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
         configure(backend, nodes[:1])
-        house.supervisor.came_online()
-        await house.until(lambda: house.registry.nodes["a"].configured.port == nodes[0].port)
-        house.supervisor.resume()
-        assert (await house.over(order))["status"] == "completed"
+        program.supervisor.came_online()
+        await program.until(lambda: program.registry.nodes["a"].configured.port == nodes[0].port)
+        program.supervisor.resume()
+        assert (await program.over(order))["status"] == "completed"
 
 
-async def the_back_off_after(house: House, order: str, attempts: int, due: float) -> float:
+async def test_a_node_that_comes_back_in_a_pause_after_a_restart_gets_no_attempt_more(
+    directory: Path, backend: DemoBackend, nodes: list[DemoNode]
+) -> None:
+    offer(backend)
+    waits = {"retry_delay_seconds": 300.0, "retry_max_seconds": 300.0, "retry_count": 1}
+    nodes[0].script.answer = lambda _: 0xA700
+    await trio.to_thread.run_sync(nodes[0].stop)
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        order = dispatch(program, "a")
+        await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+        program.supervisor.pause("new switch")
+        await program.services.ledger.settled()
+    nodes[0].start()
+    async with running_program(directory, backend, dicom=waits) as program:
+        await program.configured()
+        await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
+        await program.until(lambda: program.registry.nodes["a"].run.state is NodeState.ONLINE)
+        program.supervisor.resume()
+        assert (await program.over(order, "a"))["status"] == "failed"
+        assert len(nodes[0].arrivals) == 1
+
+
+async def the_back_off_after(program: Program, order: str, attempts: int, due: float) -> float:
     """Wait for an attempt, which must not be made before it is due; return when the next is."""
 
     def data() -> DeliveryProgress:
-        return house.delivery(order, "a").run.data
+        return program.delivery(order, "a").run.data
 
-    await house.until(lambda: house.state(order, "a"))
+    await program.until(lambda: program.state(order, "a"))
     before = trio.current_time()
     while data().attempts < attempts:
         before = trio.current_time()
         await trio.sleep(0.003)
     assert trio.current_time() >= due - 0.1
-    assert house.state(order, "a") is DeliveryState.BACKING_OFF
+    assert program.state(order, "a") is DeliveryState.BACKING_OFF
     await trio.sleep(0.1)
     return before + data().retry_in
 
@@ -335,16 +399,16 @@ async def test_damaged_entries_are_counted_after_a_restart(
     archive = zip_session([*instances[:3], broken])
     backend.rest.offer("session", "sess-1", archive)
     nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        order = dispatch(house, "a")
-        await house.until(lambda: len(nodes[0].holds) >= 1)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        ending = await house.over(order, "a")
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        order = dispatch(program, "a")
+        await program.until(lambda: len(nodes[0].holds) >= 1)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        ending = await program.over(order, "a")
         assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 3, 4)
-        await house.over(order)
-        await house.idle()
-        house.tell(frames.session_dispatch("sess-1", ["a"], correlation_id=order))
-        await house.until(lambda: len(house.finals(order)) == 4)
-        assert {p["files_total"] for p in house.finals(order)} == {4}
+        await program.over(order)
+        await program.idle()
+        program.tell(frames.session_dispatch("sess-1", ["a"], correlation_id=order))
+        await program.until(lambda: len(program.finals(order)) == 4)
+        assert {p["files_total"] for p in program.finals(order)} == {4}

@@ -11,7 +11,7 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
-from tests.support.house import House, a_house, configure, offer
+from tests.support.program import Program, configure, offer, running_program
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ async def nodes(backend: DemoBackend, nodes: list[DemoNode]) -> list[DemoNode]:
     return nodes
 
 
-def dispatch(house: House, *node_ids: str, correlation_id: str = "corr_1") -> str:
-    return house.tell(
+def dispatch(program: Program, *node_ids: str, correlation_id: str = "corr_1") -> str:
+    return program.tell(
         frames.session_dispatch("sess-1", list(node_ids), correlation_id=correlation_id)
     )
 
@@ -36,8 +36,8 @@ def brief(payload: JsonObject) -> tuple[object, ...]:
     )
 
 
-def finals(house: House) -> list[tuple[object, ...]]:
-    return [brief(payload) for payload in house.finals("corr_1")]
+def finals(program: Program) -> list[tuple[object, ...]]:
+    return [brief(payload) for payload in program.finals("corr_1")]
 
 
 REFUSED_BY_A = ("a", "failed", 0, 4, "4 of 4 instances refused")
@@ -53,23 +53,23 @@ async def test_a_node_that_became_ours_does_not_make_up_for_the_one_that_lacks_e
     nodes[0].script.answer = lambda _: 0xC000
     configure(backend, nodes[:1])
     offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        dispatch(house, "a", "b")
-        await house.until(lambda: len(finals(house)) == 2)
-        assert finals(house)[1] == (None, "failed", 0, 4, "1 of 1 nodes lack instances")
-        await house.idle()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        dispatch(program, "a", "b")
+        await program.until(lambda: len(finals(program)) == 2)
+        assert finals(program)[1] == (None, "failed", 0, 4, "1 of 1 nodes lack instances")
+        await program.idle()
         configure(backend, nodes)
-        house.supervisor.came_online()
-        await house.until(lambda: "b" in house.registry.nodes)
-        dispatch(house, "a", "b")
-        await house.until(lambda: len(finals(house)) == 5)
-        assert finals(house)[2:] == [REFUSED_BY_A, STORED_BY_B, ONE_OF_TWO]
-        await house.idle()
-        dispatch(house, "a", "b")
-        await house.until(lambda: len(finals(house)) == 8)
-        assert finals(house)[5:] == [REFUSED_BY_A, STORED_BY_B, ONE_OF_TWO]
-        await house.idle()
+        program.supervisor.came_online()
+        await program.until(lambda: "b" in program.registry.nodes)
+        dispatch(program, "a", "b")
+        await program.until(lambda: len(finals(program)) == 5)
+        assert finals(program)[2:] == [REFUSED_BY_A, STORED_BY_B, ONE_OF_TWO]
+        await program.idle()
+        dispatch(program, "a", "b")
+        await program.until(lambda: len(finals(program)) == 8)
+        assert finals(program)[5:] == [REFUSED_BY_A, STORED_BY_B, ONE_OF_TWO]
+        await program.idle()
     assert len(nodes[0].arrivals) == len(nodes[1].arrivals) == 4
 
 
@@ -78,14 +78,14 @@ async def test_the_whole_counts_a_node_that_the_order_names_no_more(
 ) -> None:
     nodes[0].script.answer = lambda _: 0xC000
     offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         for node_id in ("a", "b"):
-            dispatch(house, node_id)
-            await house.over("corr_1", node_id)
-            await house.idle()
-        await house.until(lambda: len(finals(house)) == 4)
-        assert finals(house)[2:] == [STORED_BY_B, ONE_OF_TWO]
+            dispatch(program, node_id)
+            await program.over("corr_1", node_id)
+            await program.idle()
+        await program.until(lambda: len(finals(program)) == 4)
+        assert finals(program)[2:] == [STORED_BY_B, ONE_OF_TWO]
 
 
 @pytest.mark.parametrize("slow", [0, 1])
@@ -94,15 +94,15 @@ async def test_the_whole_is_closed_when_the_last_of_its_dispatches_is_over(
 ) -> None:
     offer(backend)
     nodes[slow].script.delay_s = 0.1
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        dispatch(house, "a")
-        dispatch(house, "a", "b")
-        await house.over("corr_1", "ba"[slow])
-        dispatch(house, "b", "a")
-        await house.over("corr_1")
-        await house.idle()
-    told = finals(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        dispatch(program, "a")
+        dispatch(program, "a", "b")
+        await program.over("corr_1", "ba"[slow])
+        dispatch(program, "b", "a")
+        await program.over("corr_1")
+        await program.idle()
+    told = finals(program)
     assert told[-2:] == [[STORED_BY_A, STORED_BY_B][slow], BOTH]
     assert [each[0] for each in told].count(None) == 1
 
@@ -115,21 +115,21 @@ async def test_a_restart_forgets_no_part_of_the_whole(
     nodes[0].script.answer = lambda _: 0xC000
     nodes[0].script.delay_s = 0.0 if first_is_over else 0.1
     nodes[1].script.delay_s = 0.1
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        dispatch(house, "a")
-        dispatch(house, "a", "b")
-        await house.until(lambda: nodes[1].holds)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        dispatch(program, "a")
+        dispatch(program, "a", "b")
+        await program.until(lambda: nodes[1].holds)
         if first_is_over:
-            await house.over("corr_1", "a")
+            await program.over("corr_1", "a")
         else:
-            await house.until(lambda: nodes[0].arrivals)
-        assert house.final("corr_1") is None
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        assert brief(await house.over("corr_1")) == ONE_OF_TWO
-        await house.idle()
-        assert {each[0] for each in finals(house)} == {*"ab", None}
+            await program.until(lambda: nodes[0].arrivals)
+        assert program.final("corr_1") is None
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        assert brief(await program.over("corr_1")) == ONE_OF_TWO
+        await program.idle()
+        assert {each[0] for each in finals(program)} == {*"ab", None}
 
 
 async def test_one_stream_for_all_nodes_counts_all_dispatches(
@@ -137,13 +137,13 @@ async def test_one_stream_for_all_nodes_counts_all_dispatches(
 ) -> None:
     offer(backend)
     nodes[1].script.delay_s = 0.05
-    async with a_house(directory, backend, detail="aggregate") as house:
-        await house.configured()
-        dispatch(house, "a")
-        dispatch(house, "b")
-        assert brief(await house.over("corr_1")) == BOTH
-        await house.idle()
-        stream = house.statuses("corr_1")
+    async with running_program(directory, backend, detail="aggregate") as program:
+        await program.configured()
+        dispatch(program, "a")
+        dispatch(program, "b")
+        assert brief(await program.over("corr_1")) == BOTH
+        await program.idle()
+        stream = program.statuses("corr_1")
         for key in ("progress", "files_sent", "files_total"):
             assert [p[key] for p in stream] == sorted(p[key] for p in stream)
 
@@ -151,23 +151,23 @@ async def test_one_stream_for_all_nodes_counts_all_dispatches(
 async def test_one_stream_for_all_nodes_does_not_fall_over_a_restart(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
-    """It was told how far the first node was before the order came again and named another."""
+    """The progress of the first node was reported before the order came again and named another."""
     offer(backend)
     nodes[0].script.answer = lambda arrival: 0 if arrival.ordinal < 4 else 0xA700
     nodes[1].script.answer = lambda _: 0xA700
     patient = {"retry_count": 1000}
-    async with a_house(directory, backend, detail="aggregate", dicom=patient) as house:
-        await house.configured()
-        dispatch(house, "a")
-        await house.until(lambda: house.state("corr_1", "a") is DeliveryState.BACKING_OFF)
-        dispatch(house, "a", "b")
-        await house.until(lambda: house.state("corr_1", "b") is DeliveryState.BACKING_OFF)
-    told = house.statuses("corr_1")
+    async with running_program(directory, backend, detail="aggregate", dicom=patient) as program:
+        await program.configured()
+        dispatch(program, "a")
+        await program.until(lambda: program.state("corr_1", "a") is DeliveryState.BACKING_OFF)
+        dispatch(program, "a", "b")
+        await program.until(lambda: program.state("corr_1", "b") is DeliveryState.BACKING_OFF)
+    told = program.statuses("corr_1")
     nodes[0].script.answer = nodes[1].script.answer = lambda _: 0
-    async with a_house(directory, backend, detail="aggregate", dicom=patient) as house:
-        await house.configured()
-        assert brief(await house.over("corr_1")) == BOTH
-    progress = [payload["progress"] for payload in (*told, *house.statuses("corr_1"))]
+    async with running_program(directory, backend, detail="aggregate", dicom=patient) as program:
+        await program.configured()
+        assert brief(await program.over("corr_1")) == BOTH
+    progress = [payload["progress"] for payload in (*told, *program.statuses("corr_1"))]
     assert 81 in progress
     assert progress == sorted(progress)
 
@@ -175,12 +175,12 @@ async def test_one_stream_for_all_nodes_does_not_fall_over_a_restart(
 async def test_what_ith_could_not_give_is_answered_again_in_the_same_words(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         for times in (1, 2):
-            dispatch(house, "a", "b")
-            await house.until(lambda times=times: len(finals(house)) == 3 * times)  # type: ignore[misc]
-            await house.idle()
-        first, again = house.finals("corr_1")[:3], house.finals("corr_1")[3:]
+            dispatch(program, "a", "b")
+            await program.until(lambda times=times: len(finals(program)) == 3 * times)  # type: ignore[misc]
+            await program.idle()
+        first, again = program.finals("corr_1")[:3], program.finals("corr_1")[3:]
         assert first == again
         assert len({payload["error"] for payload in first}) == 1

@@ -1,4 +1,4 @@
-"""What a stop need not wait for: an association not there yet, or one with no more to do."""
+"""A stop does not wait for an association that is not open yet, or has no more to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.machines.delivery import DeliveryState
 from tests.end_to_end.stops.node import Phase, StallingNode
-from tests.support.house import a_house, configure, offer
+from tests.support.program import configure, offer, running_program
 from tests.support.waiting import PATIENCE_S
 
 PATIENT = {"connect_seconds": 60.0, "answer_seconds": 60.0, "release_seconds": 60.0}
@@ -25,19 +25,19 @@ async def test_where_no_instance_is_in_flight_no_grace_is_waited_for(
         configure(backend, [frames.rest_node("a", node.ae_title, node.host, node.port)])
         offer(backend)
         dicom = {**PATIENT, "cancel_seconds": 60.0}
-        async with a_house(directory, backend, dicom=dicom) as house:
-            await house.configured()
-            await house.online()
+        async with running_program(directory, backend, dicom=dicom) as program:
+            await program.configured()
+            await program.online()
             await node.prepare()
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+            order = program.tell(frames.session_dispatch("sess-1", ["a"]))
             await node.reached.wait()
 
-            house.tell(frames.status_changed(is_active=False))
+            program.tell(frames.status_changed(is_active=False))
 
             with trio.fail_after(PATIENCE_S):
                 await node.gone.wait()
-            await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
-            assert house.turns_taken() == 0
+            await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
+            assert program.turns_taken() == 0
 
 
 async def test_a_node_that_has_it_all_and_does_not_release_has_it_all(
@@ -47,15 +47,15 @@ async def test_a_node_that_has_it_all_and_does_not_release_has_it_all(
         configure(backend, [frames.rest_node("a", node.ae_title, node.host, node.port)])
         instances = offer(backend, slices=3)
         dicom = {**PATIENT, "cancel_seconds": 0.1}
-        async with a_house(directory, backend, dicom=dicom) as house:
-            await house.configured()
-            await house.online()
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
+        async with running_program(directory, backend, dicom=dicom) as program:
+            await program.configured()
+            await program.online()
+            order = program.tell(frames.session_dispatch("sess-1", ["a"]))
             await node.reached.wait()
 
             uid = instances[0].study_instance_uid
-            house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+            program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
 
-            ending = await house.over(order, "a")
+            ending = await program.over(order, "a")
             assert (ending["status"], ending["files_sent"]) == ("completed", 3)
-            await house.idle()
+            await program.idle()

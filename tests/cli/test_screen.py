@@ -1,4 +1,4 @@
-"""The status as text: what it says of each trouble, and that it stays within a screen."""
+"""The status as text: a line for each problem, all within one screen."""
 
 from __future__ import annotations
 

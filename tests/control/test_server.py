@@ -1,4 +1,4 @@
-"""The control socket: who may open it, and what a client can do to the proxy by being bad."""
+"""The control socket: its permissions, and the limits on a client that misbehaves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from proxy.control.server import ControlServer, listening
 from proxy.demo.backend import DemoBackend
 from proxy.errors import ControlFailed, NotRunning, StateDirectoryError
 from proxy.machines.operation import OperationState
-from tests.support.house import House, a_house, configure
+from tests.support.program import Program, configure, running_program
 from tests.support.waiting import PATIENCE_S
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -53,16 +53,16 @@ def a_status() -> Status:
 
 
 @pytest.fixture
-async def house(directory: Path, backend: DemoBackend) -> AsyncIterator[House]:
+async def program(directory: Path, backend: DemoBackend) -> AsyncIterator[Program]:
     configure(backend, [])
     async with (
-        a_house(directory, backend) as house,
+        running_program(directory, backend) as program,
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = ControlServer(house.supervisor, a_status, house.services.ledger.settled)
+        control = ControlServer(program.supervisor, a_status, program.services.ledger.settled)
         nursery.start_soon(control.serve, listener)
-        yield house
+        yield program
         nursery.cancel_scope.cancel("the test is over")
 
 
@@ -90,26 +90,26 @@ async def asked(directory: Path, command: str, reason: str = "") -> Status:
 
 
 async def test_pause_and_resume_are_durable_when_they_are_answered(
-    house: House, directory: Path
+    program: Program, directory: Path
 ) -> None:
     await asked(directory, "pause", "  new\n switch ")
-    assert house.registry.operation.run.state is OperationState.PAUSED
-    kept = await house.services.ledger.document("locks")
+    assert program.registry.operation.run.state is OperationState.PAUSED
+    kept = await program.services.ledger.document("locks")
     assert kept is not None
     assert json.loads(kept)["wishes"]["operator"]["reason"] == "new switch"
     await asked(directory, "pause")
-    assert house.registry.operation.run.data.reason == "paused by the operator"
+    assert program.registry.operation.run.data.reason == "paused by the operator"
     await asked(directory, "resume")
     await asked(directory, "resume")
-    assert not house.registry.operation.run.data.held
-    kept = await house.services.ledger.document("locks")
+    assert not program.registry.operation.run.data.held
+    kept = await program.services.ledger.document("locks")
     assert kept is not None
     assert json.loads(kept)["held"] == []
 
 
-async def test_a_stopped_proxy_does_not_pretend_to_pause(house: House, directory: Path) -> None:
-    house.supervisor.drain("the test stops it")
-    await house.until(lambda: house.registry.operation.run.over)
+async def test_a_stopped_proxy_does_not_pretend_to_pause(program: Program, directory: Path) -> None:
+    program.supervisor.drain("the test stops it")
+    await program.until(lambda: program.registry.operation.run.over)
     with pytest.raises(ControlFailed, match="stopping"):
         await asked(directory, "pause")
 
@@ -130,17 +130,17 @@ async def test_a_stopped_proxy_does_not_pretend_to_pause(house: House, directory
     ],
 )
 async def test_garbage_is_refused_and_changes_nothing(
-    house: House, directory: Path, garbage: bytes
+    program: Program, directory: Path, garbage: bytes
 ) -> None:
     answer = await answer_to(directory, garbage)
     assert answer["schema"] == "ith-proxy/refusal/1"
     assert "does not understand" in answer["problem"]
-    assert house.registry.operation.run.state is OperationState.ACTIVE
+    assert program.registry.operation.run.state is OperationState.ACTIVE
     assert (await asked(directory, "status")).healthy
 
 
 async def test_a_request_may_come_in_pieces_and_without_its_end(
-    house: House, directory: Path
+    program: Program, directory: Path
 ) -> None:
     async with await connect(directory) as stream:
         for byte in b'{"command":"status"}':
@@ -149,7 +149,7 @@ async def test_a_request_may_come_in_pieces_and_without_its_end(
         assert (await read(stream))["schema"] == "ith-proxy/status/1"
 
 
-async def test_a_request_without_end_is_refused_early(house: House, directory: Path) -> None:
+async def test_a_request_without_end_is_refused_early(program: Program, directory: Path) -> None:
     sent = 0
     async with await connect(directory) as stream:
         with trio.fail_after(PATIENCE_S):
@@ -164,7 +164,7 @@ async def test_a_request_without_end_is_refused_early(house: House, directory: P
 
 
 async def test_slow_clients_are_left_and_crowds_sent_away(
-    house: House, directory: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "CLIENT_SECONDS", 0.5)
     slow = [await connect(directory) for _ in range(server.CLIENTS)]
@@ -178,7 +178,7 @@ async def test_slow_clients_are_left_and_crowds_sent_away(
 
 
 async def test_many_clients_one_after_another_leave_nothing_open(
-    house: House, directory: Path
+    program: Program, directory: Path
 ) -> None:
     def open_files() -> int:
         return len([*Path("/proc/self/fd").iterdir()])
@@ -189,7 +189,7 @@ async def test_many_clients_one_after_another_leave_nothing_open(
         async with await connect(directory) as stream:
             if number % 2:
                 await stream.send_all(b'{"command":"status"}\n')  # and it goes without an answer
-    await house.until(lambda: open_files() <= before)
+    await program.until(lambda: open_files() <= before)
     assert (await asked(directory, "status")).healthy
 
 
@@ -201,11 +201,11 @@ async def test_a_defect_in_looking_harms_one_client_only(
 
     configure(backend, [])
     async with (
-        a_house(directory, backend) as house,
+        running_program(directory, backend) as program,
         listening(directory) as listener,
         trio.open_nursery() as nursery,
     ):
-        control = ControlServer(house.supervisor, fail, house.services.ledger.settled)
+        control = ControlServer(program.supervisor, fail, program.services.ledger.settled)
         nursery.start_soon(control.serve, listener)
         for _ in range(2):
             with pytest.raises(ControlFailed, match="understand"):
@@ -265,8 +265,8 @@ async def test_what_is_no_socket_is_not_removed(directory: Path) -> None:
 
 @pytest.mark.parametrize("excess", [0, 1])
 async def test_a_path_may_be_as_long_as_a_socket_allows(directory: Path, excess: int) -> None:
-    room = PATH_BYTES + excess - len(os.fsencode(directory)) - len("//control.sock")
-    deep = directory / ("ü" * (room // 2) + "x" * (room % 2))
+    space = PATH_BYTES + excess - len(os.fsencode(directory)) - len("//control.sock")
+    deep = directory / ("ü" * (space // 2) + "x" * (space % 2))
     deep.mkdir()
     if not excess:
         async with listening(deep):

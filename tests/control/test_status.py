@@ -1,4 +1,4 @@
-"""The status is read from what is at work."""
+"""The status is read from the running machines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import trio
-from trio.testing import wait_all_tasks_blocked
 
 from proxy.backend.link import ConnectionRun
 from proxy.control.messages import ControlAnswer, Status
@@ -26,28 +24,28 @@ from proxy.machines.connection import (
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.runtime.runner import Run
 from tests.support.clocks import NOON, SetClock
-from tests.support.house import House, a_house, configure
+from tests.support.program import Program, configure, running_program
 
 
 async def no_link(_: ConnectionRun) -> None:
     """The status does not ask the link, but its machine."""
 
 
-def reader(house: House, link: ConnectionRun) -> StatusReader:
+def reader(program: Program, link: ConnectionRun) -> StatusReader:
     return StatusReader(
-        house.registry,
+        program.registry,
         link,
-        house.supervisor.counts,
+        program.supervisor.counts,
         lambda: 0,
         lambda: 0.0,
-        clock=house.services.clock,
+        clock=program.services.clock,
     )
 
 
-def looked(house: House) -> Status:
+def looked(program: Program) -> Status:
     """The status as a command is given it."""
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    look = reader(house, link)
+    look = reader(program, link)
     answer: ControlAnswer = msgspec.json.decode(msgspec.json.encode(look()), type=ControlAnswer)
     assert isinstance(answer, Status)
     return answer
@@ -69,11 +67,11 @@ async def test_pseudonyms_are_noted_where_ith_says_that_there_are_any(
     configure(backend, [])
     del backend.rest.configuration["config"]["enable_phi_anonymization"]
     backend.rest.configuration["config"] |= told
-    async with a_house(directory, backend) as house:
-        assert looked(house).notes == ()
-        before = looked(house).attention
-        await house.configured()
-        now = looked(house)
+    async with running_program(directory, backend) as program:
+        assert looked(program).notes == ()
+        before = looked(program).attention
+        await program.configured()
+        now = looked(program)
         assert len(now.notes) == notes
         assert all("pseudonym" in note.fact + note.meaning for note in now.notes)
         assert {*now.attention} < {*before}
@@ -83,12 +81,12 @@ async def test_events_are_counted_and_those_not_acted_upon(
     directory: Path, backend: DemoBackend
 ) -> None:
     configure(backend, [])
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(frames.status_changed(is_active=False, proxy_id="proxy-2"))
-        house.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
-        house.tell("{")
-        assert looked(house).event_counts == {
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(frames.status_changed(is_active=False, proxy_id="proxy-2"))
+        program.tell(frames.session_dispatch("sess-1", ["a"], workspace_id="ws-other"))
+        program.tell("{")
+        assert looked(program).event_counts == {
             "proxy.status_changed": 1,
             "session.dispatch": 1,
             "foreign": 2,
@@ -101,10 +99,8 @@ async def test_times_are_those_of_the_news(directory: Path, backend: DemoBackend
     clock = SetClock(NOON)
     configure(backend, [])
     link: ConnectionRun = Run(CONNECTION, LinkData(), {"keep_link": no_link}, lambda _: None)
-    async with a_house(directory, backend, clock=clock) as house, trio.open_nursery() as nursery:
-        look = reader(house, link)
-        nursery.start_soon(look.watch)
-        await wait_all_tasks_blocked()
+    async with running_program(directory, backend, clock=clock) as program:
+        look = reader(program, link)
 
         def after(seconds: float, happens: Callable[[], object]) -> tuple[float, ...]:
             clock.seconds += seconds
@@ -113,15 +109,14 @@ async def test_times_are_those_of_the_news(directory: Path, backend: DemoBackend
             times = (now.at, now.operation.since, now.connection.since)
             return tuple(time.timestamp() - NOON for time in times)
 
-        assert after(10, lambda: house.supervisor.pause("a test")) == (10, 10, 0)
-        assert after(10, lambda: house.supervisor.pause("another")) == (20, 10, 0)
+        assert after(10, lambda: program.supervisor.pause("a test")) == (10, 10, 0)
+        assert after(10, lambda: program.supervisor.pause("another")) == (20, 10, 0)
         assert after(10, lambda: link.tell(ConnectRequested())) == (30, 10, 0)
         assert after(10, lambda: link.tell(LinkOpened())) == (40, 10, 0)
         assert after(10, lambda: link.tell(HandshakeDone())) == (50, 10, 50)
         assert after(10, lambda: link.tell(StayedUp())) == (60, 10, 50)
         assert after(10, lambda: link.tell(LinkDropped("gone", 1.0))) == (70, 10, 70)
-        assert after(10, house.supervisor.resume) == (80, 80, 70)
-        nursery.cancel_scope.cancel("the test is over")
+        assert after(10, program.supervisor.resume) == (80, 80, 70)
 
 
 def test_the_answer_of_an_earlier_version_can_be_read() -> None:

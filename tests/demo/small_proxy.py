@@ -1,6 +1,7 @@
-"""A proxy of fifty lines, of libraries alone, that can be told to do wrong.
+"""A proxy of fifty lines, of libraries alone, that can be made to misbehave.
 
-The demonstration has to notice; and it shows that backend and nodes need no code of the proxy.
+The demonstration must notice that. The proxy also shows that backend and nodes need no code of
+ours.
 """
 
 from __future__ import annotations

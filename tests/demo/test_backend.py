@@ -139,19 +139,23 @@ async def test_a_newer_connection_evicts_the_older(backend: DemoBackend) -> None
 async def test_a_dead_application_leaves_its_library_to_answer_pings(backend: DemoBackend) -> None:
     async with dialled(backend) as link:
         await received(link)
-        backend.script.application = False
+        backend.die()
         for _ in range(100):
             await link.send_message('{"type":"health_update"}')
         await link.ping()
         assert (backend.heard, backend.online) == ([], True)
-        backend.script.application = True
+        backend.revive()
+        assert await close_code(link) == 1006
+    async with dialled(backend) as link:
+        await received(link)
+        backend.revive()  # of a living one nothing changes
         await link.send_message('{"type":"health_update"}')
         assert (await received(link))["type"] == "health_update_response"
         assert len(backend.heard) == 1
 
 
 async def test_a_dead_application_takes_a_link_and_says_nothing(backend: DemoBackend) -> None:
-    backend.script.application = False
+    backend.die()
     backend.script.ping_every_s = 0.01
     async with dialled(backend) as link:
         await link.ping()

@@ -1,4 +1,4 @@
-"""The demonstration: the real proxy passes, and whoever does wrong is found out."""
+"""The demonstration: the real proxy passes, and each misbehaviour is found."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_ctrl_c_ends_it_without_a_traceback(directory: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(directory)},
-        # Where the tests run in the background, they ignore SIGINT, and so would it.
+        # Tests that run in the background ignore SIGINT, and the program would inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert demo.stdout
@@ -177,5 +177,5 @@ async def test_lines_tell_each_thing_once() -> None:
         await demonstrate(PLAN, SmallProxy(loses=6), Lines(console))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert sum("READROOM: ITH was told completed" in line for line in lines) == 1
+    assert sum("READROOM: reported to ITH: completed" in line for line in lines) == 1
     assert any("✘ READROOM holds 0 of 6 instances" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Instances on disk for the tests of this room, written by pydicom."""
+"""Instances on disk for the tests of this directory, written by pydicom."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import msgspec
 import pytest
 import trio
@@ -18,18 +15,12 @@ from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUn
 from proxy.fsm import WHEN_OVER, Event
 from proxy.machines import upper_layer as ul
 from proxy.machines.association import ASSOCIATION
-from proxy.runtime.runner import OBSERVERS, Run
+from proxy.runtime.runner import Run
 from proxy.runtime.wire import TcpNetwork, Wire
 from tests.dicom import scripted as node
 from tests.dicom.scripted import CLOCKS, Peer, scripted
+from tests.support.observed import rows_taken
 from tests.support.peers import free_port
-
-
-@contextmanager
-def rows_taken() -> Iterator[list[str]]:
-    rows: list[str] = []
-    OBSERVERS.append(lambda _, step: rows.append(step.row))
-    yield rows
 
 
 def fail() -> None:

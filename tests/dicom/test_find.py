@@ -53,7 +53,7 @@ def decoded(content: bytes) -> Dataset:
 
 
 def answer(instance: Instance = INSTANCE, **elements: object) -> Dataset:
-    """What a node says of an instance it has."""
+    """Return the answer of a node about an instance it has."""
     said = Dataset()
     said.QueryRetrieveLevel = "IMAGE"
     said.RetrieveAETitle = "NODE"

@@ -1,4 +1,4 @@
-"""Sending to real nodes: what arrives is, byte for byte, what was sent."""
+"""Sending to real nodes: the instances arrive byte for byte."""
 
 from __future__ import annotations
 

@@ -91,14 +91,14 @@ async def test_what_the_node_says_beside_the_status_is_kept(
         await peer.accept_all()
         await peer.message()
         answer = node.response(0xC000)
-        answer.ErrorComment = "no room for this"
+        answer.ErrorComment = "no space for this"
         answer.ErrorID = 77
         answer.OffendingElement = [0x00100020, 0x7FE00010]
         await peer.send(node.data(node.pdv(node.command(answer))))
         await peer.finish()
 
     result = await send(network, script, path, write_ct(path))
-    assert result.comment == "no room for this"
+    assert result.comment == "no space for this"
     assert result.error_id == 77
     assert result.offending_elements == ("(0010,0020)", "(7FE0,0010)")
 
@@ -575,7 +575,7 @@ async def test_a_success_before_the_data_set_is_whole_is_none(
 async def test_an_answer_in_another_context_is_none(
     network: TcpNetwork, path: Path, context_id: int, status: int
 ) -> None:
-    """Whether the node has the instance is not known then, whatever it says."""
+    """The outcome is unknown then, for any answer."""
 
     async def script(peer: Peer) -> None:
         await peer.accept_all()

@@ -93,7 +93,7 @@ async def test_a_node_that_takes_nothing_costs_the_time_for_a_stall(
 async def test_a_node_that_asks_for_release_within_a_data_set_does_not_get_it_whole(
     autojump_clock: MockClock, path: Path
 ) -> None:
-    """Else it might store what was told to be unsent."""
+    """Otherwise the node might store an instance that counts as unsent."""
     received = trio.Event()
     rest = b""
 

@@ -19,7 +19,7 @@ CAPACITY = 100_000
 
 
 class Pipe:
-    """Bytes on their way in one direction; ``changed`` wakes whoever waits at either end."""
+    """Bytes on their way in one direction; ``changed`` wakes the tasks that wait at either end."""
 
     def __init__(self, capacity: int, changed: trio.lowlevel.ParkingLot) -> None:
         self.held = bytearray()
@@ -28,11 +28,11 @@ class Pipe:
         self._changed = changed
 
     @property
-    def room(self) -> int:
+    def space(self) -> int:
         return self._capacity - len(self.held)
 
     def put(self, data: Buffer) -> int:
-        taken = min(len(data), self.room)
+        taken = min(len(data), self.space)
         self.held += data[:taken]
         self._changed.unpark_all()
         return taken
@@ -60,7 +60,7 @@ class VirtualWire:
 
     async def send_some(self, buffers: Sequence[Buffer]) -> int:
         await trio.lowlevel.checkpoint()
-        while not self._outward.room and not self._inward.ended:
+        while not self._outward.space and not self._inward.ended:
             if self._inward.held:
                 return 0
             await self._changed.park()
@@ -85,7 +85,7 @@ class VirtualWire:
         return None
 
     def send_now(self, data: bytes) -> bool:
-        if self._outward.room < len(data) or self._outward.ended:
+        if self._outward.space < len(data) or self._outward.ended:
             return False
         return self._outward.put(data) == len(data)
 
@@ -125,7 +125,7 @@ class VirtualStream(trio.abc.Stream):
                 await self._changed.park()
 
     async def wait_send_all_might_not_block(self) -> None:
-        while not self._outward.room:
+        while not self._outward.space:
             await self._changed.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:

@@ -26,7 +26,7 @@ def quiet_peers() -> Iterator[None]:
 
 @pytest.fixture
 async def site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Site]:
-    """A site whose log holds no patient, whatever happens at it."""
+    """A site, with a check at the end that its log holds no patient."""
     caplog.set_level(logging.INFO, "proxy.logs")
     async with a_site(tmp_path) as running:
         yield running

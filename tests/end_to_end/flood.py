@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass
 class Flood:
-    """What was sent, what the nodes hold, what ITH was told, and what the program took."""
+    """The instances sent and stored, the reports to ITH, and the resources of the program."""
 
     sessions: list[list[SampleInstance]]
     ids: list[str]
@@ -64,7 +64,7 @@ class Flood:
     completed: dict[str, list[str]] = field(default_factory=dict)
     """By node, the correlation ids in the order in which ITH heard of their end."""
     at_the_dead: list[JsonObject | None] = field(default_factory=list)
-    """How the orders for the dead node ended there."""
+    """The outcomes of the orders for the dead node."""
 
 
 async def flooded(site: Site, root: Path, orders: int) -> Flood:

@@ -1,4 +1,4 @@
-"""What Orthanc holds, asked over its own REST interface."""
+"""The content of Orthanc, read over its own REST interface."""
 
 from __future__ import annotations
 

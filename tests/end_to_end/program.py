@@ -26,7 +26,7 @@ class Program:
 
     @property
     def log(self) -> str:
-        """What it wrote to standard error, and to standard output."""
+        """The text on its standard error and standard output."""
         return self.log_file.read_text()
 
     def lines(self, event: str) -> list[dict[str, object]]:
@@ -48,7 +48,7 @@ class Program:
 
 @asynccontextmanager
 async def the_program(site: Site, **more: str) -> AsyncIterator[Program]:
-    """Run the program for a site, with two variables and the state directory as all it is told.
+    """Run the program for a site, with two variables and the state directory as its only settings.
 
     ``more`` are settings a test cannot do without, as ``ITH_PROXY__SECTION__KEY``.
     """

@@ -1,4 +1,4 @@
-"""What is dispatched in these tests, and what two copies of it are compared by.
+"""The sessions that these tests dispatch, and the comparison of two copies.
 
 Nothing here is the proxy's: data sets are cut out of files by hand, and read with pydicom.
 """
@@ -56,9 +56,9 @@ def many_sessions(seed: int, count: int) -> list[list[SampleInstance]]:
 
 def _copy(model: SampleInstance, number: int) -> SampleInstance:
     uids = (model.study_instance_uid, model.series_instance_uid, model.sop_instance_uid)
-    study, series, instance = anew = [f"{uid[:-6]}{number:06}" for uid in uids]
+    study, series, instance = fresh = [f"{uid[:-6]}{number:06}" for uid in uids]
     content = model.content
-    for uid, other in zip(uids, anew, strict=True):
+    for uid, other in zip(uids, fresh, strict=True):
         content = content.replace(uid.encode(), other.encode())
     return replace(
         model,
@@ -191,7 +191,7 @@ def arrivals_in(files: Iterable[Path]) -> Counter[str]:
 
 
 def once_each(*sessions: Iterable[SampleInstance]) -> Counter[str]:
-    """What is counted where each instance of these came once."""
+    """Return the counts of a node where each of these instances came once."""
     return Counter(each.sop_instance_uid for session in sessions for each in session)
 
 
@@ -203,9 +203,9 @@ def read(content: bytes) -> Dataset:
 
 
 def elements(content: bytes) -> dict[str, object]:
-    """Return a file's elements as what they mean, whatever node has written them.
+    """Return a file's elements decoded, so that files written by different nodes can be compared.
 
-    Left out is what carries no meaning and what a node may write anew: group lengths and data
+    Elements without meaning, and those a node may rewrite, are left out: group lengths and data
     set trailing padding (PS3.5 7.2, PS3.10 7.2), and the padding of values.
     """
     with warnings.catch_warnings():

@@ -70,7 +70,7 @@ class Site:
         self._nursery = nursery
         self._running: Running | None = None
 
-    # What ITH has ---------------------------------------------------------------------------
+    # The content of ITH ---------------------------------------------------------------------
 
     def has(self, **nodes: Peer | JsonObject) -> None:
         """Configure ITH with these nodes, by id, and no others."""
@@ -117,7 +117,7 @@ class Site:
 
     @property
     def turns_taken(self) -> int:
-        """How many turns are in use at the running proxy, of downloads and associations."""
+        """The number of turns in use at the running proxy, of downloads and associations."""
         assert self._running is not None
         at_work = self._running.supervisor.registry
         return at_work.downloads.in_use + sum(n.queue.in_use for n in at_work.nodes.values())
@@ -142,7 +142,7 @@ class Site:
             supervisor: Supervisor = await nursery.start(partial(_serve, given, ended))
             task_status.started(Running(supervisor, ended))
 
-    # What ITH says and hears ------------------------------------------------------------------
+    # Messages of ITH --------------------------------------------------------------------------
 
     async def dispatch(self, session_id: str, *node_ids: str, **more: str) -> str:
         """Send ``session.dispatch`` and return its correlation id."""
@@ -162,11 +162,11 @@ class Site:
         return payload
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        """Wait until something is so, wherever it happens."""
+        """Wait until ``happened`` is true."""
         await until(happened)
 
     def statuses(self, correlation_id: str) -> list[JsonObject]:
-        """Return the frames that told of a dispatch, in the order they came."""
+        """Return the reports of a dispatch, in the order they came."""
         return [
             frame
             for frame in self.backend.frames_named("dispatch.status")
@@ -197,7 +197,7 @@ class Site:
         payload: JsonObject = beats[-1]["payload"] if beats else {}
         return payload
 
-    # What is on disk ------------------------------------------------------------------------
+    # The state directory --------------------------------------------------------------------
 
     @property
     def objects(self) -> list[Path]:
@@ -224,7 +224,7 @@ class Site:
 
     @property
     def disk_bytes(self) -> int:
-        """What the state directory takes."""
+        """The size of the state directory."""
         return sum(path.stat().st_size for path in self.state.rglob("*") if path.is_file())
 
 

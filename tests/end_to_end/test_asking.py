@@ -19,7 +19,7 @@ TOTAL, CUT_AT = 8, 3
 
 
 async def deliver(site: Site, line: Relay) -> None:
-    """Dispatch a session over the line; it must arrive whole, and what is told of it be true."""
+    """Dispatch a session over the line; it must arrive completely, with true reports."""
     session = ct_session(91, TOTAL)
     site.has(node=line)
     site.offer("sess-1", session)

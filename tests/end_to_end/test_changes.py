@@ -1,4 +1,4 @@
-"""What ITH changes while work is under way: pause, nodes, addresses."""
+"""Changes by ITH while work is under way: pause, nodes, addresses."""
 
 from __future__ import annotations
 

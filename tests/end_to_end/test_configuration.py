@@ -1,4 +1,4 @@
-"""What ITH has of this proxy, what it is told in return, and what the operator is shown of it."""
+"""The configuration of this proxy at ITH, the answer to it, and its display for the operator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ith_has(site: Site, values: JsonObject) -> None:
 
 
 def told(site: Site) -> list[JsonObject]:
-    """What ITH was told to change, each time; but for the address, which is this machine's own."""
+    """The changes reported to ITH, each time, without the address, which is this machine's own."""
     wanted = HAS.keys()
     return [
         {name: value for name, value in frame.items() if name in wanted}

@@ -40,7 +40,7 @@ SCHEMA = {
     "notes": list,
     "event_counts": dict,
 }
-"""What a program may rely on; a field may be added, none may go."""
+"""The fields that a program may rely on; a field may be added, none may go."""
 
 
 async def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -124,7 +124,7 @@ async def test_two_locks_over_kill_and_restart(site: Site) -> None:
             now = await until(site, lambda now: len(now["operation"]["locks"]) == 1)
             assert now["operation"]["state"] == "paused"
             assert len(slow.arrivals) == at_rest
-            assert b"Resumed; 2 dispatches at work." in (await command(site, "resume")).stdout
+            assert b"Resumed; 2 dispatches running." in (await command(site, "resume")).stdout
             assert (await site.closing(first))["status"] == "completed"
             assert (await site.closing(second))["status"] == "completed"
             assert slow.holds == hashes_of(session) | hashes_of(ct_session(92, 3))

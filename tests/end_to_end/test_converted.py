@@ -1,4 +1,4 @@
-"""Real nodes that take Implicit VR Little Endian alone, as many old ones do: what they store."""
+"""Storing at real nodes that take Implicit VR Little Endian alone, as many old ones do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.relay import Peer
 async def dispatch_all(
     site: Site, peer: Peer, session: list[SampleInstance]
 ) -> list[SampleInstance]:
-    """Dispatch a session; what is compressed must be refused, the rest is returned."""
+    """Dispatch a session; the compressed instances must be refused, and the others are returned."""
     site.has(node=peer)
     site.offer("sess-1", session)
     await site.start()

@@ -15,7 +15,7 @@ from tests.end_to_end.site import Site, assert_tells_the_truth
 REPEATED_BY_A_KILL = 2
 """The instance in flight, and one whose answer waits for the ledger's group commit."""
 GROUP_COMMIT_S = 0.5
-"""After it, what the ledger was told is on disk."""
+"""The seconds after which a posted change is committed to disk."""
 
 
 async def test_kill_9_loses_nothing_and_repeats_next_to_nothing(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""ITH deletes what is on its way: at whatever point its work is, it ends, and no other does."""
+"""ITH deletes an entity under way: its work ends at every point, and no other work does."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ DELETIONS = {
         subject_deleted,
     ),
 }
-"""What is ordered and then deleted, what stays, and the event."""
+"""The ordered and then deleted entity, the rest, and the event."""
 
 of_each_kind = pytest.mark.parametrize(
     ("goes", "stays", "deletion"), [*DELETIONS.values()], ids=[*DELETIONS]
@@ -163,7 +163,7 @@ async def test_work_that_runs_is_queued_or_backs_off_ends_with_its_entity(
 
 
 def answers(site: Site, wanted: Wanted) -> list[int]:
-    """How ITH answered the downloads of an entity."""
+    """The answers of ITH to the downloads of an entity."""
     path = f"/{wanted.kind}s/{wanted.id}/download"
     asked = [request for request in site.backend.rest.downloads if request.path.endswith(path)]
     return [request.status for request in asked]

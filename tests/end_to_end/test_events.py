@@ -127,7 +127,7 @@ async def test_the_second_node_gets_the_same_bytes_without_a_second_download(sit
         assert asked[1].sent == 0
 
 
-async def test_changed_content_is_fetched_anew(site: Site) -> None:
+async def test_changed_content_is_fetched_again(site: Site) -> None:
     before, after = ct_session(56, 4), ct_session(57, 5)
     async with DemoNode().running() as node:
         site.has(node=node)

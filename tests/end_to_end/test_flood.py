@@ -15,7 +15,7 @@ BEFORE_A_PONG = ORDERS // 2
 """Messages that may come before the answer to a ping, of several for each order: what was on its
 way when it was asked, and what came of the orders that the proxy had to read before it."""
 MEMORY_MIB = 120
-"""What the program may take; a MiB kept for each association would be a multiple of it."""
+"""The memory limit of the program; a MiB kept for each association would be a multiple of it."""
 GROWTH_MIB = 15
 
 

@@ -127,7 +127,7 @@ async def test_a_deleted_scan_leaves_the_others(site: Site) -> None:
         )
         await site.until(lambda: len(site.objects) == 4)
 
-        # What is left of the session is not the session: it is fetched anew, and whole.
+        # The rest of the session is incomplete, so the complete session is fetched again.
         closing = await site.closing(await site.dispatch("sess-1", "node"))
         assert (closing["status"], closing["files_sent"]) == ("completed", 9)
         assert len(site.backend.rest.downloads) == 2

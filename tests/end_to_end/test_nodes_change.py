@@ -123,7 +123,7 @@ async def test_a_node_with_another_ae_title_gets_the_rest_under_that(
 
 
 def images(directory: Path) -> list[Path]:
-    """What dcmqrscp has stored there, beside its index."""
+    """The files that dcmqrscp has stored there, without its index."""
     return [path for path in directory.iterdir() if path.suffix != ".dat"]
 
 
@@ -213,7 +213,7 @@ async def test_a_replaced_list_stops_what_is_for_nodes_that_are_gone_and_nothing
     assert len(goes.stored) < len(session)
 
 
-# How ITH says it --------------------------------------------------------------------------------
+# Forms of the event -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("describe", [frames.event_node, frames.rest_node])

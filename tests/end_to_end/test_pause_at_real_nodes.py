@@ -58,7 +58,7 @@ async def test_a_pause_in_mid_session_stores_each_instance_once_at_orthanc(
         assert_tells_the_truth(site.backend.statuses[ordered, "archive"], "archive", len(session))
 
         await send(archive, tmp_path, session[:1])
-        assert await stores_at(archive) == len(session) + 1  # what came twice would have shown
+        assert await stores_at(archive) == len(session) + 1  # a repeated arrival would have shown
         assert len(await held_by(archive)) == len(session)
 
 

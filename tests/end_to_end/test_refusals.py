@@ -1,4 +1,4 @@
-"""Nodes that cannot take everything: what they refuse is told, and holds up nothing else."""
+"""Nodes that refuse some instances: each refusal is reported, and delays no other instance."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def dispatched_with(site: Site, within: bytes) -> JsonObject:
 async def test_an_archive_within_the_archive_that_may_hold_images_is_no_success(
     site: Site, within: bytes
 ) -> None:
-    """Everything else is delivered, and the number told."""
+    """The others are delivered, and the number is reported."""
     ending = await dispatched_with(site, within)
     assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
     assert ending["error"].startswith("1 of 5 files are archives within the archive")

@@ -44,7 +44,7 @@ PLACES = [pytest.param((), id="as any other"), FIRST]
 
 @pytest.fixture(autouse=True)
 def nothing_ignored() -> Iterator[None]:
-    """What the parent of the tests ignores, the programs under test do not."""
+    """The programs under test do not inherit ignored signals of the tests' parent."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in NO_EFFECT}
     yield
     for number, handler in before.items():

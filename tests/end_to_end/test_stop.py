@@ -1,4 +1,4 @@
-"""A stop is fast wherever the node is, for whatever reason, and leaves nothing behind."""
+"""A stop is fast in every phase of a node, for every reason, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class UnreadLog:
 
     @property
     def is_full(self) -> bool:
-        """Whether a long line finds no room."""
+        """Whether a long line does not fit."""
         held = array.array("i", [0])
         fcntl.ioctl(self.reader, termios.FIONREAD, held)
         return held[0] > PIPE_BYTES - 1024

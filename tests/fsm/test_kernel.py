@@ -124,7 +124,7 @@ FLAWS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         define(state(TURNING, do="steer", after=limit(lambda log: 1.0, Sighted, "1 s"))),
-        "Sighted is told by a limit: its source must be TIMER",
+        "Sighted is sent by a limit: its source must be TIMER",
     ),
     (without("ignores", "FRY-90"), "Called can occur in TURNING and has no cell there"),
     (without("ignores", "FRY-93"), "Sighted can occur in MOORED and has no cell there"),

@@ -40,6 +40,6 @@ def test_a_group_is_named_for_all_of_its_states() -> None:
 
 
 def test_of_ids_that_were_not_retired_nothing_is_said() -> None:
-    said = "Ids that are given to no other row"
+    said = "Ids that are not given again"
     assert said in page(FERRY)
     assert said not in page(replace(FERRY, retired={}))

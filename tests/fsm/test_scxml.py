@@ -92,7 +92,7 @@ def test_a_row_that_yields_to_an_ignore_is_not_written_for_the_whole_group() -> 
 
 def test_a_sentence_is_quoted() -> None:
     means = {state.attrib["id"]: state.attrib[f"{TABLE}means"] for state in parsed(FERRY)}
-    assert means["MOORED"] == "At the pier | with room."
+    assert means["MOORED"] == "At the pier | with space."
     assert means["UNDER_WAY"] == "The ferry | is at sea."
 
 

@@ -1,4 +1,4 @@
-"""What the ledger means, in sets and dictionaries: slow, plain and written apart from it."""
+"""The meaning of the ledger in sets and dictionaries: slow, plain and written independently."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Tombstone:
 
 @dataclass
 class Way:
-    """One delivery: what became of each instance, and of those that are gone."""
+    """One delivery: the state of each instance, deleted ones included."""
 
     outcome: str | None = None
     states: dict[Instance, InstanceState] = field(default_factory=dict)

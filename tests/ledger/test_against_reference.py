@@ -43,7 +43,7 @@ numbers = st.integers(0, 10)
 
 
 class LedgerMachine(stateful.RuleBasedStateMachine):
-    """Every rule opens the ledger anew: what it holds is what survives."""
+    """Every rule opens the ledger again, so it sees only the durable content."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from proxy.runtime.offload import Inline
 from tests.ledger.make import SESSION, order
 
 FIXTURE = Path(__file__).parent / "schema_1.sql"
-"""What the first release left when it was killed: one dispatch half done, one over."""
+"""The ledger of the first release after a kill: one dispatch half done, one over."""
 
 
 def left_by_schema_2(path: Path, undecided: bytes) -> None:

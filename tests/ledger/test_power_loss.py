@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import apsw
 import pytest
@@ -12,12 +14,21 @@ from trio.testing import MockClock
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger, database
 from proxy.runtime.offload import Inline
-from tests.ledger.disk import Claim, Op, claimed, cut_power, recording_disk
+from proxy.simulation.vfs import FileOperation, Medium, watched
 from tests.ledger.make import fast_directory
 from tests.ledger.workload import check, work
 
 STEPS = 90
 CUTS = int(os.environ.get("ITH_PROXY_POWER_CUTS", "250"))
+
+
+class Claimed(NamedTuple):
+    """The ledger has said that this step, and all before it, are durable."""
+
+    step: int
+
+
+Recorded: TypeAlias = FileOperation | Claimed
 
 
 @pytest.fixture(autouse=True)
@@ -26,27 +37,38 @@ def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "PRAGMAS", (*database.PRAGMAS, "wal_autocheckpoint = 30"))
 
 
-async def record(directory: Path) -> list[Op]:
-    with recording_disk() as disk:
+async def record(directory: Path) -> list[Recorded]:
+    happened: list[Recorded] = []
+    with watched(happened.append):
         async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
-            disk.claim(-1)
+            happened.append(Claimed(-1))
             async for step in work(ledger, STEPS):
-                disk.claim(step)
-        disk.claim(STEPS - 1)
-    return disk.ops
+                happened.append(Claimed(step))  # noqa: PERF401 - its place is between others
+        happened.append(Claimed(STEPS - 1))
+    return happened
 
 
-async def survivors(ops: list[Op], directory: Path, seed: int) -> dict[str, int]:
+async def survivors(recorded: list[Recorded], directory: Path, seed: int) -> dict[str, int]:
     """Cut the power at random moments; count what the next start finds."""
-    chance = random.Random(seed)
-    first = ops.index(Claim(-1))
+    rng = random.Random(seed)
+    first = recorded.index(Claimed(-1))
+    cuts = sorted(rng.randrange(first, len(recorded)) + 1 for _ in range(CUTS))
     found = {"intact": 0, "lost": 0, "damaged": 0}
-    for _ in range(CUTS):
-        happened = ops[: chance.randrange(first, len(ops)) + 1]
-        cut_power(happened, directory, chance)
+    medium, claimed, done = Medium(), -1, 0
+    for number, cut in enumerate(cuts):
+        for each in recorded[done:cut]:
+            if isinstance(each, Claimed):
+                claimed = each.step
+            else:
+                medium.note(each)
+        done = cut
+        into = directory / str(number)
+        into.mkdir(parents=True)
+        for name, content in medium.after_power_loss(rng).items():
+            (into / name).write_bytes(content)
         try:
-            async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
-                await check(ledger, claimed(happened))
+            async with Ledger.open(into / "ledger.db", Inline()) as ledger:
+                await check(ledger, claimed)
         except* AssertionError as group:
             if "lost what was said" not in str(group.exceptions):
                 raise
@@ -55,14 +77,15 @@ async def survivors(ops: list[Op], directory: Path, seed: int) -> dict[str, int]
             found["damaged"] += 1
         else:
             found["intact"] += 1
+        shutil.rmtree(into)
     return found
 
 
 async def test_a_power_cut_at_any_moment_loses_nothing(
     directory: Path, autojump_clock: MockClock
 ) -> None:
-    ops = await record(directory)
-    found = await survivors(ops, directory / "cut", seed=1)
+    recorded = await record(directory)
+    found = await survivors(recorded, directory / "cut", seed=1)
     assert found == {"intact": CUTS, "lost": 0, "damaged": 0}
 
 
@@ -72,8 +95,8 @@ async def test_the_cuts_would_find_a_ledger_that_does_not_sync(
     lazy = tuple(p.replace("synchronous = FULL", "synchronous = NORMAL") for p in database.PRAGMAS)
     assert lazy != database.PRAGMAS
     monkeypatch.setattr(database, "PRAGMAS", lazy)
-    ops = await record(directory)
-    found = await survivors(ops, directory / "cut", seed=1)
+    recorded = await record(directory)
+    found = await survivors(recorded, directory / "cut", seed=1)
     assert found["lost"] > CUTS / 2
     assert found["damaged"] == 0
 
@@ -96,8 +119,8 @@ async def test_a_write_that_fails_at_any_moment_loses_nothing(
         done = -1
         with fast_directory() as directory:
             path = directory / "ledger.db"
-            with recording_disk() as disk:
-                disk.before_write = spend
+            with watched(lambda _: None) as vfs:
+                vfs.before_write = spend
                 try:
                     async with Ledger.open(path, Inline()) as ledger:
                         async for step in work(ledger, 45):
@@ -125,9 +148,9 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 async def test_the_recorded_work_is_worth_cutting(
     directory: Path, autojump_clock: MockClock
 ) -> None:
-    ops = await record(directory)
-    files = {getattr(op, "file", "") for op in ops}
+    recorded = await record(directory)
+    files = {getattr(each, "file", "") for each in recorded}
     assert {"ledger.db", "ledger.db-wal"} <= files
-    checkpoints = [op for op in ops if getattr(op, "file", "") == "ledger.db"]
+    checkpoints = [each for each in recorded if getattr(each, "file", "") == "ledger.db"]
     assert len(checkpoints) > 50
     await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""A ledger at work, one numbered step after another, and the check of what is left of it."""
+"""A workload on a ledger, one numbered step after another, and the check of its remains."""
 
 from __future__ import annotations
 

@@ -477,7 +477,7 @@ def gone() -> tuple[int, int]:
 
 
 def full() -> tuple[int, int]:
-    """A disk without room."""
+    """A disk without space."""
     return os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY)
 
 
@@ -488,7 +488,7 @@ def test_lines_that_the_system_refuses_are_counted(pipe: Callable[[], tuple[int,
         assert program.code() == 0
 
 
-def test_a_disk_that_has_room_again_is_told_how_many_lines_are_missing(tmp_path: Path) -> None:
+def test_a_disk_with_space_again_gets_the_number_of_missing_lines(tmp_path: Path) -> None:
     def file() -> tuple[int, int]:
         writer = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
         return os.open(tmp_path / "log", os.O_RDONLY), writer

@@ -1,4 +1,4 @@
-"""How the tests of the machines tell a story: one event, and all that came of it."""
+"""The steps of a machine's test: one event, and all its effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(bench: Bench[S, D, O], event: Event) -> tuple[S, D, list[O]]:
 
 
 def now(bench: Bench[S, D, O]) -> tuple[S, D, list[O]]:
-    """Return the state, the data and what was put out since the last event was told."""
+    """Return the state, the data and the outputs since the last event."""
     return bench.run.state, bench.run.data, bench.outputs[:]
 
 

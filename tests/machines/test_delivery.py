@@ -113,7 +113,7 @@ STOPS = [
     (hold, Purpose.HOLD, StoppedToHold(), HELD),
     (cancel, Purpose.CANCEL, StoppedToCancel(), CANCELLED),
 ]
-"""What asks for a stop, what it is for, the fact that ends it, where it leads."""
+"""The request of a stop, its purpose, the fact that ends it, and the next state."""
 each_stop = pytest.mark.parametrize(("request_", "purpose", "ended", "leads_to"), STOPS)
 
 
@@ -466,8 +466,8 @@ async def test_a_node_that_moves_has_failed_no_attempt(
 ) -> None:
     async with running(DELIVERY, SOME, state) as bench:
         bench.run.data = replace(bench.run.data, attempts=2, error="connection refused")
-        anew = replace(bench.run.data, attempts=0)
-        assert told(bench, NodeMoved()) == (state, anew, [SaveAttempt(anew)])
+        again = replace(bench.run.data, attempts=0)
+        assert told(bench, NodeMoved()) == (state, again, [SaveAttempt(again)])
 
 
 async def test_who_waits_has_nothing_to_restart(autojump_clock: MockClock) -> None:
@@ -631,7 +631,7 @@ class Node:
         return policy.resume(self.run.state, self.run.data)
 
     def check(self) -> None:
-        """What is true however it went."""
+        """The invariants of every run."""
         assert self.associations == 0
         assert self.most <= 1
         assert self.run.data.files_stored == self.holds
@@ -759,7 +759,7 @@ def test_a_stop_before_the_first_instance_still_begins_and_ends_the_association(
         node.check()
         return node.run.state, node.holds, node.most
 
-    # what the turn took is given back by the activity that uses it, which therefore must begin
+    # the activity that uses the turn also gives it back, so it must begin
     assert in_every_order(scenario).keys() == {(CANCELLED, 0, 1)}
 
 

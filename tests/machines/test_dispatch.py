@@ -151,7 +151,9 @@ async def test_what_this_host_lost_is_fetched_again(autojump_clock: MockClock) -
         assert told(bench, ContentLost("gone")) == (QUEUED, twice, [TakeBack()])
 
 
-async def test_the_attempts_to_fetch_again_are_counted_anew(autojump_clock: MockClock) -> None:
+async def test_the_attempts_of_a_repeated_download_are_counted_from_zero(
+    autojump_clock: MockClock,
+) -> None:
     async with running(DISPATCH, DispatchData(attempts=3), DELIVERING) as bench:
         bench.run.tell(ContentLost("damaged"))
         assert bench.run.data.attempts == 0

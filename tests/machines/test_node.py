@@ -58,7 +58,7 @@ LEGAL = {
     "DisableRequested": EVERYWHERE,
     "EnableRequested": EVERYWHERE,
     "RemoveRequested": EVERYWHERE,
-    # and a delivery that was at work before may have had its say of the room at the node
+    # and a delivery that ran before may have reported the capacity of the node
     "CongestionReported": EVERYWHERE,
     "InstancesStored": EVERYWHERE,
     "LimitIncreaseEarned": EVERYWHERE,
@@ -250,7 +250,7 @@ async def test_a_node_is_given_no_more_than_the_settings_allow(autojump_clock: M
         assert told(bench, LimitIncreaseEarned()) == (ONLINE, most, [LimitAssociations(2)])
 
 
-async def test_failures_say_nothing_of_the_room_and_a_new_address_has_all_of_it(
+async def test_failures_leave_the_association_limit_and_a_new_address_resets_it(
     autojump_clock: MockClock,
 ) -> None:
     async with running(NODE, WELL, ONLINE) as bench:

@@ -343,7 +343,7 @@ def test_probes_grow_rarer() -> None:
     ("given", "now", "is_news"),
     [(4, 4, True), (3, 4, True), (1, 1, True), (4, 3, False), (4, 2, False), (2, 1, False)],
 )
-def test_several_who_find_no_room_under_one_limit_are_one_complaint(
+def test_several_refusals_under_one_limit_are_one_congestion(
     given: int, now: int, is_news: bool
 ) -> None:
     health = node.Health(associations=now, ceiling=4)
@@ -362,7 +362,7 @@ def test_several_who_find_no_room_under_one_limit_are_one_complaint(
         (4, 0, 9999, False),
     ],
 )
-def test_room_is_proven_by_instances_without_complaint_where_there_may_be_more(
+def test_an_increase_is_earned_by_instances_without_a_refusal_below_the_ceiling(
     given: int, before: int, stored: int, proves: bool
 ) -> None:
     health = node.Health(associations=given, ceiling=4, coped=before)

@@ -14,7 +14,7 @@ from proxy.fsm import Event, Machine, Step
 
 
 class Walk(RuleBasedStateMachine):
-    """The pure machine, told any event that has a cell; no runner, no clock."""
+    """The pure machine, with any event that has a cell; no runner, no clock."""
 
     machine: ClassVar[Machine[Any, Any, Any]]
     start: ClassVar[Any]
@@ -41,7 +41,7 @@ class Walk(RuleBasedStateMachine):
         self.look()
 
     def exact(self, event: Event) -> Event | None:
-        """Return what is told instead, where a policy decides; None: nothing is told."""
+        """Return the event that a policy chooses instead; None for no event."""
         return event
 
     def check(self, event: Event, step: Step[Any, Any, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Nodes and a configuration as ITH sends them (protocol.md 6.1), for the tests of this room."""
+"""Nodes and a configuration as ITH sends them (protocol.md 6.1), for the tests beside this file."""
 
 from __future__ import annotations
 

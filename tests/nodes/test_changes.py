@@ -187,7 +187,7 @@ SIDES = st.builds(lambda nodes, config: configured(*nodes, **config), SITES, CON
 
 
 def spoken_to_as(site: Configuration) -> dict[str, tuple[bool, tuple[object, ...]]]:
-    """By node id: whether it is used, and where and under which names; said anew here."""
+    """By node id: its use, address and names, written here independently."""
     default = site.config.calling_ae_title
     return {
         n.node_id: (n.is_active, (n.host, n.port, n.ae_title, n.calling_ae_title or default))

@@ -308,7 +308,7 @@ def test_words_are_turned_by_what_the_vr_says(tmp_path: Path, vr: str, size: int
     assert made == implicit(0x00091001, turned)
 
 
-# What cannot be converted ----------------------------------------------------------------------
+# Refused conversions ---------------------------------------------------------------------------
 
 ELEMENT = explicit(0x00080018, "UI", b"1.2.3\0")
 BROKEN = {

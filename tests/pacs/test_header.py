@@ -216,7 +216,7 @@ OTHERS = [b"1.2.840.10008.1.2.1", COMPRESSED.encode(), b"1.2.840.10008.1.2.2", b
 def test_the_first_transfer_syntax_holds(
     tmp_path: Path, syntax: str, other: bytes, encoding: tuple[bool, str], counted: bool
 ) -> None:
-    """Whatever stands once more, in whatever encoding, and whatever length the group says."""
+    """Any repeated element, in any encoding, and any length of the group."""
     explicit, order = encoding
     content = in_syntax(syntax)
     whole = read(tmp_path, content)
@@ -233,7 +233,7 @@ def test_the_first_transfer_syntax_holds(
 
 
 def in_syntax(syntax: str) -> bytes:
-    """Write a file in a syntax; what is compressed has its pixel data in fragments."""
+    """Write a file in a syntax; a compressed one has its pixel data in fragments."""
     if syntax != COMPRESSED:
         return written(syntax)
     data = data_set()

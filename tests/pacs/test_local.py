@@ -295,7 +295,7 @@ async def test_a_cancelled_deletion_is_done_all_the_same(
 
 
 class Slow(Inline):
-    """A disk that takes a while for each commit, once it is told to."""
+    """A disk that takes a while for each commit, once it is made to."""
 
     seconds = 0.0
 
@@ -370,7 +370,7 @@ PIXELS = struct.pack("<HH2sxxL", 0x7FE0, 0x0010, b"OW", PIXEL_BYTES)
 
 @asynccontextmanager
 async def a_large_instance(root: Path) -> AsyncIterator[tuple[Site, Instance]]:
-    """Hold an instance that takes no room on disk, but its copy would."""
+    """Hold an instance that takes no space on disk, although its copy would."""
     async with Ledger.open(root / "ledger.db", Threads(1)) as ledger:
         site = Site(root, ledger, Threads(2))
         staged = site.objects.staging(1) / "large"

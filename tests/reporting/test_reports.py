@@ -1,4 +1,4 @@
-"""What ITH is told, in each of the three details."""
+"""The reports to ITH, in each of the three details."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from proxy.demo.frames import JsonObject
 from proxy.events.base import wire_time
@@ -25,7 +26,7 @@ COMPLETED, FAILED = Outcome.COMPLETED, Outcome.FAILED
 
 
 @pytest.fixture
-async def outbox(directory: Path) -> AsyncIterator[Outbox]:
+async def outbox(directory: Path, autojump_clock: MockClock) -> AsyncIterator[Outbox]:
     async with Ledger.open(directory / "ledger.db", Inline()) as ledger:
         made = Outbox(ledger, progress_interval=0.0)
         await made.load()
@@ -177,11 +178,14 @@ async def test_progress_does_not_fall_over_a_restart(outbox: Outbox, detail: Det
     assert frame["payload"]["progress"] == 64
 
 
-async def test_what_was_not_planned_before_a_restart_begins_anew(outbox: Outbox) -> None:
+async def test_a_download_that_begins_again_after_a_restart_does_not_fall(outbox: Outbox) -> None:
     reports = Reports(outbox, "both", SYSTEM_CLOCK)
     reports.recover(ORDER, {"a": DeliveryProgress()})
     reports.downloading(ORDER, ["a"], 0)
-    assert told(await heard(outbox)) == [("a", "downloading", 0, 0, 0)]
+    reports.downloading(ORDER, ["a"], 100)
+    assert told(await heard(outbox)) == []
+    reports.processing(ORDER, "a", [DeliveryProgress(4, 0)])
+    assert told(await heard(outbox)) == [("a", "processing", 30, 0, 4)]
 
 
 async def test_an_instance_deleted_while_it_was_sent_does_not_break_the_sum(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -21,8 +22,7 @@ from proxy.fsm import (
     row,
     state,
 )
-from proxy.runtime import runner
-from proxy.runtime.runner import Run
+from proxy.runtime.runner import Run, observing
 from tests.support.sample import (
     FERRY,
     HOME,
@@ -132,12 +132,76 @@ async def test_observers_see_a_step_before_its_outputs_are_handed_on() -> None:
     def observe(run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
         seen.append(f"{run.machine.name} {step.row} {run.state.name}")
 
-    runner.OBSERVERS.append(observe)
-    try:
+    with observing(observe):
         ferry(emit=seen.append).tell(Loaded(1))
-    finally:
-        runner.OBSERVERS.remove(observe)
     assert seen == ["ferry FRY-01 SAILING", "horn", "1 cars"]
+
+
+def test_an_observer_of_one_run_sees_that_one_alone() -> None:
+    seen: list[tuple[Ferry, str]] = []
+    said: list[str] = []
+    run, other = ferry(emit=said.append), ferry()
+    run.tell(Loaded(1))
+    run.observe(lambda run, step: seen.append((run, step.row)))
+    run.observe(lambda _, step: said.append(step.row))
+    other.tell(Loaded(1))
+    run.tell(Sighted())
+    assert seen == [(run, "FRY-02")]
+    assert said == ["horn", "1 cars", "FRY-02"]
+
+
+def test_a_run_is_observed_if_it_is_made_in_the_block() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(name: str) -> AbstractContextManager[None]:
+        return observing(lambda _, step: seen.append((name, step.row)))
+
+    before = ferry()
+    with note("outer"):
+        outer = ferry()
+        with note("inner"):
+            inner = ferry()
+            before.tell(Loaded(1))
+            outer.tell(Loaded(1))
+            inner.tell(Called())
+        late = ferry()
+    after = ferry()
+    late.tell(Called())
+    after.tell(Called())
+    assert seen == [
+        ("outer", "FRY-01"),
+        ("outer", "FRY-03"),
+        ("inner", "FRY-03"),
+        ("outer", "FRY-03"),
+    ]
+    outer.tell(Sighted())  # to its end, beyond that of the block
+    assert seen[4:] == [("outer", "FRY-02")]
+
+
+def test_a_block_that_raises_observes_no_longer() -> None:
+    seen: list[str] = []
+    with pytest.raises(ZeroDivisionError), observing(lambda _, step: seen.append(step.row)):
+        raise ZeroDivisionError
+    ferry().tell(Called())
+    assert seen == []
+
+
+async def test_a_run_that_a_task_makes_is_observed_if_the_task_was_started_in_the_block() -> None:
+    seen: list[str] = []
+    may_make = trio.Event()
+
+    async def make(event: Event) -> None:
+        await may_make.wait()
+        ferry().tell(event)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make, Loaded(1))
+        with observing(lambda _, step: seen.append(step.row)):
+            nursery.start_soon(make, Called())
+            may_make.set()
+            await wait_all_tasks_blocked()
+        nursery.start_soon(make, Loaded(1))
+    assert seen == ["FRY-03"]
 
 
 async def test_an_activity_lives_through_the_states_that_share_it_and_no_longer(
@@ -391,7 +455,7 @@ LAMP: Machine[Lamp, None, str] = Machine(
 )
 
 
-async def test_a_state_that_is_left_and_entered_again_begins_its_activity_anew() -> None:
+async def test_a_state_that_is_left_and_entered_again_restarts_its_activity() -> None:
     begun = 0
 
     async def glow(_: Run[Lamp, None, str]) -> None:
@@ -410,7 +474,7 @@ async def test_a_state_that_is_left_and_entered_again_begins_its_activity_anew()
     assert begun == 2
 
 
-def test_an_activity_that_ends_in_the_instant_of_a_request_is_begun_anew() -> None:
+def test_an_activity_that_ends_in_the_instant_of_a_request_is_begun_again() -> None:
     async def scenario() -> int:
         begun = 0
 
@@ -493,7 +557,7 @@ def test_a_limit_that_is_over_in_the_instant_of_a_move_is_not_told() -> None:
     async def scenario() -> str:
         rows: list[str] = []
         run = ferry()
-        runner.OBSERVERS.append(lambda _, step: rows.append(step.row))
+        run.observe(lambda _, step: rows.append(step.row))
         run.tell(Loaded(3))
         run.tell(Called())
 
@@ -502,14 +566,11 @@ def test_a_limit_that_is_over_in_the_instant_of_a_move_is_not_told() -> None:
             if run.state is TURNING:
                 run.tell(ActivityFailed("made by the test"))
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(run.run)
-                nursery.start_soon(sink)
-                await trio.sleep(6)
-                nursery.cancel_scope.cancel()
-        finally:
-            runner.OBSERVERS.pop()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.run)
+            nursery.start_soon(sink)
+            await trio.sleep(6)
+            nursery.cancel_scope.cancel()
         return rows[-1]
 
     assert in_every_order(scenario).keys() == {"FRY-05", "FRY-06"}

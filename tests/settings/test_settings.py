@@ -398,6 +398,22 @@ def test_a_key_file_must_be_a_file_that_is_there(tmp_path: Path) -> None:
         read(with_key_file(tmp_path / "none"))
 
 
+UNUSABLE = "x" * 300
+"""A name that no file can have: as in a directory that may not be searched, asking is an error."""
+
+
+def test_a_place_for_settings_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / UNUSABLE
+    with pytest.raises(ConfigError, match="cannot be read: File name too long") as caught:
+        load(environ=READY | {"CONFIGURATION_DIRECTORY": str(directory)})
+    assert str(directory / "config.toml") in str(caught.value)
+
+
+def test_certificates_that_cannot_be_looked_for_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="which cannot be read: File name too long"):
+        read(READY | {"ITH_PROXY__ITH__CA_FILE": str(tmp_path / UNUSABLE)})
+
+
 def test_a_credential_of_systemd_is_read_whatever_its_mode(tmp_path: Path) -> None:
     write(tmp_path / "ith-token", TOKEN, 0o440)
     environ = with_key_file("credential:ith-token") | {"CREDENTIALS_DIRECTORY": str(tmp_path)}

@@ -15,7 +15,7 @@ from proxy.demo.node import DemoNode
 from proxy.machines.operation import OperationState
 from proxy.model import Entity, EntityType, Order, Priority
 from tests.ledger.make import fast_directory
-from tests.support.house import House, a_house, described, offer, some_nodes, uids
+from tests.support.program import Program, described, offer, running_program, some_nodes, uids
 
 SESSION = Entity(EntityType.SESSION, "sess-1", "subj-1")
 SESSIONS = [f"sess-{number}" for number in range(6)]
@@ -44,9 +44,9 @@ def test_orders_without_correlation_id_are_never_the_same() -> None:
 
 @dataclass
 class Trouble:
-    """Does to a site whatever ITH may do, at random but for the seed."""
+    """Does at a site what ITH may do, at random with a seed."""
 
-    house: House
+    program: Program
     nodes: list[DemoNode]
     chance: random.Random
     paused: bool = False
@@ -57,7 +57,7 @@ class Trouble:
 
     def configure(self) -> None:
         """Tell ITH's configuration as it is now, so that REST and events agree."""
-        self.house.backend.rest.configuration = frames.configuration(
+        self.program.backend.rest.configuration = frames.configuration(
             [
                 {
                     **described(self.ports[node.node_id], id=node.node_id),
@@ -73,7 +73,7 @@ class Trouble:
             case 0:
                 self.paused = not self.paused
                 self.configure()
-                self.house.tell(frames.status_changed(is_active=not self.paused))
+                self.program.tell(frames.status_changed(is_active=not self.paused))
             case 1:
                 self.inactive ^= {self.chance.choice(self.nodes).node_id}
                 self.configure()
@@ -87,9 +87,9 @@ class Trouble:
                 self.configure()
                 self.tell_nodes()
             case 3:
-                self.house.tell(frames.session_deleted("sess-none", study_instance_uid="1.2.3"))
+                self.program.tell(frames.session_deleted("sess-none", study_instance_uid="1.2.3"))
             case _:
-                self.house.supervisor.came_online()
+                self.program.supervisor.came_online()
 
     def tell_nodes(self) -> None:
         changed = [
@@ -102,12 +102,12 @@ class Trouble:
             )
             for node in self.nodes
         ]
-        self.house.tell(frames.nodes_changed(changed, "replaced"))
+        self.program.tell(frames.nodes_changed(changed, "replaced"))
 
     def end(self) -> None:
         self.paused, self.inactive = False, set()
         self.configure()
-        self.house.tell(frames.status_changed(is_active=True))
+        self.program.tell(frames.status_changed(is_active=True))
         self.tell_nodes()
 
 
@@ -128,27 +128,27 @@ async def test_whatever_happens_every_order_ends_once_and_true(
             for node in nodes:
                 node.script.delay_s = 0.01
             patient = {"retry_count": 1000, "retry_delay_seconds": 0.02, "cancel_seconds": 0.05}
-            async with a_house(directory, backend, dicom=patient, downloads=1) as house:
-                trouble = Trouble(house, nodes, chance)
+            async with running_program(directory, backend, dicom=patient, downloads=1) as program:
+                trouble = Trouble(program, nodes, chance)
                 trouble.configure()
-                await house.configured()
+                await program.configured()
                 orders = {}
                 for name in SESSIONS:
                     priority = chance.choice([*Priority]).value
                     event = frames.session_dispatch(name, ["a", "b"], priority=priority)
-                    orders[name] = house.tell(event)
+                    orders[name] = program.tell(event)
                     for _ in range(chance.randrange(6)):
                         trouble.make()
                         await trio.sleep(chance.random() * 0.05)
                 trouble.end()
                 for name, order in orders.items():
-                    assert (await house.over(order))["status"] == "completed", name
-                await house.idle()
-                assert house.registry.operation.run.state is OperationState.ACTIVE
-                assert house.supervisor.counts["failed"] == 0
+                    assert (await program.over(order))["status"] == "completed", name
+                await program.idle()
+                assert program.registry.operation.run.state is OperationState.ACTIVE
+                assert program.supervisor.counts["failed"] == 0
                 for name, order in orders.items():
                     for node_id in ("a", "b", None):
-                        stream = house.stream(order, node_id)
+                        stream = program.stream(order, node_id)
                         assert sum(p["status"] == "completed" for p in stream) == 1
                         assert stream[-1]["status"] == "completed"
                         sent = [p["files_sent"] for p in stream]

@@ -16,16 +16,16 @@ from proxy.demo.frames import JsonObject
 from proxy.demo.node import DemoNode
 from proxy.demo.rest import Fault
 from proxy.machines.operation import OperationState
-from proxy.runtime import runner
 from proxy.supervision import reconciler
 from proxy.supervision.supervisor import is_same_id
-from tests.support.house import (
-    House,
-    a_house,
+from tests.support.observed import rows_taken
+from tests.support.program import (
+    Program,
     configure,
     described,
     in_event,
     offer,
+    running_program,
 )
 from tests.support.waiting import PATIENCE_S
 
@@ -36,21 +36,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(backend: DemoBackend) -> int:
-    """How often the configuration was given."""
+    """The number of times that the configuration was given."""
     return sum(r.path.endswith("/configuration") and r.status > 0 for r in backend.rest.requests)
 
 
-def flag_known(house: House) -> bool | None:
-    """What ITH's configuration says of the proxy, as far as the proxy knows."""
-    known = house.registry.configuration
+def flag_known(program: Program) -> bool | None:
+    """The configuration of ITH about the proxy, as far as the proxy knows it."""
+    known = program.registry.configuration
     return known.is_active if known else None
 
 
-async def looked(house: House) -> None:
+async def looked(program: Program) -> None:
     """Have ITH asked once more, and wait for what follows."""
-    before = asked(house.backend)
-    house.supervisor.came_online()
-    await house.until(lambda: asked(house.backend) > before)
+    before = asked(program.backend)
+    program.supervisor.came_online()
+    await program.until(lambda: asked(program.backend) > before)
     await trio.sleep(0.05)
 
 
@@ -64,10 +64,10 @@ async def test_a_failed_fetch_is_repeated(
 ) -> None:
     configure(backend, nodes)
     backend.rest.configuration_faults.extend([fault, fault])
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        assert house.registry.nodes.keys() == {"a", "b"}
-        await house.online()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        assert program.registry.nodes.keys() == {"a", "b"}
+        await program.online()
 
 
 async def test_a_bad_node_does_not_spoil_the_others(
@@ -75,10 +75,10 @@ async def test_a_bad_node_does_not_spoil_the_others(
 ) -> None:
     bad = {**described(nodes[1], id="bad"), "port": "many"}
     configure(backend, [nodes[0], bad, {"id": "worse"}, {}])
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        assert house.registry.nodes.keys() == {"a"}
-        await house.online()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        assert program.registry.nodes.keys() == {"a"}
+        await program.online()
 
 
 async def test_the_last_good_configuration_is_kept_over_a_restart(
@@ -86,19 +86,19 @@ async def test_the_last_good_configuration_is_kept_over_a_restart(
 ) -> None:
     configure(backend, nodes)
     offer(backend)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.over(house.tell(frames.session_dispatch("sess-1", ["a"])))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.over(program.tell(frames.session_dispatch("sess-1", ["a"])))
     await backend.vanish()
-    async with a_house(directory, backend) as house:
-        assert house.registry.nodes.keys() == {"a", "b"}
-        assert house.registry.identity.workspace_id == frames.WORKSPACE_ID
-        house.supervisor.came_online()
+    async with running_program(directory, backend) as program:
+        assert program.registry.nodes.keys() == {"a", "b"}
+        assert program.registry.identity.workspace_id == frames.WORKSPACE_ID
+        program.supervisor.came_online()
         await trio.sleep(0.2)
-        assert house.registry.nodes.keys() == {"a", "b"}
+        assert program.registry.nodes.keys() == {"a", "b"}
         await backend.listen()
         configure(backend, nodes[1:])
-        await house.until(lambda: house.registry.nodes.keys() == {"b"})
+        await program.until(lambda: program.registry.nodes.keys() == {"b"})
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,16 @@ async def test_a_change_that_cannot_be_read_is_looked_up(
     payload: object,
 ) -> None:
     configure(backend, nodes[:1])
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         configure(backend, nodes)
         backend.rest.configuration["config"] |= {"retry_count": 7}
         backend.rest.configuration["is_active"] = False
-        house.tell(json.dumps({"event_type": event_type, "payload": payload}))
-        assert house.supervisor.counts["broken"] == 1
-        await house.until(lambda: "b" in house.registry.nodes)
-        assert house.registry.nodes["a"].configured.retry_count == 7
-        await house.until(lambda: house.registry.operation.run.state is OperationState.PAUSED)
+        program.tell(json.dumps({"event_type": event_type, "payload": payload}))
+        assert program.supervisor.counts["broken"] == 1
+        await program.until(lambda: "b" in program.registry.nodes)
+        assert program.registry.nodes["a"].configured.retry_count == 7
+        await program.until(lambda: program.registry.operation.run.state is OperationState.PAUSED)
 
 
 async def test_an_equal_configuration_changes_nothing(
@@ -140,56 +140,53 @@ async def test_an_equal_configuration_changes_nothing(
     configure(backend, nodes)
     offer(backend)
     nodes[0].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        before, present = dict(house.registry.nodes), house.registry.configuration
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: nodes[0].holds)
-        rows: list[str] = []
-        runner.OBSERVERS.append(lambda _, step: rows.append(step.row))
-        try:
-            await looked(house)
-            house.tell(frames.nodes_changed([in_event(nodes[0])], "updated"))
-            house.tell(frames.config_changed({}))
-            await house.over(order)
-        finally:
-            runner.OBSERVERS.pop()
-        assert house.registry.nodes == before
-        assert house.registry.configuration is present
-        assert not {"DLV-17", "NOD-09", "NOD-10", "OPS-01"} & {*rows}
+    with rows_taken() as rows:
+        async with running_program(directory, backend) as program:
+            await program.configured()
+            before, present = dict(program.registry.nodes), program.registry.configuration
+            order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+            await program.until(lambda: nodes[0].holds)
+            rows.clear()
+            await looked(program)
+            program.tell(frames.nodes_changed([in_event(nodes[0])], "updated"))
+            program.tell(frames.config_changed({}))
+            await program.over(order)
+            assert program.registry.nodes == before
+            assert program.registry.configuration is present
+            assert not {"DLV-17", "NOD-09", "NOD-10", "OPS-01"} & {*rows}
 
 
 async def test_what_ith_has_wins_over_what_an_event_said(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
-        assert house.registry.nodes.keys() == {"a"}
-        await house.until(lambda: house.registry.nodes.keys() == {"a", "b"})
-        await house.online()
-        await house.online()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
+        assert program.registry.nodes.keys() == {"a"}
+        await program.until(lambda: program.registry.nodes.keys() == {"a", "b"})
+        await program.online()
+        await program.online()
 
 
 class Late:
     """Has ITH's next answer arrive when the test wants it, as it was when it was asked for."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._genuine = house.services.backend.configuration
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._genuine = program.services.backend.configuration
         self._asked, self._arrives = trio.Event(), trio.Event()
-        house.services.backend.configuration = self._answer  # type: ignore[method-assign]
+        program.services.backend.configuration = self._answer  # type: ignore[method-assign]
 
     async def _answer(self) -> bytes:
         body = await self._genuine()
-        self._house.services.backend.configuration = self._genuine  # type: ignore[method-assign]
+        self._program.services.backend.configuration = self._genuine  # type: ignore[method-assign]
         self._asked.set()
         await self._arrives.wait()
         return body
 
     async def is_asked(self) -> None:
-        self._house.supervisor.came_online()
+        self._program.supervisor.came_online()
         await self._asked.wait()
 
     def arrives(self) -> None:
@@ -203,37 +200,34 @@ async def test_an_answer_from_before_an_event_is_not_applied(
     configure(backend, nodes[:1])
     offer(backend)
     nodes[1].script.delay_s = 0.05
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        late = Late(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        late = Late(program)
         await late.is_asked()
         configure(backend, nodes)
-        house.tell(frames.nodes_changed([in_event(nodes[1])], "added"))
-        order = house.tell(frames.session_dispatch("sess-1", ["b"]))
+        program.tell(frames.nodes_changed([in_event(nodes[1])], "added"))
+        order = program.tell(frames.session_dispatch("sess-1", ["b"]))
         late.arrives()
-        assert (await house.over(order, "b"))["status"] == "completed"
+        assert (await program.over(order, "b"))["status"] == "completed"
 
 
 async def test_a_flag_from_before_an_event_is_not_applied(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        late = Late(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        late = Late(program)
         backend.rest.configuration["is_active"] = False
         await late.is_asked()
         backend.rest.configuration["is_active"] = True
-        house.tell(frames.status_changed(is_active=True))
+        program.tell(frames.status_changed(is_active=True))
         states: list[OperationState] = []
-        runner.OBSERVERS.append(lambda _, __: states.append(house.registry.operation.run.state))
-        try:
-            late.arrives()
-            await trio.sleep(0.2)
-        finally:
-            runner.OBSERVERS.pop()
+        program.registry.operation.run.observe(lambda run, _: states.append(run.state))
+        late.arrives()
+        await trio.sleep(0.2)
         assert OperationState.PAUSED not in states
-        assert house.registry.operation.run.state is OperationState.ACTIVE
+        assert program.registry.operation.run.state is OperationState.ACTIVE
 
 
 @pytest.mark.parametrize("key", ["new_config", "config"])
@@ -241,12 +235,12 @@ async def test_a_change_of_the_defaults_reaches_the_nodes_and_stops_nothing(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode], key: str
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await looked(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await looked(program)
         backend.rest.configuration["config"] |= {"retry_count": 7, "timeout": 4}
-        house.tell(frames.config_changed({"retry_count": 7, "timeout": 4}, key=key))
-        for each in house.registry.nodes.values():
+        program.tell(frames.config_changed({"retry_count": 7, "timeout": 4}, key=key))
+        for each in program.registry.nodes.values():
             assert (each.configured.retry_count, each.configured.connection_timeout) == (7, 4)
 
 
@@ -260,39 +254,39 @@ async def test_what_ith_says_after_an_outage_counts_though_it_said_so_before(
     was, between = OperationState.ACTIVE, OperationState.PAUSED
     if not is_active:
         was, between = between, was
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.until(lambda: house.registry.operation.run.state is was)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.until(lambda: program.registry.operation.run.state is was)
         backend.rest.configuration_faults.append(Fault(status=403))
         before = asked(backend)
-        house.tell(frames.status_changed(is_active=not is_active))
-        assert house.registry.operation.run.state is between
-        await house.until(lambda: asked(backend) > before)
-        house.supervisor.came_online()
-        await house.until(lambda: house.registry.operation.run.state is was)
+        program.tell(frames.status_changed(is_active=not is_active))
+        assert program.registry.operation.run.state is between
+        await program.until(lambda: asked(backend) > before)
+        program.supervisor.came_online()
+        await program.until(lambda: program.registry.operation.run.state is was)
 
 
 async def test_an_event_counts_where_the_configuration_does_not_follow_it(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(frames.status_changed(is_active=False))
-        await house.until(lambda: flag_known(house) is True)
-        house.tell(frames.nodes_changed([in_event(nodes[0])]))
-        await looked(house)
-        assert house.registry.operation.run.state is OperationState.PAUSED
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await looked(house)
-        assert house.registry.operation.run.state is OperationState.PAUSED
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(frames.status_changed(is_active=False))
+        await program.until(lambda: flag_known(program) is True)
+        program.tell(frames.nodes_changed([in_event(nodes[0])]))
+        await looked(program)
+        assert program.registry.operation.run.state is OperationState.PAUSED
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await looked(program)
+        assert program.registry.operation.run.state is OperationState.PAUSED
         backend.rest.configuration["is_active"] = False
-        house.supervisor.came_online()
-        await house.until(lambda: flag_known(house) is False)
+        program.supervisor.came_online()
+        await program.until(lambda: flag_known(program) is False)
         backend.rest.configuration["is_active"] = True
-        house.supervisor.came_online()
-        await house.registry.operation.run.until(OperationState.ACTIVE)
+        program.supervisor.came_online()
+        await program.registry.operation.run.until(OperationState.ACTIVE)
 
 
 @pytest.mark.parametrize("flag", [{}, {"is_active": None}, {"is_active": "perhaps"}])
@@ -302,12 +296,12 @@ async def test_a_configuration_without_the_flag_leaves_it_as_the_event_told_it(
     configure(backend, nodes)
     del backend.rest.configuration["is_active"]
     backend.rest.configuration |= flag
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(frames.status_changed(is_active=False))
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(frames.status_changed(is_active=False))
         for _ in range(2):
-            await looked(house)
-        assert house.registry.operation.run.state is OperationState.PAUSED
+            await looked(program)
+        assert program.registry.operation.run.state is OperationState.PAUSED
 
 
 async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
@@ -315,15 +309,15 @@ async def test_what_only_an_event_tells_of_the_settings_outlasts_the_next_look(
 ) -> None:
     """ITH's configuration has no retry_count and no timeout; its events have."""
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         before = asked(backend)
-        house.tell(frames.config_changed({"retry_count": 4, "timeout": 45}))
-        await house.until(lambda: asked(backend) > before)
-        await looked(house)
-    async with a_house(directory, backend) as house:
-        await looked(house)
-        node = house.registry.nodes["a"].configured
+        program.tell(frames.config_changed({"retry_count": 4, "timeout": 45}))
+        await program.until(lambda: asked(backend) > before)
+        await looked(program)
+    async with running_program(directory, backend) as program:
+        await looked(program)
+        node = program.registry.nodes["a"].configured
         assert (node.retry_count, node.connection_timeout) == (4, 45)
 
 
@@ -331,12 +325,12 @@ async def test_events_before_the_first_configuration_are_told_by_it(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        house.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
-        house.tell(frames.config_changed({"retry_count": 7}))
-        await house.until(lambda: house.registry.configuration)
-        assert house.registry.nodes.keys() == {"a", "b"}
-        await house.online()
+    async with running_program(directory, backend) as program:
+        program.tell(frames.nodes_changed([in_event(nodes[1])], "removed"))
+        program.tell(frames.config_changed({"retry_count": 7}))
+        await program.until(lambda: program.registry.configuration)
+        assert program.registry.nodes.keys() == {"a", "b"}
+        await program.online()
 
 
 def dated(event: JsonObject, timestamp: str) -> JsonObject:
@@ -355,30 +349,30 @@ async def test_an_older_change_of_the_nodes_changes_nothing(
     nodes[0].script.delay_s = 0.05
     removed = dated(frames.nodes_changed([{"node_id": "a"}], "removed"), EARLIER)
     added = dated(frames.nodes_changed([in_event(nodes[0])], "added"), LATER)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(removed)
-        assert house.registry.nodes.keys() == {"b"}
-        house.tell(added)
-        assert house.registry.nodes.keys() == {"a", "b"}
-        await house.services.ledger.settled()
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.until(lambda: nodes[0].holds)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(removed)
+        assert program.registry.nodes.keys() == {"b"}
+        program.tell(added)
+        assert program.registry.nodes.keys() == {"a", "b"}
+        await program.services.ledger.settled()
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.until(lambda: nodes[0].holds)
         before = asked(backend)
-        house.tell(removed)
-        assert house.registry.nodes.keys() == {"a", "b"}
-        assert (await house.over(order))["status"] == "completed"
-        await house.until(lambda: asked(backend) > before)
+        program.tell(removed)
+        assert program.registry.nodes.keys() == {"a", "b"}
+        assert (await program.over(order))["status"] == "completed"
+        await program.until(lambda: asked(backend) > before)
 
 
 async def test_an_older_status_changes_nothing_and_one_of_the_same_time_does(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         states = []
         for is_active, timestamp in (
             (False, LATER),
@@ -390,8 +384,8 @@ async def test_an_older_status_changes_nothing_and_one_of_the_same_time_does(
             (False, "2999-01-01T00:00:00Z"),
             (True, LATER),
         ):
-            house.tell(dated(frames.status_changed(is_active=is_active), timestamp))
-            states.append(house.registry.operation.run.state is OperationState.ACTIVE)
+            program.tell(dated(frames.status_changed(is_active=is_active), timestamp))
+            states.append(program.registry.operation.run.state is OperationState.ACTIVE)
         assert states == [False, False, True, True, False, True, False, True]
 
 
@@ -399,11 +393,11 @@ async def test_an_older_configuration_event_changes_nothing(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
-        house.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
-        assert house.registry.nodes["a"].configured.retry_count == 7
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(dated(frames.config_changed({"retry_count": 7}), LATER))
+        program.tell(dated(frames.config_changed({"retry_count": 1}), EARLIER))
+        assert program.registry.nodes["a"].configured.retry_count == 7
 
 
 # Whose change it is ---------------------------------------------------------------------------
@@ -423,13 +417,13 @@ def to(proxy_id: str | None, event: JsonObject) -> JsonObject:
     return {**event, "entity_id": proxy_id}
 
 
-def state_of(house: House) -> tuple[set[str], int | None, bool]:
-    """What each of the changes would change."""
-    known = house.registry.configuration
+def state_of(program: Program) -> tuple[set[str], int | None, bool]:
+    """The values that each of the changes would change."""
+    known = program.registry.configuration
     return (
-        {*house.registry.nodes},
+        {*program.registry.nodes},
         known.config.retry_count if known else None,
-        house.registry.operation.run.state is OperationState.ACTIVE,
+        program.registry.operation.run.state is OperationState.ACTIVE,
     )
 
 
@@ -445,15 +439,15 @@ async def test_another_proxy_s_change_is_counted_and_not_obeyed_and_ith_is_asked
     directory: Path, backend: DemoBackend, nodes: list[DemoNode], change: str, proxy_id: str
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         before = asked(backend)
-        house.tell(to(proxy_id, CHANGES[change]))
-        assert state_of(house) == UNCHANGED
-        assert house.supervisor.counts["foreign"] == 1
-        await house.until(lambda: asked(backend) > before)
-        await looked(house)
-        assert state_of(house) == UNCHANGED
+        program.tell(to(proxy_id, CHANGES[change]))
+        assert state_of(program) == UNCHANGED
+        assert program.supervisor.counts["foreign"] == 1
+        await program.until(lambda: asked(backend) > before)
+        await looked(program)
+        assert state_of(program) == UNCHANGED
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -475,11 +469,11 @@ async def test_a_change_for_this_proxy_or_for_none_in_particular_is_obeyed_at_on
     directory: Path, backend: DemoBackend, nodes: list[DemoNode], change: str, proxy_id: str | None
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        house.tell(to(proxy_id, CHANGES[change]))
-        assert state_of(house) == CHANGED[change]
-        assert house.supervisor.counts["foreign"] == 0
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        program.tell(to(proxy_id, CHANGES[change]))
+        assert state_of(program) == CHANGED[change]
+        assert program.supervisor.counts["foreign"] == 0
 
 
 @pytest.mark.parametrize(
@@ -504,27 +498,27 @@ async def test_a_change_taken_for_another_proxy_s_does_no_harm_if_it_was_ours(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await looked(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await looked(program)
         configure(backend, nodes[1:])
         backend.rest.configuration["is_active"] = False
-        house.tell(to("a name of ours that nobody told", PAUSE))
-        await house.registry.operation.run.until(OperationState.PAUSED)
-        assert house.registry.nodes.keys() == {"b"}
+        program.tell(to("a name of ours that nobody told", PAUSE))
+        await program.registry.operation.run.until(OperationState.PAUSED)
+        assert program.registry.nodes.keys() == {"b"}
 
 
 async def test_another_proxy_s_change_makes_none_of_ours_outdated(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         for change in CHANGES.values():
-            house.tell(to(THEIRS, dated(change, LATER)))
+            program.tell(to(THEIRS, dated(change, LATER)))
         for ours in ("configuration", "status"):
-            house.tell(dated(CHANGES[ours], EARLIER))
-        assert state_of(house) == ({"a", "b"}, 9, False)
+            program.tell(dated(CHANGES[ours], EARLIER))
+        assert state_of(program) == ({"a", "b"}, 9, False)
 
 
 async def test_another_proxy_s_change_takes_nothing_from_what_an_event_of_ours_said(
@@ -532,46 +526,46 @@ async def test_another_proxy_s_change_takes_nothing_from_what_an_event_of_ours_s
 ) -> None:
     """ITH's configuration does not follow our pause: its answer must not end it."""
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await looked(house)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await looked(program)
         before = asked(backend)
-        house.tell(PAUSE)
+        program.tell(PAUSE)
         for is_active in (True, False):
-            house.tell(to(THEIRS, frames.status_changed(is_active=is_active)))
-        await house.until(lambda: asked(backend) > before and flag_known(house) is True)
+            program.tell(to(THEIRS, frames.status_changed(is_active=is_active)))
+        await program.until(lambda: asked(backend) > before and flag_known(program) is True)
         before = asked(backend)
-        house.tell(to(THEIRS, frames.status_changed(is_active=True)))
-        await house.until(lambda: asked(backend) > before)
+        program.tell(to(THEIRS, frames.status_changed(is_active=True)))
+        await program.until(lambda: asked(backend) > before)
         await trio.sleep(0.05)
-        assert house.registry.operation.run.state is OperationState.PAUSED
+        assert program.registry.operation.run.state is OperationState.PAUSED
 
 
 async def test_before_it_is_known_who_we_are_ith_s_configuration_counts(
     directory: Path, backend: DemoBackend, nodes: list[DemoNode]
 ) -> None:
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        house.tell(to(OURS, PAUSE))
-        assert house.registry.operation.run.state is OperationState.ACTIVE
-        assert (house.supervisor.counts["early"], house.supervisor.counts["foreign"]) == (1, 0)
-        await house.until(lambda: house.registry.configuration)  # ITH was asked
-        assert house.registry.operation.run.state is OperationState.ACTIVE
+    async with running_program(directory, backend) as program:
+        program.tell(to(OURS, PAUSE))
+        assert program.registry.operation.run.state is OperationState.ACTIVE
+        assert (program.supervisor.counts["early"], program.supervisor.counts["foreign"]) == (1, 0)
+        await program.until(lambda: program.registry.configuration)  # ITH was asked
+        assert program.registry.operation.run.state is OperationState.ACTIVE
 
 
 async def test_before_it_is_known_who_we_are_a_change_for_none_in_particular_is_obeyed(
     directory: Path, backend: DemoBackend
 ) -> None:
-    async with a_house(directory, backend) as house:
-        house.tell(to(None, PAUSE))
-        assert house.registry.operation.run.state is OperationState.PAUSED
+    async with running_program(directory, backend) as program:
+        program.tell(to(None, PAUSE))
+        assert program.registry.operation.run.state is OperationState.PAUSED
 
 
-def greeted(house: House) -> None:
-    house.supervisor.welcome(frames.WORKSPACE_ID, OURS)
+def greeted(program: Program) -> None:
+    program.supervisor.welcome(frames.WORKSPACE_ID, OURS)
 
 
-def nothing(_: House) -> None:
+def nothing(_: Program) -> None:
     pass
 
 
@@ -581,21 +575,21 @@ async def test_who_we_are_is_known_from_the_greeting_or_from_the_configuration(
     directory: Path,
     backend: DemoBackend,
     nodes: list[DemoNode],
-    greeting: Callable[[House], None],
+    greeting: Callable[[Program], None],
     workspace: JsonObject,
 ) -> None:
     configure(backend, nodes)
     del backend.rest.configuration["workspace_id"]
     backend.rest.configuration |= workspace
-    async with a_house(directory, backend) as house:
-        greeting(house)
+    async with running_program(directory, backend) as program:
+        greeting(program)
         if greeting is nothing:
-            await house.configured()
-        house.tell(to(THEIRS, PAUSE))
-        assert house.supervisor.counts["foreign"] == 1
-        house.tell(to(OURS, PAUSE))
-        assert house.registry.operation.run.state is OperationState.PAUSED
-        assert house.supervisor.counts["early"] == 0
+            await program.configured()
+        program.tell(to(THEIRS, PAUSE))
+        assert program.supervisor.counts["foreign"] == 1
+        program.tell(to(OURS, PAUSE))
+        assert program.registry.operation.run.state is OperationState.PAUSED
+        assert program.supervisor.counts["early"] == 0
 
 
 async def test_a_configuration_without_workspace_leaves_that_of_the_greeting(
@@ -603,10 +597,10 @@ async def test_a_configuration_without_workspace_leaves_that_of_the_greeting(
 ) -> None:
     configure(backend, [])
     del backend.rest.configuration["workspace_id"]
-    async with a_house(directory, backend) as house:
-        greeted(house)
-        await house.configured()
-        assert house.registry.identity.workspace_id == frames.WORKSPACE_ID
+    async with running_program(directory, backend) as program:
+        greeted(program)
+        await program.configured()
+        assert program.registry.identity.workspace_id == frames.WORKSPACE_ID
 
 
 # When it is known -----------------------------------------------------------------------------
@@ -618,11 +612,11 @@ async def test_the_configuration_is_known_when_ith_has_given_it(
     monkeypatch.setattr(reconciler, "FRESH_SECONDS", 0.01)  # there is nothing older to make do with
     configure(backend, nodes)
     backend.rest.configuration_faults.extend([Fault(status=503)] * 3)
-    async with a_house(directory, backend) as house:
-        house.supervisor.look()
+    async with running_program(directory, backend) as program:
+        program.supervisor.look()
         with trio.fail_after(PATIENCE_S):
-            await house.supervisor.configured()
-        assert house.registry.nodes.keys() == {"a", "b"}
+            await program.supervisor.configured()
+        assert program.registry.nodes.keys() == {"a", "b"}
 
 
 async def test_what_was_known_before_an_outage_is_not_taken_for_what_ith_has_now(
@@ -630,17 +624,17 @@ async def test_what_was_known_before_an_outage_is_not_taken_for_what_ith_has_now
 ) -> None:
     monkeypatch.setattr(reconciler, "FRESH_SECONDS", PATIENCE_S)
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
-        await house.supervisor.configured()
-    async with a_house(directory, backend) as house:
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        await program.supervisor.configured()
+    async with running_program(directory, backend) as program:
         for ours in (nodes[1:], nodes):  # after a restart, and after an outage
             configure(backend, ours)
             backend.rest.configuration_faults.append(Fault(status=503))
-            house.supervisor.came_online()
+            program.supervisor.came_online()
             with trio.fail_after(PATIENCE_S):
-                await house.supervisor.configured()
-            assert house.registry.nodes.keys() == {node.node_id for node in ours}
+                await program.supervisor.configured()
+            assert program.registry.nodes.keys() == {node.node_id for node in ours}
 
 
 async def test_what_was_known_before_has_to_do_where_ith_does_not_answer(
@@ -648,12 +642,12 @@ async def test_what_was_known_before_has_to_do_where_ith_does_not_answer(
 ) -> None:
     monkeypatch.setattr(reconciler, "FRESH_SECONDS", 0.05)
     configure(backend, nodes)
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
         backend.rest.configuration_faults.append(Fault(stall_after=0))
-        house.supervisor.came_online()
+        program.supervisor.came_online()
         with trio.fail_after(PATIENCE_S):
-            await house.supervisor.configured()
+            await program.supervisor.configured()
 
 
 # Pseudonyms -----------------------------------------------------------------------------------
@@ -666,25 +660,25 @@ async def test_what_pseudonyms_mean_is_logged_once_a_run_and_at_each_change(
     def said() -> list[str]:
         return [each for each in caplog.messages if "pseudonymised" in each]
 
-    def switch(house: House, value: object) -> None:
+    def switch(program: Program, value: object) -> None:
         backend.rest.configuration["config"]["enable_phi_anonymization"] = value
         if how == "event":
-            house.tell(frames.config_changed({"enable_phi_anonymization": value}))
+            program.tell(frames.config_changed({"enable_phi_anonymization": value}))
 
     caplog.set_level(logging.INFO, "proxy.logs")
     on, off = "configuration.pseudonymised", "configuration.not_pseudonymised"
     configure(backend, [])
     for _ in range(2):
-        async with a_house(directory, backend) as house:
-            await house.configured()
+        async with running_program(directory, backend) as program:
+            await program.configured()
             for name in ("one", "one", "another"):
                 backend.rest.configuration["name"] = name
-                await looked(house)
+                await looked(program)
             assert said() == [on]
-            switch(house, value=False)
-            await looked(house)
-            switch(house, value=True)
-            await looked(house)
+            switch(program, value=False)
+            await looked(program)
+            switch(program, value=True)
+            await looked(program)
             assert said() == [on, off, on]
             caplog.clear()
 
@@ -701,6 +695,6 @@ async def test_nothing_is_said_of_pseudonyms_where_ith_does_not_say_that_there_a
     configure(backend, [])
     del backend.rest.configuration["config"]["enable_phi_anonymization"]
     backend.rest.configuration["config"] |= told
-    async with a_house(directory, backend) as house:
-        await house.configured()
+    async with running_program(directory, backend) as program:
+        await program.configured()
     assert not [each for each in caplog.messages if "pseudonymised" in each]

@@ -1,4 +1,4 @@
-"""What is over is remembered for 90 days of running, whatever the wall clock says."""
+"""Work that is over is remembered for 90 days of running, at any wall clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the test file of every machine uses: sweeps over all cells, and a run on a workbench."""
+"""Helpers for the test file of every machine: sweeps over all cells, and a run on a workbench."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def path(machine: Machine[S, D, O], state: S) -> tuple[type[Event], ...]:
 
 
 class Bench(Generic[S, D, O]):
-    """A run whose activities do nothing until they are told to fail."""
+    """A run whose activities do nothing until they are made to fail."""
 
     def __init__(self, machine: Machine[S, D, O], data: D) -> None:
         self.outputs: list[O] = []

@@ -1,4 +1,4 @@
-"""A relay before a node: slows it down, counts who came, swallows one of its answers.
+"""A relay before a node: slows it down, counts connections, swallows one of its answers.
 
     with storescp(tmp_path, "+B") as disk:
         async with relay(disk, delay_s=0.02) as slow:
@@ -32,7 +32,7 @@ P_DATA = 4
 
 
 class Peer(Protocol):
-    """Where a node is; the embedded one and the programs both know."""
+    """The address of a node; the embedded one and the programs both have it."""
 
     @property
     def ae_title(self) -> str: ...
@@ -100,7 +100,7 @@ class Relay:
     async def _parts(
         self, source: trio.SocketStream, both: trio.CancelScope
     ) -> AsyncGenerator[bytes, None]:
-        """What comes, as it comes; PDU by PDU where one of them is to be swallowed."""
+        """Yield the bytes as they come, PDU by PDU if one of them is to be swallowed."""
         unread = b""
         while block := await source.receive_some(BLOCK):
             if self._swallow is None:

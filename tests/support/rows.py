@@ -1,6 +1,6 @@
 """A pytest plugin: every row and ignore of every machine is taken by a running machine in a test.
 
-It listens to the runs (``proxy.runtime.runner.OBSERVERS``) and notes which test took which row.
+It listens to the runs (``proxy.runtime.runner.observing``) and notes which test took which row.
 Only the tests below ``tests/machines`` and ``tests/dicom`` count. When all of those ran, the
 session fails if a row was not taken, or if ``src/proxy/machines/trace.json``, from which
 ``statecharts/trace.md`` is written, names a test that no longer takes the row. ``--record-rows``
@@ -23,10 +23,10 @@ from typing import Protocol
 import msgspec
 import pytest
 
-ROOMS = ("machines", "dicom")
+DIRECTORIES = ("machines", "dicom")
 """Folders of ``tests`` whose tests count."""
 NAMED = 3
-"""So many tests are named for each row."""
+"""The most tests that are named for each row."""
 SEEN = "rows-of-the-machines"
 """Under this name a process of pytest-xdist tells what it saw."""
 
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Seen(msgspec.Struct):
-    """What one process saw: the tests by row, those skipped, the files it collected."""
+    """The records of one process: the tests by row, skipped tests, and collected files."""
 
     taken: dict[str, set[str]] = {}
     skipped: set[str] = set()
@@ -68,7 +68,7 @@ class Worker(Protocol):
 
 
 class Rows:
-    """What the tests of one session took."""
+    """The rows that the tests of one session took."""
 
     def __init__(self, root: Path) -> None:
         self.problems: list[str] = []
@@ -89,17 +89,16 @@ class Rows:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Observe the runs of one test, and restore the observers after it."""
-        from proxy.runtime.runner import OBSERVERS
+        """Observe the runs that one test makes, and restore the observers after any test."""
+        from proxy.runtime.runner import observing
 
-        before = OBSERVERS[:]
+        taken: set[str] = set()
+        with observing(lambda _, step: taken.add(step.row)):
+            result = yield
         if self._counts(item):
-            test = self._name(item)
-            OBSERVERS.append(lambda run, step: self.note(step.row, test))
-        try:
-            return (yield)
-        finally:
-            OBSERVERS[:] = before
+            for row in taken:
+                self.note(row, self._name(item))
+        return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -117,7 +116,7 @@ class Rows:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Worker) -> None:
-        """Take over what a process of pytest-xdist saw; one that crashed says nothing."""
+        """Take over the records of a process of pytest-xdist; one that crashed has none."""
         if told := getattr(node, "workeroutput", {}).get(SEEN):
             self._seen.add(msgspec.convert(told, Seen))
 
@@ -128,8 +127,10 @@ class Rows:
             return
         option = session.config.option
         finished = session.exitstatus == pytest.ExitCode.OK and not option.collectonly
-        rooms = [{*map(str, (self._tests / room).rglob("test_*.py"))} for room in ROOMS]
-        all_ran = self._seen.is_whole and all(r and r <= self._seen.collected for r in rooms)
+        directories = [
+            {*map(str, (self._tests / directory).rglob("test_*.py"))} for directory in DIRECTORIES
+        ]
+        all_ran = self._seen.is_whole and all(r and r <= self._seen.collected for r in directories)
         if not (finished and all_ran):
             if option.record_rows:
                 self._fail(session, ["not recorded: not every test that counts ran and passed"])
@@ -160,8 +161,10 @@ class Rows:
                 terminalreporter.line(line)
 
     def _counts(self, item: pytest.Item) -> bool:
-        in_room = any(item.path.is_relative_to(self._tests / room) for room in ROOMS)
-        return in_room and not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        is_recorded = any(
+            item.path.is_relative_to(self._tests / directory) for directory in DIRECTORIES
+        )
+        return is_recorded and not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
 
     def _name(self, item: pytest.Item) -> str:
         file = item.path.relative_to(self._tests).as_posix()

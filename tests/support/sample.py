@@ -23,9 +23,9 @@ from proxy.fsm import (
 
 
 class State(Enum):
-    """Where the ferry is."""
+    """The states of the ferry."""
 
-    MOORED = "At the pier | with room."
+    MOORED = "At the pier | with space."
     SAILING = "Under way."
     TURNING = "Called back. The turn takes a while."
     SUNK = "Gone."
@@ -63,7 +63,7 @@ class Turned(Event, frozen=True):
 
 
 class Log(msgspec.Struct, frozen=True):
-    """What the ferry remembers; seconds."""
+    """The data of the ferry; seconds."""
 
     cars: int = 0
     buoys: int = 0

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from proxy.runtime import runner
+from proxy.runtime.runner import Run, observing
 from tests.support.rows import problems
+from tests.support.sample import FERRY, Loaded, Log
 
 pytest_plugins = ["pytester"]
 
@@ -51,7 +53,7 @@ TRACE = {row: ["machines/test_ferry.py::test_a_voyage"] for row in VOYAGE} | {
     "FRY-06": ["machines/test_ferry.py::test_a_leak"],
 }
 BARE = [f"-pno:{plugin}" for plugin in ("cacheprovider", "pytest_cov", "randomly", "timeout")]
-"""What the sessions here do without, to start the sooner."""
+"""Plugins that the sessions here leave out, to start sooner."""
 
 
 class Project:
@@ -66,8 +68,8 @@ class Project:
         for name in ("__init__.py", "rows.py", "sample.py"):
             shutil.copy(Path(__file__).with_name(name), self.tests / "support")
         (self.tests / "conftest.py").write_text(CONFTEST)
-        for room in ("machines", "dicom"):
-            (self.tests / room).mkdir()
+        for directory in ("machines", "dicom"):
+            (self.tests / directory).mkdir()
         (self.tests / "dicom" / "test_node.py").write_text("def test_it():\n    pass\n")
         self.file = self.tests / "machines" / "test_ferry.py"
         self.file.write_text(TESTS)
@@ -176,11 +178,17 @@ def test_what_is_wrong_is_said_row_by_row() -> None:
     ]
 
 
-SEEN: set[int] = set()
+left_open = ExitStack()
+seen_in: list[int] = []
+
+
+async def idle(_: object) -> None:
+    """Nothing runs here."""
 
 
 @pytest.mark.parametrize("time", [1, 2])
 def test_an_observer_that_a_test_forgets_is_gone_in_the_next(time: int) -> None:
-    SEEN.add(len(runner.OBSERVERS))
-    runner.OBSERVERS.append(lambda run, step: None)
-    assert len(SEEN) == 1
+    seen_in.clear()
+    left_open.enter_context(observing(lambda run, step: seen_in.append(time)))
+    Run(FERRY, Log(), dict.fromkeys(FERRY.activities, idle), lambda _: None).tell(Loaded(1))
+    assert seen_in == [time]

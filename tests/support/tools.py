@@ -1,4 +1,4 @@
-"""The DICOM programs that tests run as real peers: where they are, and how to get them.
+"""The DICOM programs that tests run as real peers: their paths, and their packages.
 
 ``python -m tests.support.tools`` prints the Debian packages that are missing, for scripts/test.
 """
@@ -51,7 +51,7 @@ def find(tool: str) -> str | None:
 
 
 def how_to_install(tool: str) -> str:
-    """Return a sentence for whoever lacks a program."""
+    """Return a sentence about a missing program."""
     package = PACKAGES.get(tool)
     advice = f"apt install {package}, or scripts/test" if package else "install it"
     return f"{tool} is not installed: {advice}"

@@ -18,7 +18,7 @@ from tests.dicom.scripted import Peer
 from tests.dicom.virtual import VirtualStream
 
 QUICK_S, SLOW_S = 0.001, 0.05
-"""How long an answer takes."""
+"""The bounds of an answer's delay."""
 
 C_STORE, IS_RESPONSE = 0x0001, 0x8000
 
@@ -32,7 +32,7 @@ class Stored(NamedTuple):
 
 
 class VirtualNode:
-    """It accepts every association and every instance; how long it takes is drawn from ``rng``."""
+    """It accepts every association and every instance; its delays are drawn from ``rng``."""
 
     def __init__(self, rng: Random) -> None:
         self.stored: list[Stored] = []

@@ -1,10 +1,10 @@
-"""TCP in memory, under trio's own sockets: for WebSockets, HTTP, and whoever serves them.
+"""TCP in memory, under trio's own sockets: for WebSockets, HTTP, and their servers.
 
     internet = VirtualInternet({"ith.localhost": "127.0.0.1"}, rng)
     internet.install()
 
-From then on whatever opens, or listens on, a socket of trio in this run is here. Two things stay
-real: sockets that the standard library made, and addresses, for trio reads numbers by itself.
+From then on each socket of trio in this run is a virtual one. Two things stay real: sockets that
+the standard library made, and addresses, for trio reads numbers by itself.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Found6: TypeAlias = tuple[
     str,
     tuple[str, int, int, int] | tuple[int, bytes],
 ]
-"""What a look-up answers, as trio has it; nothing here is found over IPv6."""
+"""The result of a look-up, in trio's form; no host here has an IPv6 address."""
 
 OURS = "192.0.2.10"
 """The address that everybody comes from (RFC 5737)."""
 
 NEAR_S, FAR_S = 0.0005, 0.05
-"""How long it takes to connect."""
+"""The bounds of a connection's delay."""
 
 
 class Line(NamedTuple):
-    """One end of a connection; ``changed`` wakes whoever waits at either end."""
+    """One end of a connection; ``changed`` wakes the tasks that wait at either end."""
 
     inward: Pipe
     outward: Pipe
@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
 
 class VirtualInternet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
-    """Hosts by name, listeners by address; how long a connection takes is drawn from ``rng``."""
+    """Hosts by name, listeners by address; the delays of a connection are drawn from ``rng``."""
 
     def __init__(self, hosts: Mapping[str, str], rng: Random) -> None:
         self.hosts = hosts
@@ -181,7 +181,7 @@ class VirtualSocket(trio.socket.SocketType):
     async def send(self, data: bytes | bytearray | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]
         await trio.lowlevel.checkpoint()
         line = self._open_line()
-        while not (line.outward.room or line.outward.ended):
+        while not (line.outward.space or line.outward.ended):
             await line.changed.park()
             self._open_line()
         if line.outward.ended:
@@ -214,7 +214,7 @@ class VirtualSocket(trio.socket.SocketType):
         self._arrivals.close()
         if self._is_listening:
             del self._internet.listeners[self._name]
-        if self._line:  # what is on its way out arrives, and nobody takes what comes in
+        if self._line:  # bytes on their way out arrive, and bytes on their way in are dropped
             self._line.inward.end()
             self._line.outward.end()
 

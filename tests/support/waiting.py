@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
 PATIENCE_S = 30.0
-"""What has not happened by then is said to have failed.
+"""The seconds after which a wait has failed.
 
 No promise of speed: "at once" is shown against a clock that runs for a minute or more.
 """
 
 
 async def until(happened: Callable[[], object]) -> None:
-    """Wait until something is so, wherever it happens: a task, a thread, a file, a program."""
+    """Wait until a condition holds, be it of a task, a thread, a file or a program."""
     with trio.fail_after(PATIENCE_S):
         while not happened():  # noqa: ASYNC110 - nothing tells of it
             await trio.sleep(0.003)
-
-
-def waited_seconds(*pids: int) -> float:
-    """How long these programs have waited for a processor that others had.
-
-    What is measured without it is what they took themselves.
-    """
-    stats = [Path(f"/proc/{pid}/schedstat").read_text().split() for pid in pids]
-    return sum(int(waited_ns) for _, waited_ns, _ in stats) / 1e9

@@ -16,7 +16,7 @@ CHOICE = st.randoms(use_true_random=False)
 
 @dataclass
 class Dispatch:
-    """One with instances to be sent at the pool; it comes anew as often as it is done."""
+    """A job with instances to send at the pool; it comes again each time it is done."""
 
     rank: int
     length: int
@@ -30,7 +30,7 @@ class Dispatch:
 
 @dataclass
 class Pool:
-    """A node whose queue are as quick as chance has it. Who is to make room leaves at once."""
+    """A node whose jobs end at random times. A job that must yield leaves at once."""
 
     scheduler: Scheduler
     dispatches: list[Dispatch] = field(default_factory=list)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -24,6 +26,8 @@ from proxy.model import Entity, EntityType, Order
 from proxy.nodes import Effect
 from proxy.pacs.header import read_instance
 from proxy.reporting.reports import Reports
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.runner import Run
 from proxy.work.fair_queue import FairQueue, Granted
 from proxy.work.runs import Content, DispatchRun, OperationRun, OrderGroup, log_fault
@@ -115,6 +119,8 @@ class Dispatch(Granted):
         self.content = Content()
         self._scope = trio.CancelScope()
         self._acceptance: PendingResult[Accepted] | None = None
+        self._outcome: tuple[Outcome, str | None] | None = None
+        """How it ended, while that is not in the ledger."""
         self.run: DispatchRun = Run(
             DISPATCH,
             DispatchData(),
@@ -124,6 +130,7 @@ class Dispatch(Granted):
         )
         if unfinished is None:
             self._acceptance = services.ledger.accept(order)
+            marks.reached(Mark.ORDER_POSTED)
             known, so_far = {}, {}
         else:
             known = {each.node_id: each for each in unfinished.deliveries}
@@ -290,7 +297,8 @@ class Dispatch(Granted):
         try:
             cached = await self._services.ledger.cached_entity(self.order.entity)
             if cached is None or not (self.content.planned or self.is_fresh):
-                await self._cache(run)
+                with _disk_translated():
+                    await self._cache(run)
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
             log("dispatch.fetch_failed", level="warning", error=error, permanent=error.permanent)
@@ -371,6 +379,7 @@ class Dispatch(Granted):
     async def _plan(self) -> int:
         """Plan every delivery from the cached entity; return the number of instances."""
         total = await self._services.ledger.plan(self.dispatch_id)
+        marks.reached(Mark.CONTENT_PLANNED)
         if not total:
             raise ArchiveError("nothing to send: the content was deleted", permanent=True)
         planned = total
@@ -405,9 +414,8 @@ class Dispatch(Granted):
                 self._reports.again(order, self.group.endings, is_over=self.group.is_over)
                 self._scope.cancel("the order is known")
             case dispatch.CloseDispatch(outcome, data):
-                ledger = self._services.ledger
-                ledger.post_dispatch_over(self.dispatch_id, outcome.value, data.error)
-                log("dispatch.over", correlation_id=order.correlation_id, status=outcome.value)
+                self._outcome = (outcome, data.error)
+                self._keep_outcome()
 
     def _withdraw(self, node_ids: Iterable[str]) -> None:
         """Leave out deliveries that another dispatch of the order serves."""
@@ -437,6 +445,7 @@ class Dispatch(Granted):
         ledger = self._services.ledger
         ledger.post_delivery_over(self.dispatch_id, node_id, outcome.value, progress.error)
         self._reports.delivery_over(self.order, node_id, outcome, progress)
+        marks.reached(Mark.DELIVERY_OVER)
         log(
             "delivery.over",
             node_id=node_id,
@@ -448,12 +457,42 @@ class Dispatch(Granted):
 
     def _close_if_over(self) -> None:
         """Close the dispatch with its last delivery, and the order with its last dispatch."""
-        if any(not each.run.over for each in self.deliveries.values()):
+        if not self._are_over:
             return
         if not self.run.over:
             self.run.tell(policy.dispatch_over(self.group.endings))
+        self._keep_outcome()
         if self.group.is_over:
             self._reports.order_over(self.order, self.group.endings)
+
+    def _keep_outcome(self) -> None:
+        """Write the outcome to the ledger, which then forgets the instances.
+
+        A delivery that still sends after a defect has ended the dispatch needs them until it ends.
+        """
+        if self._outcome is None or not self._are_over:
+            return
+        (outcome, error), self._outcome = self._outcome, None
+        self._services.ledger.post_dispatch_over(self.dispatch_id, outcome.value, error)
+        log("dispatch.over", correlation_id=self.order.correlation_id, status=outcome.value)
+
+    @property
+    def _are_over(self) -> bool:
+        return all(each.run.over for each in self.deliveries.values())
+
+
+@contextmanager
+def _disk_translated() -> Iterator[None]:
+    """Turn an error of the disk into one after which the fetch is tried again."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise BackendError(
+            f"The content cannot be kept on this machine: {name}",
+            permanent=False,
+            hint="Look at the disk that holds the state directory: space, permissions, health.",
+        ) from None
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

@@ -1,1 +1,1 @@
-"""ITH as this proxy sees it: the WebSocket link, the HTTPS interface, the archives it sends."""
+"""The interfaces to ITH: the WebSocket link, the HTTPS interface, and the archives it sends."""

@@ -25,6 +25,8 @@ from proxy.backend.limits import ArchiveLimits, CopyMeter, LookMeter, Meter
 from proxy.backend.members import members
 from proxy.errors import ArchiveError, BackendError, DicomUnreadable, NotDicom
 from proxy.model import Instance
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 __all__ = ["ArchiveLimits", "StagedInstance", "Unpacked", "unpack"]
 
@@ -141,6 +143,7 @@ class _Unpacking:
         with path.open("xb") as file:
             for block in blocks(entry, head, self._meter):
                 digest.update(block)
+                marks.reached(Mark.ENTRY_WRITTEN)
                 file.write(block)
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Tell the kind of a file or an HTTP body by its first bytes, never by names or declared types.
+"""Find the kind of a file or an HTTP body by its first bytes, never by names or declared types.
 
 DICOM is recognised only by its prefix; for a file without it the reader in ``pacs`` decides.
 Called by the download, which must not take an error page for an archive, and while unpacking.

@@ -11,6 +11,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from proxy.backend.faults import damaged, translated
 from proxy.backend.limits import Meter
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 BLOCK = 1024 * 1024
 """Bytes read, hashed and written at a time; a checkpoint lies between two blocks."""
@@ -74,7 +76,9 @@ def spooled(entry: Entry, first: bytes, staging: Path, meter: Meter) -> Iterator
     Raises the errors of :func:`blocks`.
     """
     with tempfile.NamedTemporaryFile(dir=staging) as file:
-        file.writelines(blocks(entry, first, meter))
+        for block in blocks(entry, first, meter):
+            marks.reached(Mark.ENTRY_WRITTEN)
+            file.write(block)
         file.flush()
         with Path(file.name).open("rb") as unpacked:
             yield unpacked

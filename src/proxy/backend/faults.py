@@ -1,6 +1,6 @@
 """The errors of reading an archive; every error of the libraries becomes one of them, at the edge.
 
-None of them tells anything about the content, not even a name.
+No error contains anything of the content, not even a name.
 """
 
 from __future__ import annotations

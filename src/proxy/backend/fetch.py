@@ -29,14 +29,14 @@ Responder: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[h
 """Sends a request with these additional headers; yields the answer after all redirects."""
 
 OnReceived: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes received and the bytes expected; None if ITH does not tell the latter."""
+"""Called with the bytes received and the bytes expected; the latter is None if unknown."""
 
 FLUSH_BYTES = 1024 * 1024
 FLUSH_SECONDS = 1.0
-"""The body is written, and progress reported, after so many bytes or so many seconds."""
+"""The bytes or seconds after which the body is written and progress is reported."""
 
 MOVING_BYTES = 16 * 1024
-"""A body that brings fewer bytes within its limit counts as stalled: a drip is no movement."""
+"""A body that brings fewer bytes within its limit counts as stalled."""
 
 LONGEST_WAIT_S = 30.0
 
@@ -179,7 +179,7 @@ class Fetch:
 
     async def _receive(self, blocks: AsyncIterator[bytes], clock: trio.CancelScope) -> None:
         """Write the body; ``clock`` cancels the reading when the body stops moving."""
-        moved = MOVING_BYTES  # the first byte ends the wait for the first byte
+        moved = MOVING_BYTES  # the first block starts the limit of a stall
         flushed = trio.current_time()
         async for block in blocks:
             self._pending.append(block)
@@ -205,7 +205,7 @@ class Fetch:
 
     @property
     def _recognisable(self) -> bool:
-        """Whether enough bytes have arrived to tell an archive from an error page."""
+        """Whether enough bytes have arrived to distinguish an archive from an error page."""
         return self._part.size > 0 or self._pending_bytes >= HEAD_BYTES
 
     async def _flush(self) -> None:

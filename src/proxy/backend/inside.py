@@ -108,7 +108,7 @@ class Inside:
 
 
 def _is_settled(head: bytes, kind: ContentKind) -> bool:
-    """Whether the first block decides alone, and holds no archive."""
+    """Whether the first block alone shows that the file holds no archive."""
     is_whole = kind not in ARCHIVES | CANDIDATES and len(head) < BLOCK
     return is_whole and not hidden_in(io.BytesIO(head))
 

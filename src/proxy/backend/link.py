@@ -3,7 +3,7 @@
 One task reads and never waits for a dispatch: it hands each event to the supervisor, which is
 synchronous. One task writes; all others put frames into its channel, because a send that is
 cancelled half-way leaves a torn frame, which breaks the link for all of them. The durable reports
-come from the outbox and are said again on the next link until their arrival is proven
+come from the outbox, and are sent again on the next link until their arrival is proven
 (``receipts.py``).
 """
 
@@ -34,7 +34,9 @@ from proxy.machines import connection, policy
 from proxy.machines.connection import ConnectionData as LinkData
 from proxy.machines.connection import ConnectionOutput, ConnectionState
 from proxy.reporting.outbox import Outbox, Parcel
+from proxy.runtime import marks
 from proxy.runtime.clock import Clock
+from proxy.runtime.marks import Mark
 from proxy.runtime.rng import Random
 from proxy.runtime.runner import Run
 from proxy.settings import IthSettings, Secret
@@ -42,13 +44,13 @@ from proxy.settings import IthSettings, Secret
 ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
 
 SILENCE_SECONDS = 2.0
-"""After so long a silence ITH is taken to wait for our first message."""
+"""Seconds of silence after which ITH is assumed to wait for our first message."""
 
 LAST_ANSWER_SECONDS = 1.0
-"""Wait for the answer to our last ``health_update``, after the pong and before the close."""
+"""Seconds of the wait for the answer to our last ``health_update``, between pong and close."""
 
 CHANNEL = 64
-"""Frames of our own that may wait for the writing task: pongs and signs of life, never reports."""
+"""The most frames that wait for the writing task: pongs and signs of life, never reports."""
 
 
 class Inbox(Protocol):
@@ -152,7 +154,7 @@ class Link:
     def _fact(
         self, run: ConnectionRun, ending: BaseException
     ) -> connection.LinkDropped | connection.KeyRefused | connection.KeyTaken:
-        """The fact that the end of a link is to the machine."""
+        """Return the machine's event for the end of a link."""
         error, least = explain(ending)
         log("link.lost", level="warning", error=error)
         match error:
@@ -266,8 +268,10 @@ class Conversation:
                 case Parcel():
                     await self._websocket.send_message(item.frame)
                     outbox.sent(item)
+                    if item.report_id is not None:
+                        marks.reached(Mark.REPORT_SENT)
                 case HealthUpdate():
-                    receipts.asking()  # before it leaves: the answer may come in the same instant
+                    receipts.asking()  # before the send: the answer may come during it
                     await self._websocket.send_message(encode(item))
                 case str():
                     await self._websocket.send_message(item)
@@ -282,7 +286,7 @@ class Conversation:
         async with trio.open_nursery() as talkers:
             talkers.start_soon(self._greet, inbox, vitals)
             await self._heard.wait()
-            if self._ith.health_update:  # ahead of the reports: its answer tells how to prove them
+            if self._ith.health_update:  # before any report: its answer decides on their proof
                 await self._frames.send(vitals.health(online=True))
                 talkers.start_soon(self._say_health, vitals)
             talkers.start_soon(self._carry_reports, outbox)

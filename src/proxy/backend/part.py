@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proxy.errors import BackendError
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 
 class Part:
@@ -58,6 +60,7 @@ class Part:
         for block in blocks:
             view = memoryview(block)
             while view:
+                marks.reached(Mark.BLOCK_WRITTEN)
                 written = os.write(self._file, view)
                 self.size += written
                 view = view[written:]
@@ -67,6 +70,7 @@ class Part:
         """Give the complete file its name."""
         self._path.replace(self._target)
         self._close()
+        marks.reached(Mark.DOWNLOAD_DONE)
 
     def discard(self) -> None:
         """Remove the file, unless it was never opened or is finished."""

@@ -1,10 +1,10 @@
-"""What proves that ITH has the reports that were sent on one link (protocol.md 1.5).
+"""The proofs that ITH has the reports sent on one link (protocol.md 1.5).
 
-A pong comes from the WebSocket library of ITH, which goes on answering when the application behind
-it has died: what the library took is lost then. A ``health_update_response`` comes from the
-application itself. Messages arrive in order, so an answer proves all that was sent before the
-``health_update`` that it answers, and answers are counted, since they bear no name of it. A pong is
-proof only on a link whose backend answers no ``health_update``.
+A pong comes from the WebSocket library of ITH. The library goes on answering when the application
+behind it has died, and the messages that it took are lost then. A ``health_update_response`` comes
+from the application itself. Messages arrive in order, so an answer proves every message sent before
+its ``health_update``. Answers do not name their update, so they are counted. A pong is a proof only
+on a link without such answers.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ class Update(NamedTuple):
 
 
 class Receipts:
-    """The proofs of one link, of which the link says what left and what came."""
+    """The proofs of one link; the link calls a method for each update, answer, ping and pong."""
 
     def __init__(self, outbox: Outbox, *, updates: bool, patience: float) -> None:
-        """Begin with a new link.
+        """Begin with a new link; without ``updates`` no ``health_update`` is sent on it.
 
-        ``updates`` says whether ``health_update`` is sent on it. A backend that has answered none
-        of them ``patience`` seconds after the first is taken to answer none at all.
+        Pongs are proofs if no update is answered within ``patience`` seconds of the first one.
         """
         self._outbox = outbox
         self._patience = patience
         self._pongs_prove_from = math.inf if updates else -math.inf
         self._asked = 0
         self._answered = 0
-        self._unanswered: deque[Update] = deque()  # of each mark the first
+        self._unanswered: deque[Update] = deque()  # only the first one of each mark
         self._changed = trio.Event()
 
     def asking(self) -> None:
@@ -52,7 +51,7 @@ class Receipts:
             self._unanswered.append(Update(self._asked, mark))
 
     def answered(self) -> None:
-        """Note that a ``health_update_response`` came; one that nobody asked for proves nothing."""
+        """Note that a ``health_update_response`` came; one without an update proves nothing."""
         if self._answered == self._asked:
             return
         self._answered += 1
@@ -75,7 +74,7 @@ class Receipts:
             self._unanswered.popleft()
 
     async def settled(self) -> None:
-        """Wait until nothing that was sent can be proven by an answer that is yet to come."""
+        """Wait until no further answer can prove anything that was sent."""
         while self._answered < self._asked and not self._pongs_prove:
             await self._changed.wait()
 

@@ -169,7 +169,8 @@ class Backend:
 
         Interrupted downloads are resumed. If ``etag`` is given and still ITH's version, nothing is
         fetched. ``on_progress`` gets the bytes received and the bytes expected, None if ITH does
-        not tell. Raises :class:`BackendError`; no file is left then, nor after a cancellation.
+        not announce them. Raises :class:`BackendError`; no file is left then, nor after a
+        cancellation.
         """
         compression = {
             "compression_format": self._settings.archive_format,

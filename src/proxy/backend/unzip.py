@@ -82,7 +82,7 @@ class _Start:
 
 
 def _is_directory(info: zipfile.ZipInfo, mode: int) -> bool:
-    """Whether this is a directory: its header declares no content, neither size nor checksum."""
+    """Whether this is a directory: its header declares neither size nor checksum."""
     if info.file_size or info.CRC:
         return False
     return info.filename.endswith("/") or mode == stat.S_IFDIR

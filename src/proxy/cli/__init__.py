@@ -24,8 +24,10 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
-    "run": Lazy("proxy.cli.run", "run", "Run the proxy until it is told to stop."),
-    "demo": Lazy("proxy.cli.demo", "demo", "See it work: a backend and nodes in one process."),
+    "run": Lazy("proxy.cli.run", "run", "Run the proxy until a signal stops it."),
+    "demo": Lazy(
+        "proxy.cli.demo", "demo", "Demonstrate the proxy with a backend and nodes of its own."
+    ),
     "status": Lazy("proxy.cli.status", "status", "Show the state of the running proxy."),
     "pause": Lazy("proxy.cli.pause", "pause", "Make the running proxy keep orders, send nothing."),
     "resume": Lazy("proxy.cli.pause", "resume", "End the operator's pause."),

@@ -1,4 +1,4 @@
-"""``ith-proxy demo``: show the proxy at work, and check its results."""
+"""``ith-proxy demo``: run a demonstration, and check its results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from proxy.cli.exits import Exit
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the proxy's own log as well.")
 def demo(seed: int, slices: int, as_json: bool, verbose: bool) -> int:
-    """See it work: a backend and nodes in one process.
+    """Demonstrate the proxy with a backend and nodes of its own.
 
     Dispatches a synthetic CT session to two DICOM nodes on this machine, one of which rejects the
     first association. Needs no account and no network, and leaves nothing behind.

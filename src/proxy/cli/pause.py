@@ -36,7 +36,7 @@ def pause(state_dir: Path | None, reason: str) -> None:
 def resume(state_dir: Path | None) -> None:
     """End the operator's pause.
 
-    If ITH has paused the proxy too, it stays paused until ITH sets it active.
+    A proxy that ITH has paused too stays paused until ITH sets it active.
     """
     status = _ask(state_dir, ControlRequest("resume"))
     if status.operation.locks:
@@ -44,7 +44,7 @@ def resume(state_dir: Path | None) -> None:
         click.echo(f"Your pause is over, but ITH's is not ({clean(ith.reason)}).")
         click.echo("Nothing is sent until the proxy is set active in ITH.")
     else:
-        click.echo(f"Resumed; {counted(len(status.dispatches), 'dispatch', 'dispatches')} at work.")
+        click.echo(f"Resumed; {counted(len(status.dispatches), 'dispatch', 'dispatches')} running.")
 
 
 def _ask(state_dir: Path | None, request: ControlRequest) -> Status:

@@ -1,4 +1,4 @@
-"""The pages of what the program must do: requirements, behaviours, and the trace of both.
+"""The pages of requirements and behaviours, and the trace of both.
 
 ``python -m proxy.cli.requirement_pages DIRECTORY`` writes those of ``docs/``, as ``scripts/docs``
 does; ``statecharts/trace.md`` is one of the files of ``ith-proxy statecharts``.
@@ -36,16 +36,16 @@ def trace_page(trace: Mapping[str, Sequence[str]]) -> str:
         "Planned": _planned(),
     }
     head = "# trace\n\n" + _prose(
-        "The matrix of requirements, rows of the machines, and tests: what the program must do, "
-        "the rows and modules that do it, and the tests that show it."
+        "The matrix of requirements, of the rows and modules that carry them, and of the tests "
+        "that show them."
     )
     head += _prose(
-        "Software item `proxy.machines.requirements`. Written by `ith-proxy statecharts` from the "
-        "tables that the program runs; not to be edited. The sources of the requirements are named "
-        "in [requirements](../docs/requirements.md); what belongs to a behaviour is in "
-        "[behaviour](../docs/behaviour.md). Tests are below `tests`. The tests of the project fail "
-        "where a row has no requirement, a behaviour neither a row nor a module, or a requirement "
-        "that is not planned no test."
+        "Software item `proxy.machines.requirements`. Written by `ith-proxy statecharts` from "
+        "the tables that the program runs; not to be edited. The sources of the requirements "
+        "are named in [requirements](../docs/requirements.md); the details of a behaviour are "
+        "in [behaviour](../docs/behaviour.md). Tests are below `tests`. The tests of the "
+        "project fail if a row has no requirement, a behaviour has neither a row nor a module, "
+        "or a requirement that is not planned has no test."
     )
     return (
         head + "".join(f"## {title}\n\n{body}" for title, body in sections.items()).rstrip() + "\n"
@@ -147,23 +147,23 @@ def _from_tables() -> str:
 
 def _planned() -> str:
     planned = [each for each in REQUIREMENTS if each.planned]
-    return _prose("What is required and not built yet has neither rows nor tests.") + table(
+    return _prose("A planned requirement has neither rows nor tests yet.") + table(
         ("Id", "Requirement"), ((each.id, text(each.sentence)) for each in planned)
     )
 
 
 def _requirements() -> str:
     head = "# Requirements\n\n" + _prose(
-        "What the program must do, numbered. Written from `src/proxy/machines/requirements.py` by "
-        "`scripts/docs`; not to be edited. Ids are permanent: the id of a requirement that was "
-        "dropped is not given to another."
+        "The numbered requirements of the program. Written from "
+        "`src/proxy/machines/requirements.py` by `scripts/docs`; not to be edited. Ids are "
+        "permanent: the id of a dropped requirement is not given to another."
     )
     head += _prose(
-        "Each sentence says all that is required, so nothing is missing where a source is not at "
-        "hand. [trace](../statecharts/trace.md) leads from each requirement to the rows of the "
-        "state machines and the modules that carry it, and to the tests that show it. `planned` "
-        "marks what is not built yet. How the program behaves in detail is in "
-        "[behaviour](behaviour.md), whose statements are requirements too."
+        "Each sentence is complete without its source. [trace](../statecharts/trace.md) leads "
+        "from each requirement to the rows of the state machines and the modules that carry "
+        "it, and to the tests that show it. `planned` marks a requirement that is not built "
+        "yet. The behaviour in detail is in [behaviour](behaviour.md), and its statements are "
+        "requirements too."
     )
     return head + "\n".join(
         f"## {group.title}\n\n{_prose(group.about)}"
@@ -180,10 +180,10 @@ def _requirements() -> str:
 
 def _behaviour() -> str:
     head = "# Behaviour\n\n" + _prose(
-        "How the program behaves, in numbered statements. Written from "
+        "The behaviour of the program, in numbered statements. Written from "
         "`src/proxy/machines/behaviours.py` by `scripts/docs`; not to be edited. Numbers are "
-        "permanent. The tests that show each statement, and the rows and modules that carry it, "
-        "are in [trace](../statecharts/trace.md)."
+        "permanent. The tests that show each statement, and the rows and modules that carry "
+        "it, are in [trace](../statecharts/trace.md)."
     )
     return (head + "".join(_subject(subject) for subject in SUBJECTS)).rstrip() + "\n"
 

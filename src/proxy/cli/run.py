@@ -19,7 +19,7 @@ from proxy.runtime.signals import ProcessSignals
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
 def run(config: Path | None, state_dir: Path | None, log_format: str | None, verbose: bool) -> int:
-    """Run the proxy until it is told to stop.
+    """Run the proxy until a signal stops it.
 
     SIGTERM or Ctrl-C: the instances in flight end, the rest waits for the next start.
     A second one: stop now. A terminal that is closed counts as SIGTERM.

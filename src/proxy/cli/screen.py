@@ -112,13 +112,13 @@ def _nodes(status: Status, width: int) -> Iterator[str]:
 
 def _node_line(node: NodeStatus, title: int, state: int, width: int) -> str:
     begin = f"  {clean(node.ae_title):<{title}}  {_state(node.state, state)}  "
-    room = width - len(click.unstyle(begin))
+    space = width - len(click.unstyle(begin))
     if node.state in GIVEN_UP:  # the error of those is listed above
         return begin.rstrip()
     if node.error:
-        return begin + _fit(clean(node.error), room)
+        return begin + _fit(clean(node.error), space)
     if node.associations is not None:
-        return begin + _fit(f"at most {node.associations} at a time: it refused more", room)
+        return begin + _fit(f"at most {node.associations} at a time: it refused more", space)
     return begin.rstrip()
 
 

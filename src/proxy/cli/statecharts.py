@@ -92,7 +92,7 @@ def _changes() -> str:
         "they take.\n\n"
         f"Software item `{CHANGES[0].__module__}`. Written by `ith-proxy statecharts`, the rows "
         "from the tables that the program runs; not to be edited. In a state that is not listed "
-        "nothing happens, on purpose: the machine's own page says why.\n"
+        "nothing happens, on purpose; the machine's own page has the reason.\n"
     )
     return head + "".join(
         f"\n## {change.id} {change.when}\n\n{change.means}\n{_rows_told(change)}{_shown_by(change)}"

@@ -37,7 +37,7 @@ def attention(
     *,
     is_configured: bool,
 ) -> tuple[Attention, ...]:
-    """Return what needs attention, the most far-reaching first; nothing means healthy."""
+    """Return the problems that need attention, the most far-reaching first; none means healthy."""
     return tuple(_all(operation, connection, nodes, is_configured=is_configured))
 
 

@@ -33,7 +33,7 @@ CLIENT_SECONDS = 5.0
 """The limit of one exchange; a slower client is dropped."""
 
 CLIENTS = 16
-"""The most clients at a time; a further one is told to try again."""
+"""The most clients at a time; a further one gets the answer to try again."""
 
 BACKLOG = 64
 

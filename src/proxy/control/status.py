@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
 
-import trio
 from msgspec.structs import replace
 
 from proxy import __version__
@@ -27,14 +25,14 @@ from proxy.control.messages import (
     Status,
 )
 from proxy.fsm import Step
-from proxy.machines.connection import ConnectionState
+from proxy.machines.connection import ConnectionData, ConnectionOutput, ConnectionState
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
-from proxy.machines.operation import PauseLock
+from proxy.machines.operation import OperationOutput, OperationState, PauseLock, PauseLocks
 from proxy.nodes import Configuration
 from proxy.runtime.clock import Clock
-from proxy.runtime.runner import OBSERVERS, Run
 from proxy.supervision.reconciler import PSEUDONYMISED, PSEUDONYMS_STAY
 from proxy.supervision.registry import Registry
+from proxy.work.runs import OperationRun
 
 
 class StatusReader:
@@ -57,20 +55,21 @@ class StatusReader:
         self._disk_usage_gb = disk_usage_gb
         self._clock = clock
         self._operation_since = self._link_since = clock.now()
+        registry.operation.run.observe(self._note_operation)
+        connection.observe(self._note_link)
 
-    async def watch(self) -> None:
-        """Note the times at which the operation changed its state, and the link came or went."""
-        OBSERVERS.append(self._note)
-        try:
-            await trio.sleep_forever()
-        finally:
-            OBSERVERS.remove(self._note)
-
-    def _note(self, run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
-        """Note the time of one step; an attempt to connect is no change of the link."""
-        if run is self._registry.operation.run and step.before is not step.after:
+    def _note_operation(
+        self, _: OperationRun, step: Step[OperationState, PauseLocks, OperationOutput]
+    ) -> None:
+        """Note the time at which the operation changed its state."""
+        if step.before is not step.after:
             self._operation_since = self._clock.now()
-        elif run is self._connection and _is_online(step.before) is not _is_online(step.after):
+
+    def _note_link(
+        self, _: ConnectionRun, step: Step[ConnectionState, ConnectionData, ConnectionOutput]
+    ) -> None:
+        """Note the time at which the link came or went; an attempt to connect is neither."""
+        if _is_online(step.before) is not _is_online(step.after):
             self._link_since = self._clock.now()
 
     def __call__(self) -> Status:

@@ -31,8 +31,6 @@ class BackendScript:
     ``refuse`` turns connections away: a number under 1000 as HTTP status of the upgrade, else
     as close code right after it; ``wrong_key`` does the same to those with a wrong key or none.
     ``stall`` leaves upgrades unanswered. ``nested`` wraps events in the nested envelope.
-    ``application`` false is a backend whose application has died and whose WebSocket library lives
-    on: it accepts links, answers pings and takes messages, which are lost.
     """
 
     refuse: int | None = None
@@ -40,7 +38,6 @@ class BackendScript:
     stall: bool = False
     greeting: Greeting = Greeting.CONNECTED
     nested: bool = False
-    application: bool = True
     answer: bool = True
     config_error: str = ""
     ping_every_s: float = 30.0

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a trio stream, just enough for the embedded backend: h11, one request at a time.
+"""A minimal HTTP/1.1 server on a trio stream, for the embedded backend: h11, one request at a time.
 
 The first request's head is read before its kind is decided, so that WebSocket and HTTP can share
 one port.

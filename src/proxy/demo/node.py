@@ -101,7 +101,7 @@ class DemoNode:
         self._ordinals = itertools.count(1)
         self._maximum = maximum_associations
         self._open: set[Association] = set()
-        """Those that are not over for the caller; pynetdicom counts their threads."""
+        """The associations that are not over for the caller; pynetdicom counts their threads."""
         self._stopping = threading.Event()
         self._server: AssociationServer | None = None
         self._thread: threading.Thread | None = None
@@ -160,8 +160,9 @@ class DemoNode:
         server.server_close()
         thread.join()
         for association in server.active_associations:
-            # One that is being negotiated has nothing to abort: its thread would die of it. Where
-            # no request will come any more, None says at once what NEGOTIATION_S would say.
+            # An association under negotiation has nothing to abort, and an abort would raise in its
+            # thread. If no request will come any more, None ends the wait at once instead of after
+            # NEGOTIATION_S.
             if not association.is_established:
                 association.dul.to_user_queue.put(None)
             while association.is_alive() and not association.is_established:

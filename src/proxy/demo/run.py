@@ -1,7 +1,7 @@
 """One demonstration: a backend, two nodes, the proxy between them, and a check of its reports.
 
 The proxy runs as it would for ``ith-proxy run``, in a state directory that is removed afterwards.
-Its work is judged from outside: by the instances at the nodes and the messages at the backend.
+Its work is judged from outside, by the instances at the nodes and the messages at the backend.
 """
 
 from __future__ import annotations

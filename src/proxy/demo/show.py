@@ -64,7 +64,7 @@ class Lines(Show):
         """Print each status word once."""
         for node in observed.nodes:
             for word in observed.words(node.node_id):
-                self._say(f"{node.ae_title}: ITH was told {word}")
+                self._say(f"{node.ae_title}: reported to ITH: {word}")
 
     def end(self, verdict: Verdict) -> None:
         """Show the table."""
@@ -145,7 +145,7 @@ def _conclude(console: Console, verdict: Verdict) -> None:
     table.add_column("node")
     for name in ("instances", "MB", "seconds"):
         table.add_column(name, justify="right")
-    table.add_column("ITH was told")
+    table.add_column("reported to ITH")
     for node in verdict.nodes:
         table.add_row(*_row(node))
     console.print()
@@ -156,7 +156,7 @@ def _conclude(console: Console, verdict: Verdict) -> None:
             console.print(f"✘ {problem}", style="bold red", highlight=False, markup=False)
     else:
         console.print(
-            "✔ Both nodes hold every instance, byte for byte, and ITH was told so.",
+            "✔ Both nodes hold every instance, byte for byte, and every report to ITH is right.",
             style="bold green",
             highlight=False,
         )

@@ -27,7 +27,7 @@ _OWN_PDU_LIMIT = 128 * 1024
 _PDV_HEADER = 6
 _BLOCK_BYTES = 1 << 20
 _BLOCK_FRAGMENTS = 500
-"""With the two buffers of each fragment's PDU, a block is less than one sendmsg takes."""
+"""With the two buffers of each fragment's PDU, a block stays below the limit of one sendmsg."""
 _MEGABYTE = 1_000_000
 _LOOK_SECONDS = 1.0
 """Seconds after which the kernel is asked again for the bytes it still has to deliver."""
@@ -92,10 +92,10 @@ async def associate(
 
 
 class Association:
-    """An association at work; get one from :func:`associate`.
+    """An open association; :func:`associate` makes one.
 
-    ``sent_whole`` tells, after an error or a cancellation, whether the last byte of a message that
-    has no answer was handed to the kernel: if it was not, the node cannot have stored it.
+    After an error or a cancellation, ``sent_whole`` says whether the last byte of a message without
+    an answer was handed to the kernel. If it was not, the node cannot have stored the message.
     ``refusal`` is the answer to a message that is not completely sent: a failure may come early
     (PS3.7 section 9.3.1).
     """

@@ -39,7 +39,7 @@ class DimsePriority(IntEnum):
 
 
 class InvalidMessage(Exception):
-    """A message that cannot be read, or is not the one that was due."""
+    """A message that cannot be read, or is not the expected one."""
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """C-FIND: ask a node whether it has an instance (PS3.7 section 9.1.2, PS3.4 section C.4.1).
 
 One query asks for one instance, by all its unique keys: a node need not match a list of UIDs, and
-a list would not tell which of them it left out.
+an answer to a list does not name the UIDs that the node left out.
 """
 
 from __future__ import annotations

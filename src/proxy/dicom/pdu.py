@@ -46,7 +46,7 @@ class InvalidPdu(Exception):
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether a TLS alert or handshake would begin so."""
+        """Whether the bytes begin like a TLS alert or handshake."""
         return self.head[:2] in {b"\x15\x03", b"\x16\x03"}
 
 

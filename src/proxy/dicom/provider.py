@@ -27,7 +27,7 @@ _FIXED_PDUS = {ul.Pdu.RELEASE_RQ: pdu.RELEASE_RQ, ul.Pdu.RELEASE_RP: pdu.RELEASE
 
 
 class ServiceUser(Protocol):
-    """The user of a provider: it knows the messages, and is told what the node says."""
+    """The user of a provider: it knows the messages, and receives the node's answers."""
 
     def request(self) -> bytes:
         """Encode A-ASSOCIATE-RQ."""
@@ -45,7 +45,7 @@ class ServiceUser(Protocol):
 class Provider:
     """One association as PS3.8 sees it.
 
-    ``local_address`` is ours towards the node. ``error`` is why the association is lost, if it is.
+    ``local_address`` is ours towards the node. ``error`` is the reason of a lost association.
     """
 
     def __init__(self, clocks: Clocks, user: ServiceUser) -> None:
@@ -142,7 +142,7 @@ class Provider:
         self._reader.allow()
 
     def queued(self) -> int:
-        """Return how many bytes the node's host has not acknowledged yet."""
+        """Return the number of bytes that the node's host has not acknowledged yet."""
         return self._connected.queued()
 
     def check(self) -> None:
@@ -153,7 +153,7 @@ class Provider:
     @contextmanager
     def _limit(self) -> Iterator[None]:
         """Tell the machine when the limit of its present state is over."""
-        definition = ASSOCIATION.definition(self._run.state)
+        definition = ASSOCIATION.definition.get(self._run.state)
         with trio.move_on_after(ASSOCIATION.seconds(self._run.state, self._clocks)) as scope:
             yield
         if scope.cancelled_caught and definition and definition.after:
@@ -264,7 +264,7 @@ class Provider:
             case ((ul.Primitive.REJECTED | ul.Primitive.ABORTED), _):
                 self.error = self.error or error_of(primitive, cause)
             case _:
-                pass  # Released; or data that came too late to matter.
+                pass  # The association is released, or the data came too late.
 
 
 def _drop(buffers: list[Buffer], taken: int) -> None:

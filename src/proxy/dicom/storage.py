@@ -31,6 +31,8 @@ from proxy.machines.failures import (
     unusable,
 )
 from proxy.model import DEFLATED, Instance
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.wire import Network
 
 
@@ -93,6 +95,7 @@ async def store(
     if (instance.size - instance.offset) % 2 and instance.transfer_syntax_uid not in DEFLATED:
         return StoreResult(classify_local("odd"))  # no PDV may be odd (PS3.8 annex E)
     with _open(path, instance) as file:
+        marks.reached(Mark.INSTANCE_READ)
         try:
             response = await _send(association, context_id, instance, file, priority)
         except AssociationLost as lost:
@@ -156,6 +159,7 @@ async def _send(
     except InstanceUnusable:
         association.give_up("local")
         raise
+    marks.reached(Mark.INSTANCE_SENT)
     (response,) = await association.responses(instance.size - instance.offset)
     return response
 

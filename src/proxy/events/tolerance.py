@@ -54,7 +54,7 @@ class _Unreadable(Exception):
 
 
 def read(frame: str | bytes, new_correlation_id: Callable[[], str]) -> Incoming:
-    """Read any frame whatever; never raises."""
+    """Read any frame; never raises."""
     try:
         return _read_object(msgspec.json.decode(frame), new_correlation_id)
     except _Unreadable as error:

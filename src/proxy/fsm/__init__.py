@@ -1,4 +1,4 @@
-"""Finite-state machines as tables of data: read, checked and drawn, never run from here."""
+"""Finite-state machines as tables of data: they are read, checked and drawn here, and not run."""
 
 from proxy.fsm.kernel import WHEN_OVER, IllegalEvent, Machine, Step
 from proxy.fsm.table import (

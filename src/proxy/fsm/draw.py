@@ -1,13 +1,13 @@
-"""Draw a machine as a Mermaid state diagram that a person reads aloud in two minutes.
+"""Draw a machine as a Mermaid state diagram that a person can read aloud in two minutes.
 
-The picture carries only ids and identifiers; sentences are in the tables (``proxy.fsm.page``), but
-for a machine whose states have numbers for names. A group is a box around its states. Between two
-states of one group an arrow runs inside the box; an arrow that leaves or enters a group ends at
-the border, and its label says *from* and *to* which state where that is not the whole group. Rows
-between the same two ends share one arrow. What happens while staying, and the activity, stands in
-the state's box, as in UML; what is so in a whole group, in the head of the group; what is so in
-every state that is not final, once in a note. The order is that of the declarations, so the same
-table always gives the same text.
+The picture carries only ids and identifiers. Sentences are in the tables (``proxy.fsm.page``),
+except for a machine whose states have numbers for names. A group is a box around its states.
+Between two states of one group an arrow runs inside the box; an arrow that leaves or enters a group
+ends at the border, and its label names the state (*from*, *to*) unless it is every state of the
+group. Rows between the same two ends share one arrow. The activity, and rows that do not leave a
+state, are in the state's box, as in UML. Rows of every state of a group are in a note of the group.
+Rows of every state that is not final are once in a note. The order is that of the declarations, so
+the same table always gives the same text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 Arrows: TypeAlias = dict[tuple[str, str], list[str]]
-"""From where and to where, and the labels on the arrow."""
+"""The arrows by their two ends, each with its labels."""
 
 _LOOKS = (
     '%%{init: {"themeVariables": {"fontSize": "13px"}, "themeCSS": "'
     "b {color: #0b3d91} b {background: #dbe9ff} i {color: #7a3000} i {background: #ffe8d1} "
     'foreignObject div {max-width: none !important}"}}%%'
 )
-"""So that an id and a long name fit on a line, and so that the colour, too, says who tells an
-event. The colours have a background of their own: a page may be dark."""
+"""The font lets an id and a long name fit on a line. The colours mark the source of an event, and
+have a background of their own because a page may be dark.
+"""
 
 LEGEND = (
     "**Bold, on blue**: a request or news from elsewhere, which may come at any time. Plain: a "
@@ -42,13 +43,13 @@ LEGEND = (
 )
 
 EVERYWHERE = "in every state that is not final"
-"""What a note begins with."""
+"""The first words of a note."""
 
 IN_ALL_OF = "in every state of"
-"""What the note of a group begins with."""
+"""The first words of the note of a group."""
 
 OTHERWISE = "on any of these without an arrow or a line"
-"""What the note of a row that yields says before it names the events."""
+"""The first words of the note of a row that yields."""
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9]+)?")
 _CAPTION = re.compile(r"[A-Za-z0-9_,.' -]+(: [A-Za-z0-9_,.' -]+)*")
@@ -131,7 +132,7 @@ def _by_group(
 
 
 def _end(machine: Machine[S, D, O], state: S) -> str:
-    """Return the name of what an arrow from or to ``state`` ends at: its group, or itself."""
+    """Return the name of the box at which an arrow of ``state`` ends: its group, or itself."""
     return word((machine.group(state) or state).name)
 
 
@@ -211,7 +212,7 @@ def _events(row: Row[S, D, O]) -> str:
 
 
 def _teller(event: type[Event]) -> str:
-    """Return the event's name in the type that says who tells it; see ``LEGEND``."""
+    """Return the event's name in the type style of its source; see ``LEGEND``."""
     name = word(event.__name__)
     if event.source is Source.TIMER:
         return f"<i>{name}</i>"
@@ -219,7 +220,7 @@ def _teller(event: type[Event]) -> str:
 
 
 def _from(group: Group[S] | None, sources: list[S]) -> str:
-    """Name the sources where they are some of a group, not the whole of it."""
+    """Name the sources if they are only a part of a group."""
     if group is None or {*sources} == {*group}:
         return ""
     return " from " + " or ".join(word(state.name) for state in sources)

@@ -1,22 +1,22 @@
-"""A finite-state machine is a table. This module reads and checks tables; it does no I/O.
+"""Read and check the tables of finite-state machines; no input or output.
 
-A machine has states (an ``Enum`` whose values are sentences), events (``Event`` classes) and
-rows. A row says: *in these states, on these events, run this action and go to that state*.
-:meth:`Machine.step` looks up the one cell of a (state, event) pair and returns what happened
-as a value. Nothing here sleeps, sends or cancels:
-``proxy.runtime.runner`` does, with what it is given.
+A machine has states (an ``Enum`` whose values are sentences), events (``Event`` classes) and rows.
+A row says: *in these states, on these events, run this action and go to that state*.
+:meth:`Machine.step` looks up the one cell of a (state, event) pair and returns what happened as a
+value. This module neither sleeps nor sends nor cancels: ``proxy.runtime.runner`` does that with the
+returned values.
 
 A cell of the (state x event) matrix is a row, an :class:`Ignore` with its reason, or blank. In a
-final state nothing happens: the cell of every event that can reach one is *over*, and no entry
-is written for it. A blank cell is a claim that the event cannot occur there. The claim is checked
-when the machine is built, from where its events come (:class:`Source`) and how the runner works:
+final state nothing happens: the cell of every event that can reach one is *over*, and no entry is
+written for it. A blank cell is a claim that the event cannot occur there. The claim is checked when
+the machine is built, by the sources of its events (:class:`Source`) and the rules of the runner:
 
 * a request may come at any time, so its whole line of the matrix must be filled;
-* a time limit is told only in the state that has the limit;
-* an activity lives exactly as long as the states that name it, and is cancelled when a request
-  or a limit moves the machine elsewhere. Until its next checkpoint it may tell one more fact,
-  so a fact needs a cell in every such neighbour too;
-* that an activity failed is told only while its states last, and must lead out of them.
+* a time limit can end only in the state that has the limit;
+* an activity lives exactly as long as the states that name it, and is cancelled when a request or a
+  limit moves the machine elsewhere. Until its next checkpoint it may send one more fact, so a fact
+  needs a cell in every such neighbour too;
+* the failure of an activity is reported only while its states last, and must lead out of them.
 
 An event that reaches a blank cell all the same is a defect: :class:`IllegalEvent`, no move.
 """
@@ -37,7 +37,7 @@ D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 WHEN_OVER: Final = "over"
-"""What :class:`Step` names instead of a row for an event that came in a final state."""
+"""The row id of a :class:`Step` for an event that came in a final state."""
 
 
 class IllegalEvent(Exception):
@@ -52,7 +52,7 @@ class IllegalEvent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[S, D, O]):
-    """What one event did; ``row`` is the id of the row or ignore taken, or ``WHEN_OVER``."""
+    """The effect of one event; ``row`` is the id of the row or ignore taken, or ``WHEN_OVER``."""
 
     row: str
     before: S
@@ -65,9 +65,9 @@ class Step(Generic[S, D, O]):
 class Machine(Generic[S, D, O]):
     """A checked table. Building one with a flaw raises ``ValueError`` that lists all flaws.
 
-    ``groups`` are disjoint. ``retired`` names the ids that are not to be given again, each with
-    the id that took over its cells, or ``WHEN_OVER``. A machine is ``captioned`` where the names of
-    its states say little: its diagram shows their sentences as well.
+    ``groups`` are disjoint. ``retired`` names the ids that are not to be given again, each with the
+    id that took over its cells, or ``WHEN_OVER``. A machine is ``captioned`` if the names of its
+    states are numbers: its diagram shows their sentences as well.
     """
 
     name: str
@@ -82,6 +82,8 @@ class Machine(Generic[S, D, O]):
     captioned: bool = False
     notes: tuple[str, ...] = ()
     cells: Mapping[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = field(init=False, repr=False)
+    definition: Mapping[S, StateDef[S, D]] = field(init=False, repr=False)
+    """By state, what goes on in it; final states have none."""
 
     def __post_init__(self) -> None:
         cells: dict[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = {}
@@ -93,6 +95,7 @@ class Machine(Generic[S, D, O]):
                     claim = f"{pair[0].name} x {pair[1].__name__}"
                     flaws.append(f"{entry.id} and {other.id} both claim {claim}")
         object.__setattr__(self, "cells", cells)
+        object.__setattr__(self, "definition", {each.state: each for each in self.definitions})
         flaws += self._flaws()
         if flaws:
             raise ValueError(f"{self.name}: " + "; ".join(flaws))
@@ -125,13 +128,9 @@ class Machine(Generic[S, D, O]):
         """The names of the activities, in the order of first use."""
         return tuple(dict.fromkeys(d.do for d in self.definitions if d.do is not None))
 
-    def definition(self, state: S) -> StateDef[S, D] | None:
-        """Return what goes on in ``state``; None for a final state."""
-        return next((d for d in self.definitions if d.state is state), None)
-
     def activity(self, state: S) -> str | None:
         """Return the name of the activity that lives in ``state``, if any."""
-        found = self.definition(state)
+        found = self.definition.get(state)
         return found.do if found else None
 
     def group(self, state: S) -> Group[S] | None:
@@ -139,12 +138,12 @@ class Machine(Generic[S, D, O]):
         return next((g for g in self.groups if state in g.states), None)
 
     def seconds(self, state: S, data: D) -> float:
-        """How long ``state`` may last with ``data``; infinity where it has no limit."""
-        found = self.definition(state)
+        """Return the seconds that ``state`` may last with ``data``; infinity without a limit."""
+        found = self.definition.get(state)
         return found.after.seconds(data) if found and found.after else math.inf
 
     def claimed(self, entry: Row[S, D, O] | Ignore[S]) -> tuple[tuple[S, type[Event]], ...]:
-        """Return the cells of a row or ignore: those of a row that yields are not all it names."""
+        """Return the cells of a row or ignore; a row that yields has fewer than it names."""
         pairs = product(entry.sources, entry.on)
         return tuple(pair for pair in pairs if self.cells[pair] is entry)
 
@@ -185,7 +184,7 @@ class Machine(Generic[S, D, O]):
             return frozenset(state for state, after in limits if after and after.event is event)
         if event is ActivityFailed:
             return frozenset(d.state for d in self.definitions if d.do)
-        if not self.activities:  # its user tells it the facts, and only the table says where
+        if not self.activities:  # its user sends the facts, and only the table knows the states
             return frozenset(s for s, on in self.cells if on is event)
         tellers = {self.activity(s) for s, on in self.cells if on is event} - {None}
         alive = [d.state for d in self.definitions if d.do in tellers]
@@ -237,7 +236,7 @@ class Machine(Generic[S, D, O]):
             if (d.after is None) == (d.untimed is None):
                 yield f"{d.state.name} needs a limit or the reason why it has none"
             if d.after and d.after.event.source is not Source.TIMER:
-                yield f"{d.after.event.__name__} is told by a limit: its source must be TIMER"
+                yield f"{d.after.event.__name__} is sent by a limit: its source must be TIMER"
 
     def _group_flaws(self) -> Iterator[str]:
         grouped = [state for group in self.groups for state in group]

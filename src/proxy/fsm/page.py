@@ -41,8 +41,8 @@ def page(machine: Machine[S, D, O]) -> str:
     head = (
         f"# {machine.name}\n\n{_flat(machine.purpose)}\n\n"
         f"Software item `{item}`. Written by `ith-proxy statecharts` from the table that the "
-        "program runs; not to be edited. How to read it: [README](README.md). Which tests take "
-        "which row: [trace](trace.md).\n"
+        "program runs; not to be edited. Instructions for reading: [README](README.md). "
+        "Tests of each row: [trace](trace.md).\n"
     )
     return head + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items() if text)
 
@@ -95,7 +95,7 @@ def told(entry: Row[S, D, O] | Ignore[S]) -> str:
 
 
 def goes_to(row: Row[S, D, O]) -> str:
-    """Say where a row leads."""
+    """Name the target of a row."""
     return row.target.value if isinstance(row.target, Stay) else row.target.name
 
 
@@ -106,7 +106,7 @@ def _states(machine: Machine[S, D, O]) -> str:
         return "initial" if state is machine.initial else ""
 
     def limit(state: S) -> str:
-        found = machine.definition(state)
+        found = machine.definition.get(state)
         if found is None:
             return ""
         if found.after is None:
@@ -114,7 +114,7 @@ def _states(machine: Machine[S, D, O]) -> str:
         return f"{text(found.after.doc)}: {_code(found.after.event.__name__)}"
 
     return table(
-        ("State", "", "Meaning", "Activity", "Limit, and what is told when it is over"),
+        ("State", "", "Meaning", "Activity", "Limit, and its event"),
         (
             (
                 state.name,
@@ -130,7 +130,7 @@ def _states(machine: Machine[S, D, O]) -> str:
 
 def _groups(machine: Machine[S, D, O]) -> str:
     return table(
-        ("Group", "States", "What they have in common"),
+        ("Group", "States", "Common property"),
         (
             (group.name, ", ".join(state.name for state in group), text(group.doc))
             for group in machine.groups
@@ -179,7 +179,7 @@ def _actions(machine: Machine[S, D, O]) -> str:
         if row.action:
             used.setdefault(row.action, []).append(row.id)
     return table(
-        ("Action", "What it does", "In"),
+        ("Action", "Effect", "In"),
         (
             (_code(action.__name__), text(sentence(action)), ", ".join(ids))
             for action, ids in used.items()
@@ -216,7 +216,7 @@ def _matrix(machine: Machine[S, D, O]) -> str:
 
 def _ignores(machine: Machine[S, D, O]) -> str:
     return table(
-        ("Id", "In", "Event", "Why nothing happens"),
+        ("Id", "In", "Event", "Reason"),
         (
             (entry.id, names(machine, entry.sources), told(entry), text(entry.doc))
             for entry in machine.ignores
@@ -228,4 +228,4 @@ def _notes(machine: Machine[S, D, O]) -> Iterable[str]:
     yield from (*machine.notes, CONCURRENCY)
     if machine.retired:
         ids = ", ".join(f"{former} ({heir})" for former, heir in machine.retired.items())
-        yield f"Ids that are given to no other row, each with what took over its cells: {ids}."
+        yield f"Ids that are not given again, each with the id that took over its cells: {ids}."

@@ -1,8 +1,8 @@
 """Write a machine as W3C SCXML, so that foreign tools can read, draw and execute it.
 
-State Chart XML (SCXML), W3C Recommendation of 1 September 2015. A group is a compound state, and
-what holds in all of its states is a transition of its own. A group of final states alone is left
-out: in SCXML only a final state at the top ends the machine. Row ids and action names are
+State Chart XML (SCXML), W3C Recommendation of 1 September 2015. A group is a compound state, and a
+row of all its states is one transition of the compound state. A group of final states alone is left
+out, because in SCXML only a final state at the top ends the machine. Row ids and action names are
 attributes of a namespace of ours, which the Recommendation lets other tools pass over (1.2). An
 ignored cell is no transition: SCXML, too, lets an event that matches none do nothing.
 """
@@ -60,7 +60,7 @@ def _state(machine: Machine[S, D, O], state: S) -> Iterator[str]:
 
 
 def _transitions(machine: Machine[S, D, O], states: tuple[S, ...]) -> Iterator[str]:
-    """Write the rows that all of ``states`` share, but for those that a compound state has."""
+    """Write the rows that all of ``states`` share, except those of a compound state."""
     for row in machine.rows:
         events = [on for on in row.on if _place(machine, row, states[0], on) == states]
         if events:
@@ -70,10 +70,10 @@ def _transitions(machine: Machine[S, D, O], states: tuple[S, ...]) -> Iterator[s
 def _place(
     machine: Machine[S, D, O], row: Row[S, D, O], state: S, event: type[Event]
 ) -> tuple[S, ...] | None:
-    """Return where the row's transition for this cell is written: its whole group, or the state.
+    """Return the place of the row's transition for this cell: its complete group, or the state.
 
-    A row that yields is written for the whole group if all that it yields to are transitions: in
-    SCXML that of a state comes before that of its compound state.
+    A row that yields is written for the complete group if all entries that it yields to are
+    transitions: in SCXML the transition of a state comes before that of its compound state.
     """
     claimed = {source for source, on in machine.claimed(row) if on is event}
     group = machine.group(state)

@@ -1,4 +1,4 @@
-"""The words a machine is written in: events, states, groups of states, rows, ignores, limits.
+"""The types of a machine's table: events, states, groups of states, rows, ignores, limits.
 
 Data alone; ``proxy.fsm.kernel`` makes a machine of it and checks it.
 """
@@ -20,7 +20,7 @@ O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 
 class Source(Enum):
-    """Who causes an event. The value is what a reviewer reads."""
+    """The cause of an event; the value is the text for reviewers."""
 
     BACKEND = "ITH, through the supervisor"
     OPERATOR = "the operator, or a signal"
@@ -43,7 +43,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class ActivityFailed(Event, frozen=True):
-    """The state's activity ended in a way nobody foresaw; the error is in the log."""
+    """The state's activity ended with an unforeseen error, which is in the log."""
 
     error: str
 
@@ -104,7 +104,7 @@ class Row(Generic[S, D, O]):
 
 @dataclass(frozen=True, slots=True)
 class Ignore(Generic[S]):
-    """Cells that do nothing on purpose, and why."""
+    """Cells that do nothing on purpose, with the reason."""
 
     id: str
     sources: tuple[S, ...]
@@ -118,7 +118,7 @@ class Ignore(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Limit(Generic[D]):
-    """How long a state may last, in seconds of the run's data, and what is told when it is over."""
+    """The time limit of a state, in seconds from the run's data, and the event at its end."""
 
     seconds: Callable[[D], float]
     event: type[Event]
@@ -127,7 +127,7 @@ class Limit(Generic[D]):
 
 @dataclass(frozen=True, slots=True)
 class StateDef(Generic[S, D]):
-    """What goes on in one state: its activity (UML's ``do``) and its limit (UML's ``after``)."""
+    """The definition of one state: its activity (UML's ``do``) and its limit (UML's ``after``)."""
 
     state: S
     do: str | None
@@ -198,7 +198,7 @@ def limit(seconds: Callable[[D], float], event: type[Event], doc: str) -> Limit[
 def state(
     state: S, *, do: str | None = None, after: Limit[D] | None = None, untimed: str | None = None
 ) -> StateDef[S, D]:
-    """Build a :class:`StateDef`; one without a limit says in ``untimed`` why it needs none."""
+    """Build a :class:`StateDef`; ``untimed`` is the reason of a state without a limit."""
     return StateDef(state, do, after, untimed)
 
 

@@ -34,6 +34,9 @@ PRAGMAS = (
     f"journal_size_limit = {16 << 20}",
 )
 
+VACUUM_BYTES = 32 << 20
+"""A larger file is not rewritten at once: that takes a third of a second for as many bytes."""
+
 DAMAGED = LedgerError(
     "the ledger is damaged",
     hint="Stop the service, keep a copy of the state directory for analysis, remove ledger.db* "
@@ -176,11 +179,22 @@ def _check_origin(connection: apsw.Connection) -> int:
     return int(version)
 
 
-def empty_log(connection: apsw.Connection) -> None:
-    """Fold the log into the file and cut it to nothing.
+def scrub(connection: apsw.Connection, most: float) -> None:
+    """Leave no copy of deleted rows in the file or its log.
 
-    ``secure_delete`` overwrites deleted rows in the file; the log still holds pages from before.
+    ``secure_delete`` overwrites a deleted row, but not what SQLite leaves in the gaps of pages
+    when it moves rows between them: only a new file is without that. A file of more than ``most``
+    bytes is not rewritten, because nothing can be committed meanwhile, nor one for which the disk
+    has no room. The log still holds pages from before, and is cut to nothing in any case.
     """
+    if connection.pragma("page_count") * connection.pragma("page_size") <= most:
+        with suppress(apsw.FullError, apsw.IOError):
+            connection.execute("VACUUM")
+    empty_log(connection)
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Fold the log into the file and cut it to nothing."""
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 

@@ -11,6 +11,7 @@ exception. The supervisor, the outbox and the local PACS call this; no other mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import trio
 
 from proxy.ledger import cached, confirmed, dispatches, documents, sending
-from proxy.ledger.database import close_database, last_written_at, open_database
+from proxy.ledger.database import VACUUM_BYTES, close_database, last_written_at, open_database
 from proxy.ledger.records import (
     Accepted,
     CachedEntity,
@@ -293,7 +294,7 @@ class Ledger:
             study_instance_uid,
             None,
             None,
-            scrub=True,
+            scrub=VACUUM_BYTES,
         )
 
     def delete_scan(
@@ -315,7 +316,7 @@ class Ledger:
             study_instance_uid,
             series_number,
             None,
-            scrub=True,
+            scrub=VACUUM_BYTES,
         )
 
     def delete_subject(
@@ -329,7 +330,7 @@ class Ledger:
             None,
             None,
             subject_identifier,
-            scrub=True,
+            scrub=VACUUM_BYTES,
         )
 
     def post_deletion(
@@ -346,7 +347,11 @@ class Ledger:
 
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances without use; return the objects that have no row then."""
-        return await self._writer.begin(cached.release_unused, scrub=True)
+        return await self._writer.begin(cached.release_unused, scrub=VACUUM_BYTES)
+
+    async def rewrite(self) -> None:
+        """Write the file again, however large it is: nothing of what was deleted is left in it."""
+        await self._writer.begin(lambda _: None, scrub=math.inf)
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return the number of entities held no more."""
@@ -374,5 +379,5 @@ class Ledger:
         return await self._writer.call(documents.reports)
 
     def post_forget(self, report_ids: Iterable[int]) -> None:
-        """Drop frames that ITH is not to be told again."""
+        """Drop frames that are not to be sent again."""
         self._writer.post(documents.forget_reports, tuple(report_ids))

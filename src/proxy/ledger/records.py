@@ -133,7 +133,7 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 class Report(NamedTuple):
-    """A frame for ITH that is yet to be proven delivered, or was proven a short while ago."""
+    """A frame for ITH without a proof of arrival, or with a recent one."""
 
     id: int
     key: str

@@ -19,7 +19,9 @@ import apsw
 import trio
 
 from proxy.errors import LedgerError
-from proxy.ledger.database import empty_log, grave, transaction, translated
+from proxy.ledger.database import grave, scrub, transaction, translated
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Offload
 
 T = TypeVar("T")
@@ -67,17 +69,21 @@ class PendingResult(Generic[T]):
         return cast("T", self._posted.result)
 
 
-def _commit(connection: apsw.Connection, batch: Sequence[_Posted], *, scrub: bool) -> None:
-    """Perform a batch in one transaction; then ``scrub`` the rows it deleted. Blocks."""
+def _commit(
+    connection: apsw.Connection, batch: Sequence[_Posted], *, scrubbed: float | None
+) -> None:
+    """Perform a batch in one transaction; then scrub a file up to ``scrubbed`` bytes. Blocks."""
     with translated():
+        marks.reached(Mark.COMMIT_BEGUN)
         with transaction(connection):
             for posted in batch:
                 if posted.done is None:
                     posted.function(connection, *posted.args)
                 else:
                     _perform_alone(connection, posted)
-        if scrub:
-            empty_log(connection)
+        marks.reached(Mark.COMMIT_DONE)
+        if scrubbed is not None:
+            scrub(connection, scrubbed)
 
 
 def _perform_alone(connection: apsw.Connection, posted: _Posted) -> None:
@@ -104,7 +110,7 @@ class Writer:
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._scope = trio.CancelScope(shield=True)
-        self._scrub = False
+        self._scrub: float | None = None
         self._closing = False
         self._ended = False
         self._failure: LedgerError | None = None
@@ -125,13 +131,18 @@ class Writer:
         return await self.begin(function, *args)
 
     def begin(
-        self, function: Callable[[apsw.Connection, *Args], T], *args: *Args, scrub: bool = False
+        self,
+        function: Callable[[apsw.Connection, *Args], T],
+        *args: *Args,
+        scrub: float | None = None,
     ) -> PendingResult[T]:
         """As :meth:`call`, but ``function`` takes its place among all posted operations now.
 
-        With ``scrub``, no copy of deleted rows is left in the file's log at the answer.
+        With ``scrub``, no copy of deleted rows is left at the answer: in the file up to so many
+        bytes, and in its log (:func:`proxy.ledger.database.scrub`).
         """
-        self._scrub |= scrub
+        if scrub is not None:
+            self._scrub = max(scrub, self._scrub or 0.0)
         done = trio.Event()
         posted = _Posted(function, args, done)
         self._append(posted)
@@ -180,8 +191,8 @@ class Writer:
         self._batch, self._queue = self._queue, []
         if not self._closing:
             self._wake, self._hurry = trio.Event(), trio.Event()
-        scrub, self._scrub = self._scrub, False
-        await self._offload(partial(_commit, self._connection, self._batch, scrub=scrub))
+        scrubbed, self._scrub = self._scrub, None
+        await self._offload(partial(_commit, self._connection, self._batch, scrubbed=scrubbed))
         batch, self._batch = self._batch, []
         for posted in batch:
             if posted.done is not None:

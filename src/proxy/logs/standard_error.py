@@ -71,7 +71,7 @@ class Spool(io.RawIOBase):
         self._thread.start()
 
     def writable(self) -> bool:
-        """Whether this can be written, as the text stream around it asks: always."""
+        """Whether this can be written, for the text stream around it: always."""
         return True
 
     def fileno(self) -> int:

@@ -20,4 +20,4 @@ MACHINES: tuple[Machine[Any, Any, Any], ...] = (
     DELIVERY,
     ASSOCIATION,
 )
-"""Every machine, in the order a reader meets them: from ITH to the node."""
+"""Every machine, in the order of the pages: from ITH to the node."""

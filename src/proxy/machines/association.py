@@ -1,8 +1,8 @@
 """The DICOM upper layer's protocol machine, requestor's side: PS3.8 Table 9-10 as a table.
 
-States carry the standard's numbers, events its Evt numbers, rows its action names, so that the
-page made from this table can be laid beside the standard's. Here is no socket and no byte:
-``proxy.dicom.association`` tells the events and does what the outputs say.
+States carry the standard's numbers, events its Evt numbers, and rows its action names, so the page
+can be compared with the standard's. This module handles no socket and no byte:
+``proxy.dicom.association`` sends the events and carries out the outputs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _Result: TypeAlias = "tuple[Clocks, tuple[AssociationOutput, ...]]"
 
 
 class AssociationState(Enum):
-    """Where an association is; the numbers are those of PS3.8 section 9.2.1."""
+    """The states of an association; the numbers are those of PS3.8 section 9.2.1."""
 
     Sta1 = "Idle: nothing was asked for yet."
     Sta4 = "Waiting for the transport connection to open."
@@ -89,7 +89,7 @@ def send_data(clocks: Clocks, _: DataRequested) -> _Result:
 
 
 def indicate_data(clocks: Clocks, event: DataCame) -> _Result:
-    """DT-2 and AR-6: hand on what came."""
+    """DT-2 and AR-6: pass the data on."""
     return clocks, (Indicate(Primitive.DATA, event),)
 
 
@@ -119,7 +119,7 @@ def aa_1(clocks: Clocks, _: Event) -> _Result:
 
 
 def aa_1_timed_out(clocks: Clocks, event: AnswerTimedOut) -> _Result:
-    """Send A-ABORT, source service user; the service user is told why."""
+    """Send A-ABORT, source service user; report the reason to the service user."""
     return clocks, (Abort(USER_ABORT), Indicate(Primitive.ABORTED, event))
 
 
@@ -129,7 +129,7 @@ def aa_2(clocks: Clocks, _: Event) -> _Result:
 
 
 def aa_2_timed_out(clocks: Clocks, event: TransportTimedOut) -> _Result:
-    """Close; the service user is told why."""
+    """Close; report the reason to the service user."""
     return clocks, (Indicate(Primitive.ABORTED, event), Close())
 
 
@@ -271,7 +271,7 @@ ASSOCIATION: Machine[AssociationState, Clocks, AssociationOutput] = Machine(
             ReleaseRequestCame,
             Sta8,
             indicate_release,
-            doc="AR-2: the node's wish is indicated.",
+            doc="AR-2: the node's request is indicated.",
             traces=("REQ-DCM-01", "REQ-DCM-04"),
         ),
         row(
@@ -423,14 +423,14 @@ ASSOCIATION: Machine[AssociationState, Clocks, AssociationOutput] = Machine(
             "ASC-95",
             (Sta4, *TALKING, Sta13),
             AssociateRequested,
-            doc="An association is asked for once.",
+            doc="An association is requested only once.",
         ),
         ignore(
             "ASC-96",
             (Sta1, Sta4, Sta5, Sta7, Sta9, Sta11, Sta13),
             DataRequested,
-            doc="There is no association to send on; no Send comes out, and the service user "
-            "sees it.",
+            doc="There is no association to send on; the missing Send shows this to the "
+            "service user.",
         ),
         ignore(
             "ASC-97",
@@ -469,17 +469,19 @@ ASSOCIATION: Machine[AssociationState, Clocks, AssociationOutput] = Machine(
         "ASC-94": "ASC-90",
     },
     notes=(
-        "The states of an acceptor (Sta2, Sta3, Sta10, Sta12) and its events (Evt5, Evt7, Evt8) "
-        "are not ours: we only request associations on this side.",
+        "The states of an acceptor (Sta2, Sta3, Sta10, Sta12) and its events (Evt5, Evt7, "
+        "Evt8) do not occur: this side only requests associations.",
         "Table 9-10 returns to Sta1. A requestor's association object is used once, so its Sta1 "
         "is drawn twice: Sta1 before, and Sta1Again, final, after.",
-        "The standard leaves requests in a wrong state blank. A request may come at any time, so "
-        "ASC-95 to ASC-99 say what becomes of it.",
-        "The time limits of Sta4, Sta5, Sta7 and Sta11 are ours; the standard has ARTIM alone.",
-        "InvalidPduCame is told of what cannot be understood, and where more PDUs and fragments "
-        "come than an answer needs (1,000 for each message). Nothing behind it is read, and in the "
-        "end the connection is reset.",
-        "DataRequested is told once for a message. Its PDUs are one activity within Sta6.",
+        "The standard leaves requests in a wrong state blank. A request may come at any time, "
+        "so ASC-95 to ASC-99 define its effect.",
+        "The time limits of Sta4, Sta5, Sta7 and Sta11 are additions; the standard has ARTIM "
+        "alone.",
+        "InvalidPduCame is sent for a PDU that cannot be understood, and for more PDUs and "
+        "fragments than an answer needs (1,000 for each message). No further byte is read, and "
+        "in the end the connection is reset.",
+        "DataRequested is sent once for a message. The PDUs of the message are one activity "
+        "within Sta6.",
         "No state names an activity: one task steps the machine from the methods of "
         "proxy.dicom.association.Association, and waits there under the limit of the state.",
     ),

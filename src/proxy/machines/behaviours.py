@@ -1,4 +1,4 @@
-"""How the program behaves, in numbered statements by subject: the data of ``docs/behaviour.md``."""
+"""The behaviour of the program in numbered statements, by subject: the data of a page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from proxy.machines.traceability import BEHAVIOUR, Chapter, Requirement, failure
 
 SUBJECTS: tuple[Chapter, ...] = (
     Chapter(
-        "Nodes of ours",
+        "Nodes of this proxy",
         "",
         (
             Requirement(
                 "BEH-01",
-                "Our nodes are those in this proxy's configuration at ITH; nodes of other proxies "
-                "that an event names get no word.",
+                "The nodes of this proxy are those in its configuration at ITH; it reports "
+                "nothing about nodes of other proxies that an event names.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_supervisor.py",
@@ -24,12 +24,12 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-02",
-                "An event that names none of our nodes is met with silence.",
+                "An order that names no node of this proxy is not answered at all.",
                 BEHAVIOUR,
                 shown("supervision/test_supervisor.py", "test_none_of_ours_named_is_silence"),
                 ("supervision/supervisor.py",),
-                more="It may be for another proxy of the workspace, whose reports a `failed` of "
-                "ours would overrule.",
+                more="The order may be for another proxy of the workspace. A `failed` from "
+                "this proxy would overrule the reports of that one.",
             ),
         ),
     ),
@@ -39,7 +39,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-03",
-                "ITH hears four status words: `downloading`, `processing`, `completed`, `failed`.",
+                "Reports to ITH use four status words: `downloading`, `processing`, "
+                "`completed`, `failed`.",
                 BEHAVIOUR,
                 shown(
                     "events/test_outgoing.py",
@@ -50,7 +51,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             Requirement(
                 "BEH-04",
                 "Each node has its own stream of reports with `node_id`, and a closing message "
-                "without `node_id` says how the dispatch ended.",
+                "without `node_id` reports the outcome of the dispatch.",
                 BEHAVIOUR,
                 shown("reporting/test_reports.py", "test_each_detail")
                 + shown(
@@ -60,7 +61,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-05",
-                "A dispatch is `completed` only if every node of ours has everything.",
+                "A dispatch is `completed` only if every named node of this proxy has every "
+                "instance.",
                 BEHAVIOUR,
                 shown(
                     "machines/test_policy.py",
@@ -74,7 +76,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-06",
-                "A cancelled delivery is `failed`, with the reason in `error`.",
+                "A cancelled delivery is reported as `failed`, with the reason in `error`.",
                 BEHAVIOUR,
                 shown(
                     "reporting/test_reports.py",
@@ -83,8 +85,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-07",
-                "`progress` counts the download as 30 of 100, never falls, and is 100 only for "
-                "`completed`.",
+                "`progress` counts the download as 30 percent, never falls, and is 100 only "
+                "with `completed`.",
                 BEHAVIOUR,
                 shown(
                     "reporting/test_reports.py",
@@ -101,8 +103,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-08",
-                "At each node the most urgent dispatch is served first, between two instances of a "
-                "running one.",
+                "At each node the most urgent dispatch is served first; it interrupts another "
+                "one between two instances.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",
@@ -125,8 +127,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-10",
-                "After 100 instances the dispatch that has waited longest at a node is sent one, "
-                "whatever its priority.",
+                "After 100 instances of other dispatches, the dispatch that has waited longest "
+                "at a node sends one instance, whatever its priority.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",
@@ -149,8 +151,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-12",
-                "The downloads go round among the sets of nodes they are for, and an urgent one "
-                "does not wait for those under way.",
+                "Downloads take turns among the sets of nodes they are for, and an urgent "
+                "download does not wait for those under way.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",
@@ -182,8 +184,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-14",
-                "A node that takes no further association, or is out of resources, is given "
-                "half as many at a time.",
+                "The association limit of a node that accepts no further association, or is "
+                "out of resources, is halved.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_congestion.py",
@@ -194,8 +196,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-15",
-                "After 100 instances without complaint the node is given one association more, up "
-                "to `dicom.associations_per_node`.",
+                "After 100 instances without a refusal the association limit of a node rises "
+                "by one, up to `dicom.associations_per_node`.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_congestion.py",
@@ -209,8 +211,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-16",
-                "A delivery that is not taken beside another one of ours waits for it, which is "
-                "no failed attempt.",
+                "A delivery that a node does not accept beside another delivery of this proxy "
+                "waits for that one, and the wait counts as no failed attempt.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_congestion.py",
@@ -218,8 +220,8 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_a_node_that_lets_the_second_association_wait_in_silence_is_not_at_fault",
                     "test_a_delivery_is_not_refused_for_the_sake_of_our_own_echo",
                 ),
-                more="The node need not say so: many take one association at a time, and let the "
-                "next one wait without an answer.",
+                more="The node need not report the reason: many nodes accept one association "
+                "at a time and leave the next request without an answer.",
             ),
         ),
     ),
@@ -229,9 +231,9 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-17",
-                "A change that cannot be read, is for another proxy (its `entity_id` is not "
-                "ours), or is older than one applied before (by ITH's own time) changes nothing; "
-                "ITH's configuration is fetched, and that counts.",
+                "A change is not applied if it cannot be read, is for another proxy "
+                "(`entity_id`), or is older than one applied before (by ITH's own time); ITH's "
+                "configuration is fetched and applied instead.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_reconciler.py",
@@ -243,9 +245,9 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-18",
-                "ITH's configuration is fetched after every change and whenever the link comes "
-                "up, and counts: nodes, settings, and, where its flag has changed, whether the "
-                "proxy is active.",
+                "ITH's configuration is fetched and applied after every change and at every "
+                "connect: nodes, settings, and the active flag of the proxy if that has "
+                "changed.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_reconciler.py",
@@ -254,12 +256,12 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_an_answer_from_before_an_event_is_not_applied",
                 ),
                 ("supervision/reconciler.py",),
-                more="So nothing that was missed stays missed.",
+                more="This repairs every change that was missed.",
             ),
             Requirement(
                 "BEH-19",
-                "An order that comes before the first configuration of all is kept until it is "
-                "known which nodes are ours.",
+                "An order that comes before the first configuration is kept until the "
+                "configuration names the nodes of this proxy.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_supervisor.py",
@@ -275,14 +277,14 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "Of this machine",
+        "Address of this machine",
         "",
         (
             Requirement(
                 "BEH-20",
-                "`config_update` waits for the configuration: what the settings below `[local]` do "
-                "not say is told as ITH has it, but for the address, which is the one used towards "
-                "ITH.",
+                "`config_update` is sent when the configuration is known: a value that the "
+                "settings below `[local]` leave open is repeated as ITH has it, except the "
+                "address, which is the local one of the connection to ITH.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_heartbeat.py",
@@ -298,7 +300,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-21",
-                "A value that ITH has and that cannot be read is left out of `config_update`.",
+                "`config_update` leaves out a value of ITH that cannot be read.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_heartbeat.py",
@@ -308,7 +310,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-22",
-                "The last good configuration has to do where ITH does not give its present one "
+                "The last good configuration is used if ITH does not return the present one "
                 "within 5 seconds.",
                 BEHAVIOUR,
                 shown(
@@ -329,8 +331,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-23",
-                "Where ITH says that the data of a site are pseudonymised "
-                "(`enable_phi_anonymization`), status and log say that what is delivered carries "
+                "If ITH declares the data of a site as pseudonymised "
+                "(`enable_phi_anonymization`), status and log say that delivered objects carry "
                 "the pseudonym.",
                 BEHAVIOUR,
                 shown(
@@ -346,8 +348,8 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_pseudonyms_are_a_note_and_need_nobody_s_attention",
                 ),
                 ("control/status.py", "supervision/reconciler.py"),
-                more="This program does not restore the patient's identity. It is no trouble, and "
-                "needs nobody's attention.",
+                more="This program does not restore the patient's identity. The note asks for "
+                "no action.",
             ),
         ),
     ),
@@ -357,8 +359,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-24",
-                "A new scan that ITH names no node for goes to the nodes it lets read from this "
-                "proxy (`dispatch.new_scans`), unless the node is known to be unreachable.",
+                "A new scan without named nodes goes to the nodes that have permission to read "
+                "from this proxy (`dispatch.new_scans`) and are not known to be unreachable.",
                 BEHAVIOUR,
                 shown("nodes/test_reading.py", "test_which_nodes_get_new_scans")
                 + shown(
@@ -370,13 +372,13 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "The same order",
+        "Repeated orders",
         "",
         (
             Requirement(
                 "BEH-25",
-                "The same order (correlation id and entity) is done once; repeated after it is "
-                "over, it is answered again with how it ended, and nothing is sent.",
+                "An order (correlation id and entity) is carried out once; if it is repeated "
+                "after its end, its outcome is reported again and nothing is sent.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_supervisor.py",
@@ -390,8 +392,9 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-26",
-                "Where a repeated order names more nodes, or more of them are ours by now, it is "
-                "done for these; the closing message comes when all are over, and counts all.",
+                "A repeated order is carried out for nodes that it names in addition, or that "
+                "have become nodes of this proxy; the closing message follows the last "
+                "delivery and counts all of them.",
                 BEHAVIOUR,
                 shown(
                     "supervision/test_supervisor.py",
@@ -413,8 +416,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-27",
-                "Orders for the same entity that are at work at the same time are joined: the "
-                "entity is downloaded once, and one delivery brings it to a node.",
+                "Running orders for the same entity are joined: the entity is downloaded once, "
+                "and one delivery brings it to a node.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py",
@@ -422,12 +425,12 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_a_restart_keeps_what_was_joined",
                     "test_a_hold_and_a_deletion_reach_both",
                 ),
-                more="It is downloaded again only where a download had begun before the later "
-                "order came and ITH has something else now.",
+                more="It is downloaded again only if the first download began before the later "
+                "order came and ITH has another version by now.",
             ),
             Requirement(
                 "BEH-28",
-                "A joined delivery is as urgent as the most urgent of its orders.",
+                "A joined delivery has the highest priority of its orders.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",
@@ -441,8 +444,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-29",
-                "Each joined order has its own reports, and one whose leading delivery fails goes "
-                "on itself with what the node lacks.",
+                "Each joined order has its own reports, and if the leading delivery fails, the "
+                "next order sends the instances that the node lacks.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py",
@@ -458,21 +461,21 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-30",
-                "A later dispatch asks ITH whether the archive has changed (`ETag`), and "
-                "downloads it only if it has.",
+                "A later dispatch asks ITH for a newer version of the archive (`ETag`), and "
+                "downloads only that.",
                 BEHAVIOUR,
                 shown("backend/test_rest.py", "test_asks_for_a_newer_version_only")
                 + shown(
                     "end_to_end/test_events.py",
                     "test_the_second_node_gets_the_same_bytes_without_a_second_download",
-                    "test_changed_content_is_fetched_anew",
+                    "test_changed_content_is_fetched_again",
                 ),
                 ("backend/fetch.py", "activities/dispatch.py"),
             ),
             Requirement(
                 "BEH-31",
-                "By default a node is sent only those instances that it has not confirmed with the "
-                "same content (SHA-256); what it has confirmed counts as sent.",
+                "By default a node gets only those instances that it has not confirmed with "
+                "the same content (SHA-256); confirmed instances count as sent.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py",
@@ -483,8 +486,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-32",
-                "What a node has confirmed is forgotten with another AE title, host or port, with "
-                "a deletion, and after 90 days of running.",
+                "The confirmations of a node are forgotten when its AE title, host or port "
+                "changes, with a deletion, and after 90 days of running.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py",
@@ -500,23 +503,23 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-33",
-                'With `dispatch.repush = "all"`, or `"repush": "all"` in the node\'s metadata at '
-                "ITH, everything is sent again.",
+                'With `dispatch.repush = "all"`, or `"repush": "all"` in the node\'s metadata '
+                "at ITH, every instance is sent again.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py", "test_a_later_order_sends_what_the_policy_says"
                 )
                 + shown(
                     "activities/delivery/test_query.py",
-                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                    "test_where_all_is_wanted_again_a_find_proves_nothing",
                 ),
                 ("activities/target.py", "ledger/sending.py"),
-                more="**If a PACS has lost data**, set this and dispatch again.",
+                more="**If a PACS has lost data**, use this setting and dispatch again.",
             ),
             Requirement(
                 "BEH-34",
-                'With `"never"` not even changed instances are sent to a node that has them; the '
-                "dispatch then fails and says so.",
+                'With `"never"` a changed instance is not sent to a node that has an earlier '
+                "version of it; the dispatch then fails with that reason.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_redispatch.py",
@@ -533,9 +536,9 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-35",
-                "A node that is down costs a delivery one attempt each time; after its "
-                "`retry_count` further attempts, `retry_delay` and its doublings apart, the "
-                "delivery is reported as failed with what to do.",
+                "Each attempt at a node that is down counts; after `retry_count` further "
+                "attempts, `retry_delay` and its doublings apart, the delivery is reported as "
+                "failed with a hint for the operator.",
                 BEHAVIOUR,
                 shown(
                     "end_to_end/test_outages.py",
@@ -549,7 +552,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-36",
-                "A C-ECHO finds out when the node is back, and deliveries that wait go on at once.",
+                "A C-ECHO detects the return of a node, and waiting deliveries go on at once.",
                 BEHAVIOUR,
                 shown(
                     "activities/test_node.py",
@@ -560,12 +563,12 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "C-ECHO is one witness",
-        "Many nodes take C-STORE and refuse C-ECHO.",
+        "Reachability of a node",
+        "Many nodes accept C-STORE and refuse C-ECHO.",
         (
             Requirement(
                 "BEH-37",
-                "Any answer shows that a node is there: a failure, a refused context, a "
+                "Any answer proves that a node is reachable: a failure, a refused context, a "
                 "rejection, an A-ABORT.",
                 BEHAVIOUR,
                 shown(
@@ -579,7 +582,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-38",
-                "A node that gives no answer is given up after three C-ECHOs.",
+                "A node goes offline after three C-ECHOs without an answer.",
                 BEHAVIOUR,
                 shown(
                     "activities/test_node.py",
@@ -592,8 +595,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-39",
-                "A delivery may try a node that was given up all the same, once after each further "
-                "C-ECHO.",
+                "A delivery may still try an offline node, once after each further C-ECHO.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_echo_refused.py",
@@ -604,7 +606,7 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "What this machine has damaged",
+        "Objects damaged on this machine",
         "",
         (
             Requirement(
@@ -623,8 +625,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-41",
-                "Where an object differs, or is cut or gone, the association is aborted if it has "
-                "begun to be sent, and the entity is fetched from ITH again, twice at most.",
+                "If an object differs, or is cut or missing, its association is aborted if "
+                "sending has begun, and the entity is fetched from ITH again, twice at most.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_damage.py",
@@ -639,8 +641,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-42",
-                "Where that does not help, everything else is delivered, and the dispatch fails "
-                "with the reason.",
+                "If a repeated download does not help, the other objects are delivered, and "
+                "the dispatch fails with the reason.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_damage.py",
@@ -657,8 +659,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             Requirement(
                 "BEH-43",
                 "A pause has two locks, ITH's (the proxy set inactive) and the operator's "
-                "(`ith-proxy pause`), each with its own reason, kept over restarts; work goes on "
-                "when both are open.",
+                "(`ith-proxy pause`), each with its own reason and kept over restarts; work "
+                "goes on when both are open.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_pause.py",
@@ -669,8 +671,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-44",
-                "Meanwhile orders are taken and kept, deletions and changes of the configuration "
-                "done, and the heartbeat says `inactive`.",
+                "During a pause orders are accepted and kept, deletions and changes of the "
+                "configuration are carried out, and the heartbeat says `inactive`.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_pause.py", "test_deletions_and_configuration_work_while_paused"
@@ -680,7 +682,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_orders_while_paused_are_kept_and_done_afterwards",
                 )
                 + shown("supervision/test_heartbeat.py", "test_the_numbers_are_true"),
-                more="`health_update` has no word for it.",
+                more="`health_update` has no word for a pause.",
             ),
             Requirement(
                 "BEH-45",
@@ -703,8 +705,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-46",
-                "Afterwards the most urgent go first, then the oldest, and nothing that is known "
-                "to be stored is sent again.",
+                "After a pause the most urgent dispatches go first, then the oldest, and no "
+                "instance that is known to be stored is sent again.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_pause.py",
@@ -724,8 +726,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-47",
-                "The control socket (`control.sock` in the state directory, mode 0600) is the only "
-                "way in from this machine.",
+                "The control socket (`control.sock` in the state directory, mode 0600) is the "
+                "only local interface of the program.",
                 BEHAVIOUR,
                 shown(
                     "control/test_server.py",
@@ -734,12 +736,12 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_garbage_is_refused_and_changes_nothing",
                 ),
                 ("control/server.py",),
-                more="Who may open it may pause the proxy.",
+                more="Every user who may open it may pause the proxy.",
             ),
             Requirement(
                 "BEH-48",
                 "The path of the control socket has at most 107 bytes; a longer one is refused "
-                "with what to do.",
+                "with a hint.",
                 BEHAVIOUR,
                 shown("control/test_server.py", "test_a_path_may_be_as_long_as_a_socket_allows"),
                 ("control/server.py",),
@@ -768,8 +770,8 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-50",
-                "An instance that was sent without an answer is asked for by its UIDs before the "
-                "next attempt sends anything (C-FIND, Study Root, level IMAGE).",
+                "The next attempt first asks the node for each instance that was sent without "
+                "an answer, by its UIDs (C-FIND, Study Root, level IMAGE).",
                 BEHAVIOUR,
                 shown(
                     "activities/delivery/test_query.py",
@@ -785,11 +787,11 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-51",
-                "What the node says it has counts as stored, though not as confirmed: a later "
-                "dispatch sends it again.",
+                "An instance that the node reports to have counts as stored, but not as "
+                "confirmed: a later dispatch sends it again.",
                 BEHAVIOUR,
                 shown("activities/delivery/test_query.py", "test_a_find_confirms_no_content"),
-                more="C-FIND knows UIDs, not content.",
+                more="C-FIND compares UIDs, not content.",
             ),
             Requirement(
                 "BEH-52",
@@ -799,19 +801,20 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "activities/delivery/test_query.py",
                     "test_what_the_node_does_not_have_is_sent_again",
                     "test_a_node_that_hangs_over_the_question_is_asked_once",
-                    "test_where_all_is_wanted_anew_a_find_proves_nothing",
+                    "test_where_all_is_wanted_again_a_find_proves_nothing",
                     "test_where_the_node_has_another_content_a_find_proves_nothing",
                 )
                 + shown("end_to_end/test_asking.py", "test_a_node_that_only_stores_gets_it_again"),
                 ("activities/delivery/query.py",),
-                more="So it is also where the node does not offer C-FIND, or has once left over "
-                "the question, and where being found would prove nothing, because the node has "
-                "confirmed another content or all is to be sent again.",
+                more="The question is left out, and the instance is sent again, in three "
+                "cases: the node offers no C-FIND; the node once ended the association "
+                "over the question; the answer would prove nothing, because the node has "
+                "confirmed another content or every instance is to be sent again.",
             ),
         ),
     ),
     Chapter(
-        "Bytes are not touched",
+        "Unchanged bytes",
         "",
         (
             Requirement(
@@ -837,9 +840,9 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-54",
-                "An instance without compressed pixel data whose syntax the node does not accept, "
-                "or that it finds not to match its SOP class (A900), is sent once in Implicit or "
-                "Explicit VR Little Endian, whichever the node accepts.",
+                "An instance without compressed pixel data is sent once in Implicit or "
+                "Explicit VR Little Endian, whichever the node accepts, if the node does not "
+                "accept its syntax or finds that it does not match its SOP class (A900).",
                 BEHAVIOUR,
                 shown(
                     "activities/delivery/test_sender.py",
@@ -849,12 +852,12 @@ SUBJECTS: tuple[Chapter, ...] = (
                 + shown("end_to_end/test_converted.py", "test_storescp", "test_orthanc"),
                 ("activities/delivery/sender.py", "pacs/convert.py"),
                 failures_with(Remedy.OTHER_SYNTAX),
-                more="This is the one exception to BEH-53.",
+                more="This is the only exception to BEH-53.",
             ),
             Requirement(
                 "BEH-55",
-                "A conversion writes new what stands before the values, copies the values as they "
-                "are (words of the retired big endian turned), and leaves group lengths out.",
+                "A conversion writes new element headers, copies the values unchanged (words "
+                "of the retired big endian syntax are swapped), and leaves group lengths out.",
                 BEHAVIOUR,
                 shown(
                     "pacs/test_convert.py",
@@ -867,9 +870,9 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-56",
-                "Compressed pixel data are never decompressed: what the node does not accept of "
-                "these is refused, and said so, and so is what is over 1 GiB or too badly encoded "
-                "to be converted.",
+                "Compressed pixel data are never decompressed: an instance that the node does "
+                "not accept is reported as refused, and so is one that is over 1 GiB or too "
+                "badly encoded to be converted.",
                 BEHAVIOUR,
                 shown("end_to_end/test_refusals.py", "test_real_nodes_that_take_no_compression")
                 + shown(
@@ -886,12 +889,12 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "DICOM has no delete",
+        "Deletions and nodes",
         "",
         (
             Requirement(
                 "BEH-57",
-                "A deletion removes what is at the proxy, not what a node already has.",
+                "A deletion removes the objects at the proxy, not those that a node already has.",
                 BEHAVIOUR,
                 shown(
                     "end_to_end/test_main_job.py",
@@ -905,8 +908,9 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-58",
-                "The report of a delivery that a deletion ended says so, `files_sent` says how "
-                "much a node keeps, and the log how much nodes had confirmed of it before.",
+                "The report of a delivery that a deletion ended has that reason and counts the "
+                "instances that the node keeps (`files_sent`), and the log counts those that "
+                "nodes had confirmed before.",
                 BEHAVIOUR,
                 shown(
                     "end_to_end/test_changes.py",
@@ -945,13 +949,13 @@ SUBJECTS: tuple[Chapter, ...] = (
         ),
     ),
     Chapter(
-        "What ITH has taken and lost again",
+        "Reports that ITH took and lost",
         "",
         (
             Requirement(
                 "BEH-60",
-                "A final report that ITH's WebSocket library took for an application that had "
-                "died is told to its successor.",
+                "A final report that ITH's WebSocket library took after ITH's application had "
+                "died is sent again to the next application.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_receipt.py",
@@ -964,12 +968,12 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_a_dead_application_is_left_in_order_and_its_report_is_kept",
                 ),
                 ("backend/receipts.py",),
-                more="A pong does not count as proof where ITH answers `health_update`.",
+                more="A pong is no proof on a link whose `health_update` is answered.",
             ),
             Requirement(
                 "BEH-61",
-                "The final states of the last hour are said again after a reconnect, for ITH may "
-                "have lost its last minutes.",
+                "The final states of the last hour are sent again after a reconnect, because ITH "
+                "may have lost its last minutes.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_receipt.py",

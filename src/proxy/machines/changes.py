@@ -1,8 +1,8 @@
-"""What a change does to what is at work, as rows of the machines: data for a page.
+"""The effects of each change on running machines, as rows of the machines: data for a page.
 
-Nothing is decided here. The page prints, for each change, the rows its events take; whom a change
-of the configuration is told to is decided by :func:`proxy.nodes.affected`. ``shown_by`` names
-end-to-end tests, below ``tests/end_to_end``.
+Nothing is decided here. The page prints, for each change, the rows that its events take.
+:func:`proxy.nodes.affected` selects the runs that a change of the configuration concerns.
+``shown_by`` names end-to-end tests, below ``tests/end_to_end``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Tells = tuple[Machine[Any, Any, Any], tuple[type[Event], ...]]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change: when it happens, what it means for what runs, and which events say so."""
+    """One change: its occasion, its effect on running work, and the events that carry it."""
 
     id: str
     when: str
@@ -32,8 +32,9 @@ CHANGES: tuple[Change, ...] = (
         "CHG-01",
         "`proxy.status_changed`, not active; `ith-proxy pause`",
         "Downloads end at once. Every delivery stops in two steps and is held: the instance in "
-        "flight may end within dicom.cancel_seconds, then the association is cut. Orders are still "
-        "taken and kept, deletions and changes of the configuration still done.",
+        "flight may end within dicom.cancel_seconds, then the association is cut. Orders are "
+        "still accepted and kept. Deletions and changes of the configuration are still carried "
+        "out.",
         (
             (operation.OPERATION, (operation.PauseRequested,)),
             (dispatch.DISPATCH, (dispatch.HoldRequested,)),
@@ -52,8 +53,8 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-02",
         "`proxy.status_changed`, active; `ith-proxy resume`",
-        "When both locks are open, work goes on from the ledger: the most urgent first, then the "
-        "oldest, and nothing that is known to be stored is sent again.",
+        "When both locks are open, work goes on from the ledger. The most urgent dispatches go "
+        "first, then the oldest. No instance that is known to be stored is sent again.",
         (
             (operation.OPERATION, (operation.LockReleased, operation.LastLockReleased)),
             (dispatch.DISPATCH, (dispatch.ResumeRequested,)),
@@ -82,10 +83,10 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-04",
         "`proxy.nodes_changed`: host, port, AE title or our AE title towards the node",
-        "Its deliveries stop and go on at the new address, without what is stored already; one "
-        "that waits in a back-off goes on at once. Of the old address no failed attempt counts any "
-        "longer, nor that it was given up or had little room; nor do they where an inactive node "
-        "moves.",
+        "Its deliveries stop and go on at the new address with the instances that are not "
+        "stored yet. A delivery in a back-off goes on at once. The failed attempts, the open "
+        "breaker and the lowered association limit of the old address are forgotten, for an "
+        "inactive node too.",
         (
             (node.NODE, (node.ChangeRequested,)),
             (delivery.DELIVERY, (delivery.NodeMoved, delivery.RestartRequested)),
@@ -110,7 +111,7 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-06",
         "`proxy.nodes_changed`: node set active",
-        "Its deliveries go on where nothing else holds them.",
+        "Its deliveries go on unless something else holds them.",
         (
             (node.NODE, (node.EnableRequested,)),
             (delivery.DELIVERY, (delivery.ResumeRequested,)),
@@ -120,15 +121,15 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-07",
         "`proxy.nodes_changed`: node added, renamed or changed otherwise",
-        "Nothing that runs is told. What changed is read when it is next needed.",
+        "Running work goes on without a stop. New values are read when they are next needed.",
         shown_by=("test_nodes_change.py::test_a_node_that_is_added_or_renamed_stops_nothing",),
     ),
     Change(
         "CHG-08",
         "`proxy.config_changed`",
         "Another `calling_ae_title` for all nodes is CHG-04 for every node that has none of "
-        "its own. Everything else, such as a retry count or a time limit, is read when it is next "
-        "needed, and nothing that runs is told.",
+        "its own. Every other value, such as a retry count or a time limit, is read when it is "
+        "next needed, and running work goes on without a stop.",
         (
             (node.NODE, (node.ChangeRequested,)),
             (delivery.DELIVERY, (delivery.NodeMoved, delivery.RestartRequested)),
@@ -141,9 +142,9 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-09",
         "`session.deleted`, `scan.deleted`, `subject.deleted`",
-        "First a tombstone in the ledger, then every delivery of that entity is cancelled, then "
-        "rows and objects go. A delivery of a whole of which it is a part goes on without it. "
-        "DICOM has no delete: a node keeps what it was sent.",
+        "The ledger gets a tombstone first. Then every delivery of that entity is cancelled, "
+        "and then rows and objects are removed. A delivery of a larger entity goes on without "
+        "the deleted part. DICOM has no delete: a node keeps the instances it has.",
         ((delivery.DELIVERY, (delivery.CancelRequested, delivery.ContentReady)),),
         (
             "test_changes.py::test_a_deletion_stops_what_is_under_way",
@@ -155,8 +156,9 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CHG-10",
         "SIGTERM, and a second one",
-        "As a pause, for the program: the instances in flight end, the rest stays in the ledger, "
-        "and the exit code is 0 within service.drain_seconds. The second signal does not wait.",
+        "The program drains: the instances in flight end, the rest stays in the ledger, and "
+        "the program ends with exit code 0 within service.drain_seconds. The second signal "
+        "ends it at once.",
         (
             (operation.OPERATION, (operation.DrainRequested, operation.StopRequested)),
             (dispatch.DISPATCH, (dispatch.HoldRequested,)),
@@ -169,9 +171,10 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change(
         "CHG-11",
-        "How each stop ends",
-        "Whatever asked for it: the node's answer for the instance in flight is noted first, and "
-        "the association is gone before the delivery goes on, is held or ends.",
+        "The end of each stop",
+        "Each stop ends in the same order, whatever its reason: the ledger notes the node's "
+        "answer for the instance in flight, the association is closed, and then the delivery "
+        "goes on, is held or ends.",
         (
             (
                 delivery.DELIVERY,

@@ -23,21 +23,23 @@ from proxy.fsm import (
 
 
 class ConnectionState(Enum):
-    """Where the connection is."""
+    """The states of the connection."""
 
-    OFFLINE = "Not started."
+    OFFLINE = "The link is not started."
     CONNECTING = "TCP, TLS and the WebSocket upgrade are under way."
-    HANDSHAKING = "The WebSocket is open. Waiting for the first message of ITH."
+    HANDSHAKING = "The WebSocket is open. The proxy waits for the first message of ITH."
     ONLINE = "Events and reports flow."
-    BACKING_OFF = "The link was lost or could not be made. Waiting before the next attempt."
-    REFUSED = "ITH refused the proxy key. Waiting long, because only a person can help."
-    EVICTED = "Another program connected with the same key. Waiting long, so as not to evict it."
-    CLOSING = "The close frame was sent. Waiting for ITH to answer it."
-    CLOSED = "The program is stopping; the link is gone."
+    BACKING_OFF = "The link was lost or could not be made. The proxy waits before the next attempt."
+    REFUSED = "ITH refused the proxy key. The proxy waits long, because only a person can help."
+    EVICTED = (
+        "Another program connected with the same key. The proxy waits long and does not evict it."
+    )
+    CLOSING = "The close frame was sent. The proxy waits for the answer of ITH."
+    CLOSED = "The program stops. The link is gone."
 
 
 class ConnectRequested(Event, frozen=True):
-    """The service starts the link, or the operator wants to try now."""
+    """The service starts the link, or the operator asks for an attempt at once."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -100,7 +102,7 @@ class HandshakeTimedOut(Event, frozen=True):
 
 
 class StayedUp(Event, frozen=True):
-    """The link has been up long enough to be called stable."""
+    """The link has been up for long enough to count as stable."""
 
     source: ClassVar[Source] = Source.TIMER
 
@@ -118,7 +120,7 @@ class CloseTimedOut(Event, frozen=True):
 
 
 class ConnectionData(msgspec.Struct, frozen=True):
-    """What the connection remembers; ``attempts`` failed since it was last stable, rest seconds."""
+    """The data of the connection: attempts that failed since it was last stable, and seconds."""
 
     attempts: int = 0
     retry_in: float = 0.0
@@ -134,7 +136,7 @@ class ConnectionData(msgspec.Struct, frozen=True):
 
 
 class AnnounceOnline(msgspec.Struct, frozen=True):
-    """Output: fetch the configuration and send what was kept for ITH."""
+    """Output: fetch the configuration and send the reports kept for ITH."""
 
 
 class AnnounceOffline(msgspec.Struct, frozen=True):
@@ -155,7 +157,7 @@ def come_online(link: ConnectionData, event: HandshakeDone) -> _Result:
 
 
 def call_stable(link: ConnectionData, event: StayedUp) -> _Result:
-    """Begin the next back-off at its start: this link has proven itself."""
+    """Forget the failed attempts, because this link is stable."""
     return replace(link, attempts=0), ()
 
 
@@ -166,13 +168,13 @@ def keep_error(link: ConnectionData, event: LinkDropped) -> _Result:
 
 
 def go_offline(link: ConnectionData, event: LinkDropped) -> _Result:
-    """As keep_error, and say that the link is gone."""
+    """Count the attempt as ``keep_error`` does, and report that the link is gone."""
     link, _ = keep_error(link, event)
     return link, (AnnounceOffline(event.error),)
 
 
 def time_out(link: ConnectionData, event: ConnectTimedOut | HandshakeTimedOut) -> _Result:
-    """Count the attempt and say what ITH did not do."""
+    """Count the attempt, and name the answer that is missing."""
     if isinstance(event, ConnectTimedOut):
         error = "ITH did not answer in time"
     else:
@@ -181,13 +183,13 @@ def time_out(link: ConnectionData, event: ConnectTimedOut | HandshakeTimedOut) -
 
 
 def fail_inside(link: ConnectionData, event: ActivityFailed) -> _Result:
-    """Count the attempt, say that the proxy itself failed and that the link is gone."""
+    """Count the attempt, and report that the proxy itself failed and the link is gone."""
     error = f"internal error: {event.error}"
     return _wait_longer(link, error), (AnnounceOffline(error),)
 
 
 def _wait_longer(link: ConnectionData, error: str) -> ConnectionData:
-    """Count an attempt of which nobody said how long to wait: twice as long as the last time."""
+    """Count an attempt without a given wait, and wait twice as long as the last time."""
     attempts = link.attempts + 1
     wait = min(
         link.timeout_retry_seconds * 2.0 ** min(attempts, 32), link.timeout_retry_max_seconds
@@ -196,7 +198,7 @@ def _wait_longer(link: ConnectionData, error: str) -> ConnectionData:
 
 
 def keep_refusal(link: ConnectionData, event: KeyRefused | KeyTaken) -> _Result:
-    """Keep what ITH said and say that the link is gone."""
+    """Keep the reason that ITH gave, and report that the link is gone."""
     return replace(link, error=event.error), (AnnounceOffline(event.error),)
 
 
@@ -211,7 +213,7 @@ def keep_refusal(link: ConnectionData, event: KeyRefused | KeyTaken) -> _Result:
     CLOSING,
     CLOSED,
 ) = ConnectionState
-WIRED = group("WIRED", CONNECTING, HANDSHAKING, ONLINE, doc="A link is being made, or it is there.")
+WIRED = group("WIRED", CONNECTING, HANDSHAKING, ONLINE, doc="A link is being made, or it is open.")
 WAITS = group(
     "WAITS", BACKING_OFF, REFUSED, EVICTED, doc="There is no link, and the next attempt is timed."
 )
@@ -293,7 +295,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             HandshakeDone,
             ONLINE,
             come_online,
-            doc="ITH speaks to us now.",
+            doc="The first message of ITH completes the handshake.",
             traces=("REQ-PROT-05", "REQ-PROT-08"),
         ),
         row(
@@ -311,7 +313,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             LinkDropped,
             BACKING_OFF,
             keep_error,
-            doc="No link was made this time.",
+            doc="The attempt to make a link failed.",
             traces=("REQ-PROT-07", "REQ-PROT-11", "REQ-REL-08"),
         ),
         row(
@@ -356,7 +358,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             KeyTaken,
             EVICTED,
             keep_refusal,
-            doc="Two programs with one key would evict each other.",
+            doc="Two programs with one key would evict each other without end.",
             traces=("REQ-PROT-10",),
         ),
         row(
@@ -364,7 +366,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             WAITS,
             (RetryDue, ConnectRequested),
             CONNECTING,
-            doc="The wait is over, or the operator does not want to wait.",
+            doc="The wait is over, or the operator asked for an attempt at once.",
             traces=("REQ-PROT-09", "REQ-PROT-10", "REQ-PROT-11", "REQ-PROT-01"),
         ),
         row(
@@ -372,7 +374,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             (OFFLINE, CONNECTING, *WAITS),
             CloseRequested,
             CLOSED,
-            doc="Nothing is open that could be closed in order.",
+            doc="Without an open link there is nothing to close in order.",
             traces=("REQ-PROM-3", "REQ-PROT-13"),
         ),
         row(
@@ -380,7 +382,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             (HANDSHAKING, ONLINE),
             CloseRequested,
             CLOSING,
-            doc="The link is closed in order: ITH sees 1000.",
+            doc="The link is closed in order, with close code 1000.",
             traces=("REQ-PROT-13",),
         ),
         row(
@@ -396,7 +398,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             CLOSING,
             CloseTimedOut,
             CLOSED,
-            doc="The proxy does not wait any longer.",
+            doc="The proxy does not wait longer than the limit.",
             traces=("REQ-PROT-13",),
         ),
         row(
@@ -404,7 +406,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             CLOSING,
             (LinkDropped, KeyRefused, KeyTaken, ActivityFailed),
             CLOSED,
-            doc="The link was to be closed, and it is gone all the same.",
+            doc="The link was to be closed, and its loss has the same effect.",
             traces=("REQ-PROT-13", "REQ-OPS-06"),
         ),
         row(
@@ -413,7 +415,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             ActivityFailed,
             BACKING_OFF,
             fail_inside,
-            doc="A defect costs one link, and waits before it costs the next.",
+            doc="A defect ends one link, and a wait follows before the next one.",
             traces=("REQ-PROT-11", "REQ-OPS-06"),
         ),
     ),
@@ -422,7 +424,7 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             "CON-80",
             (*WIRED, CLOSING),
             ConnectRequested,
-            doc="The link is there or on its way, or must not come back.",
+            doc="The link is open or being made, or it must not come back.",
         ),
         ignore("CON-81", CLOSING, CloseRequested, doc="The link is being closed already."),
         ignore(
@@ -441,13 +443,13 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
             "CON-84",
             BACKING_OFF,
             (LinkDropped, KeyRefused, KeyTaken),
-            doc="The attempt was over in the same instant, and the next one finds out.",
+            doc="The attempt ended in the same instant, and the next one reports the same fact.",
         ),
         ignore(
             "CON-87",
             (*WIRED, BACKING_OFF),
             LinkClosed,
-            doc="An orderly close begins in CLOSING; elsewhere it was a drop.",
+            doc="An orderly close begins in CLOSING alone; elsewhere the link was dropped.",
         ),
     ),
     retired={
@@ -459,8 +461,9 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
         "CON-86": "CON-84",
     },
     notes=(
-        "Nothing of the link itself is on disk. Final reports are: those that ITH has not proven "
-        "to have received are sent again on the next link, and so are those of the last hour.",
+        "The state of the link is not kept on disk. Final reports are kept until an hour after the "
+        "proof of their arrival. All of them without a proof, and those of the last hour, are "
+        "sent again on the next link.",
         "A link is alive only if ITH answers our own ping within ith.pong_seconds.",
     ),
 )

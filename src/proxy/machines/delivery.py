@@ -23,21 +23,21 @@ from proxy.fsm import (
 
 
 class DeliveryState(Enum):
-    """Where a delivery is."""
+    """The states of a delivery."""
 
-    WAITING = "Waiting for the content, for the node and for its turn to have an association."
-    STORING = "The node is asked for what is in doubt, then C-STORE requests are sent to it."
-    BACKING_OFF = "The node failed. Waiting before the next attempt."
-    HELD = "Nothing is sent until the hold ends. What the node has is kept in the ledger."
-    STOPPING = "Told to stop. The C-STORE in flight may end within the grace."
+    WAITING = "The delivery waits for the content, for the node and for a free association."
+    STORING = "The node is asked for the instances in doubt, then C-STORE requests are sent to it."
+    BACKING_OFF = "The attempt failed. The delivery waits before the next one."
+    HELD = "Nothing is sent until the hold ends. The ledger keeps the state of each instance."
+    STOPPING = "The delivery stops. The C-STORE in flight may end within the grace period."
     ABORTING = "The C-STORE in flight did not end in time. The association is cut."
-    COMPLETED = "The node said of every instance that it has it."
-    FAILED = "Given up. The error says why."
-    CANCELLED = "Ended on request before the node had every instance."
+    COMPLETED = "The node has every instance."
+    FAILED = "The delivery is given up. The error has the reason."
+    CANCELLED = "The delivery ended on request before the node had every instance."
 
 
 class Outcome(Enum):
-    """How a delivery or a dispatch ended; the ledger's words."""
+    """The outcome of a delivery or a dispatch, as the ledger writes it."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -45,7 +45,7 @@ class Outcome(Enum):
 
 
 class Purpose(Enum):
-    """What a stop is for; a later one of the list is stronger and is never weakened."""
+    """The purpose of a stop; a later one of the list is stronger and is never weakened."""
 
     RESTART = "restart"
     HOLD = "hold"
@@ -53,7 +53,7 @@ class Purpose(Enum):
 
     @property
     def strength(self) -> int:
-        """A larger one wins."""
+        """The place in the list: a larger one wins."""
         return list(Purpose).index(self)
 
 
@@ -75,7 +75,7 @@ class Followed(Event, frozen=True):
 
 
 class BackOffKept(Event, frozen=True):
-    """A restart came into a back-off: the ledger kept the attempts and the next one's time."""
+    """The program restarted in a back-off; the ledger kept the attempts and the next one's time."""
 
     attempts: int
     retry_in: float
@@ -88,15 +88,15 @@ class TurnGranted(Event, frozen=True):
 
 
 class TurnYielded(Event, frozen=True):
-    """The association is gone: between two instances, another delivery's turn came."""
+    """The association was closed between two instances for the turn of another delivery."""
 
 
 class NodeCrowded(Event, frozen=True):
-    """The node takes no association beside those that it has of ours: to be tried after them."""
+    """The node accepts no association beside those of this proxy that are open."""
 
 
 class ContentLost(Event, frozen=True):
-    """The association is gone: an object is not on this host's disk as it came from ITH."""
+    """The association was closed because an object on this host's disk is lost or damaged."""
 
 
 class InstanceStored(Event, frozen=True):
@@ -104,7 +104,7 @@ class InstanceStored(Event, frozen=True):
 
 
 class InstanceFound(Event, frozen=True):
-    """Asked by C-FIND for an instance whose C-STORE had no answer, the node said it has it."""
+    """The node answered C-FIND that it has an instance whose C-STORE had no answer."""
 
 
 class InstanceRefused(Event, frozen=True):
@@ -135,7 +135,7 @@ class AttemptFailed(Event, frozen=True):
 
 
 class AttemptsExhausted(Event, frozen=True):
-    """The attempt failed and no further one is allowed, or none can help."""
+    """The attempt failed, and no further one is allowed or can help."""
 
     error: str
 
@@ -147,7 +147,7 @@ class RetryDue(Event, frozen=True):
 
 
 class StopTimedOut(Event, frozen=True):
-    """The C-STORE in flight did not end within the grace."""
+    """The C-STORE in flight did not end within the grace period."""
 
     source: ClassVar[Source] = Source.TIMER
 
@@ -165,14 +165,14 @@ class StoppedToCancel(Event, frozen=True):
 
 
 class RestartRequested(Event, frozen=True):
-    """The node changed or came back: go on at once, over a fresh association."""
+    """The node changed or came back: go on at once, over a new association."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     reason: str
 
 
 class NodeMoved(Event, frozen=True):
-    """The node is at another address, or known by another name: it is another node."""
+    """The node has another address or AE title, so it counts as another node."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -185,7 +185,7 @@ class HoldRequested(Event, frozen=True):
 
 
 class ResumeRequested(Event, frozen=True):
-    """No hold is left; told only where the stop under way, if any, is a hold."""
+    """No hold is left; sent only if the stop under way, if any, is a hold."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -198,20 +198,19 @@ class CancelRequested(Event, frozen=True):
 
 
 class GiveUpRequested(Event, frozen=True):
-    """The content cannot be had."""
+    """The content cannot be fetched."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     error: str
 
 
 class DeliveryProgress(msgspec.Struct, frozen=True):
-    """What a delivery remembers beside its state; durations in seconds.
+    """The data of a delivery beside its state; durations in seconds.
 
-    ``attempts`` counts the failed attempts since an instance was last stored or found, or
-    the node moved.
-    ``away`` says that the last of them failed because the node did not answer.
-    ``refusal`` is why the node last refused one, ``error`` what last went wrong or stopped it;
-    ``stop`` is what the stop under way is for.
+    ``attempts`` counts the failed attempts since an instance was last stored or found, or the node
+    moved. ``away`` says that the last attempt failed because the node did not answer. ``refusal``
+    is the reason of the last refused instance, ``error`` that of the last failure or stop. ``stop``
+    is the purpose of the stop under way.
     """
 
     files_total: int = 0
@@ -227,7 +226,7 @@ class DeliveryProgress(msgspec.Struct, frozen=True):
 
 
 class ReportProgress(msgspec.Struct, frozen=True):
-    """Output: tell ITH how far the delivery is."""
+    """Output: report the progress of the delivery to ITH."""
 
     progress: DeliveryProgress
 
@@ -252,7 +251,7 @@ replace = msgspec.structs.replace
 
 
 def count_content(progress: DeliveryProgress, event: ContentReady) -> _Result:
-    """Take over what the ledger counts."""
+    """Take over the counts of the ledger."""
     return replace(
         progress,
         files_total=event.files_total,
@@ -262,7 +261,7 @@ def count_content(progress: DeliveryProgress, event: ContentReady) -> _Result:
 
 
 def report_followed(progress: DeliveryProgress, event: Followed) -> _Result:
-    """Take over what the ledger counts, and say how far it is."""
+    """Take over the counts of the ledger, and report the progress."""
     progress = replace(
         progress,
         files_total=event.files_total,
@@ -273,7 +272,7 @@ def report_followed(progress: DeliveryProgress, event: Followed) -> _Result:
 
 
 def take_up_attempts(progress: DeliveryProgress, event: BackOffKept) -> _Result:
-    """Go on counting, and wait for the rest of the time."""
+    """Go on counting the attempts, and wait for the rest of the time."""
     return replace(
         progress,
         attempts=event.attempts,
@@ -284,12 +283,12 @@ def take_up_attempts(progress: DeliveryProgress, event: BackOffKept) -> _Result:
 
 
 def report_advance(progress: DeliveryProgress, event: TurnGranted) -> _Result:
-    """Say that sending begins."""
+    """Report that sending begins."""
     return progress, (ReportProgress(progress),)
 
 
 def count_stored(progress: DeliveryProgress, event: InstanceStored | InstanceFound) -> _Result:
-    """Count the instance, forget earlier failures, say how far it is."""
+    """Count the instance, forget earlier failures, and report the progress."""
     stored = progress.files_stored + 1
     progress = replace(progress, files_stored=stored, attempts=0)
     return progress, (ReportProgress(progress),)
@@ -315,18 +314,18 @@ def keep_attempt(progress: DeliveryProgress, event: AttemptFailed) -> _Result:
 
 
 def forget_attempts(progress: DeliveryProgress, event: NodeMoved) -> _Result:
-    """Begin to count again from none."""
+    """Begin to count the attempts from zero."""
     progress = replace(progress, attempts=0)
     return progress, (SaveAttempt(progress),)
 
 
 def want_restart(progress: DeliveryProgress, event: RestartRequested) -> _Result:
-    """Remember to go on afterwards, unless the stop is already for more than that."""
+    """Remember to go on afterwards, unless the stop has a stronger purpose."""
     return _stronger(progress, Purpose.RESTART, event.reason), ()
 
 
 def want_hold(progress: DeliveryProgress, event: HoldRequested) -> _Result:
-    """Remember to hold afterwards, unless the stop is already for more than that."""
+    """Remember to hold afterwards, unless the stop has a stronger purpose."""
     return _stronger(progress, Purpose.HOLD, event.reason), ()
 
 
@@ -342,17 +341,17 @@ def _stronger(progress: DeliveryProgress, purpose: Purpose, reason: str) -> Deli
 
 
 def want_to_go_on(progress: DeliveryProgress, event: ResumeRequested) -> _Result:
-    """Go on afterwards: over a fresh association, because a restart may be due beneath the hold."""
+    """Go on afterwards, over a new association, because a restart may be due beneath the hold."""
     return replace(progress, stop=Purpose.RESTART), ()
 
 
 def forget_stop(progress: DeliveryProgress, event: StoppedToGoOn | StoppedToHold) -> _Result:
-    """The stop is done."""
+    """Forget the stop, which is done."""
     return replace(progress, stop=None), ()
 
 
 def report_completed(progress: DeliveryProgress, event: AllStored) -> _Result:
-    """Say that the node has everything."""
+    """Report that the node has every instance."""
     progress = replace(progress, error=None, stop=None)
     return progress, (CloseDelivery(Outcome.COMPLETED, progress),)
 
@@ -360,25 +359,25 @@ def report_completed(progress: DeliveryProgress, event: AllStored) -> _Result:
 def report_failed(
     progress: DeliveryProgress, event: SomeRefused | AttemptsExhausted | GiveUpRequested
 ) -> _Result:
-    """Say that the delivery failed, and why."""
+    """Report that the delivery failed, with the reason."""
     progress = replace(progress, error=event.error, stop=None)
     return progress, (CloseDelivery(Outcome.FAILED, progress),)
 
 
 def report_fault(progress: DeliveryProgress, event: ActivityFailed) -> _Result:
-    """Say that the proxy itself failed."""
+    """Report that the proxy itself failed."""
     progress = replace(progress, error=f"internal error: {event.error}", stop=None)
     return progress, (CloseDelivery(Outcome.FAILED, progress),)
 
 
 def report_cancelled(progress: DeliveryProgress, event: CancelRequested) -> _Result:
-    """Say that the delivery ended on request, and on which."""
+    """Report that the delivery ended on request, with the reason of the request."""
     progress = replace(progress, error=event.reason, stop=None)
     return progress, (CloseDelivery(Outcome.CANCELLED, progress),)
 
 
 def report_stopped(progress: DeliveryProgress, event: StoppedToCancel) -> _Result:
-    """Say that the delivery ended on request; the stop kept the reason."""
+    """Report that the delivery ended on request; the stop kept the reason."""
     progress = replace(progress, stop=None)
     return progress, (CloseDelivery(Outcome.CANCELLED, progress),)
 
@@ -403,7 +402,8 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
         state(
             WAITING,
             do="wait_for_turn",
-            untimed="ITH waits for the download; a node that is down costs an attempt each time",
+            untimed="it lasts as long as the download and the turns of others; an attempt at a "
+            "node that is down ends it",
         ),
         state(
             STORING,
@@ -418,7 +418,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
                 "full jitter over the node's retry_delay, doubled for each attempt",
             ),
         ),
-        state(HELD, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(HELD, untimed="a pause lasts until its locks are released"),
         state(
             STOPPING,
             do="store_instances",
@@ -435,7 +435,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             ContentReady,
             STAY,
             count_content,
-            doc="The download is whole, or a deletion took a part of it.",
+            doc="The download is complete, or a deletion took a part of it.",
             traces=("REQ-EVT-05", "REQ-PROT-49", "REQ-REL-13"),
         ),
         row(
@@ -444,7 +444,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             TurnGranted,
             STORING,
             report_advance,
-            doc="Its turn has come.",
+            doc="The turn of the delivery has come.",
             traces=("REQ-EVT-05", "REQ-PROT-44", "BEH-08"),
         ),
         row(
@@ -453,7 +453,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             (InstanceStored, InstanceFound),
             STAY,
             count_stored,
-            doc="The node has one more, and it need not be sent again.",
+            doc="The node has one instance more, which need not be sent again.",
             traces=("REQ-PROM-1", "REQ-REL-03", "BEH-31", "BEH-50", "BEH-51"),
         ),
         row(
@@ -462,7 +462,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             InstanceRefused,
             STAY,
             count_refused,
-            doc="The other instances are sent all the same.",
+            doc="A refused instance does not stop the others.",
             traces=("REQ-PROM-1", "REQ-DCM-10"),
         ),
         row(
@@ -471,7 +471,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             AllStored,
             COMPLETED,
             report_completed,
-            doc="The node has them all, even if a stop was under way.",
+            doc="The node has every instance, even if a stop was under way.",
             traces=("REQ-PROM-1", "BEH-05"),
         ),
         row(
@@ -480,7 +480,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             SomeRefused,
             FAILED,
             report_failed,
-            doc="No other attempt can help.",
+            doc="Another attempt cannot help.",
             traces=("REQ-DCM-10", "BEH-05"),
         ),
         row(
@@ -532,7 +532,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             HoldRequested,
             STAY,
             want_hold,
-            doc="The delivery will be held instead of going on.",
+            doc="The stop now ends in a hold.",
             traces=("REQ-PROM-3", "BEH-45"),
         ),
         row(
@@ -540,7 +540,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             HELD,
             ResumeRequested,
             WAITING,
-            doc="It goes on with what the node lacks.",
+            doc="The delivery goes on with the instances that the node lacks.",
             traces=("REQ-REL-04", "BEH-46"),
         ),
         row(
@@ -549,7 +549,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             ResumeRequested,
             STAY,
             want_to_go_on,
-            doc="It goes on once the instance in flight has ended or is cut.",
+            doc="The delivery goes on once the instance in flight has ended or is cut.",
             traces=("BEH-45", "BEH-46"),
         ),
         row(
@@ -576,7 +576,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             NodeMoved,
             STAY,
             forget_attempts,
-            doc="What failed, failed at another node.",
+            doc="The failed attempts were those at another node.",
             traces=("REQ-PROT-51",),
         ),
         row(
@@ -603,7 +603,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             CancelRequested,
             STAY,
             want_cancel,
-            doc="A cancel is the strongest stop.",
+            doc="A cancellation is the strongest stop.",
             traces=("REQ-REL-06", "REQ-REL-13"),
         ),
         row(
@@ -612,7 +612,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             GiveUpRequested,
             FAILED,
             report_failed,
-            doc="There is nothing that could be sent.",
+            doc="Without content there is nothing to send.",
             traces=("REQ-PROT-34", "REQ-PROT-39", "BEH-05"),
         ),
         row(
@@ -620,7 +620,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             STOPPING,
             StopTimedOut,
             ABORTING,
-            doc="The grace for what is sent is over.",
+            doc="The grace period for the instance in flight is over.",
             traces=("REQ-PROM-3", "REQ-REL-06", "BEH-45"),
         ),
         row(
@@ -629,7 +629,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToGoOn,
             WAITING,
             forget_stop,
-            doc="It goes on over a new association.",
+            doc="The delivery goes on over a new association.",
             traces=("REQ-PROM-3", "REQ-PROT-51", "REQ-REL-04"),
         ),
         row(
@@ -638,7 +638,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToHold,
             HELD,
             forget_stop,
-            doc="What is left to send is in the ledger.",
+            doc="The unsent instances stay in the ledger.",
             traces=("REQ-REL-04", "REQ-OPS-01", "BEH-45"),
         ),
         row(
@@ -647,7 +647,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             StoppedToCancel,
             CANCELLED,
             report_stopped,
-            doc="The association is gone, and so is the delivery.",
+            doc="The association is closed, and the delivery is over.",
             traces=("REQ-REL-06", "BEH-06", "BEH-58"),
         ),
         row(
@@ -664,7 +664,8 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             STORING,
             (TurnYielded, NodeCrowded, ContentLost),
             WAITING,
-            doc="It goes on when its turn comes again; that is no failed attempt.",
+            doc="The delivery goes on when its turn comes again, and a yield counts as no "
+            "failed attempt.",
             traces=("BEH-08", "BEH-09", "BEH-10", "BEH-16", "BEH-41"),
         ),
         row(
@@ -682,7 +683,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             BackOffKept,
             BACKING_OFF,
             take_up_attempts,
-            doc="A restart of the program is no reason to hurry.",
+            doc="A restart of the program does not shorten a back-off.",
             traces=("REQ-OPS-04",),
         ),
     ),
@@ -691,19 +692,20 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             "DLV-82",
             HELD,
             (TurnGranted, Followed, BackOffKept),
-            doc="The hold came first: a turn is given back, and it asks again when it goes on.",
+            doc="The hold came first, and the delivery waits for a turn again when it goes on.",
         ),
         ignore(
             "DLV-83",
             (HELD, *ENDING),
             (AttemptFailed, AttemptsExhausted),
-            doc="The stop came first, and is stronger; what is held finds out again.",
+            doc="The stop came first and is stronger; a held delivery notices the fact again "
+            "in its next attempt.",
         ),
         ignore(
             "DLV-85",
             HELD,
             (HoldRequested, RestartRequested),
-            doc="The delivery is held, and stays so until it is resumed.",
+            doc="A held delivery stays held until it is resumed.",
         ),
         ignore(
             "DLV-87",
@@ -715,16 +717,16 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
             "DLV-89",
             WAITING,
             RestartRequested,
-            doc="Nothing is open, and the next attempt reads how the node is now.",
+            doc="No association is open, and the next attempt uses the new data of the node.",
         ),
         ignore(
-            "DLV-93", WIRED, GiveUpRequested, doc="The content was there, for it is being sent."
+            "DLV-93", WIRED, GiveUpRequested, doc="The content is there, because it is being sent."
         ),
         ignore(
             "DLV-95",
             ENDING,
             (TurnYielded, NodeCrowded, ContentLost),
-            doc="The association ends for the stop, whatever else ended it.",
+            doc="The stop decides about the end of the association, whatever else ended it.",
         ),
     ),
     retired={
@@ -748,16 +750,18 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
         "DLV-99": WHEN_OVER,
     },
     notes=(
-        "In the ledger: each instance's state at the node, the failed attempts, when the next is "
-        "due, the outcome. After a restart a delivery that was not over begins in WAITING, or goes "
-        "on with its back-off, and sends what is left.",
-        "An instance is in doubt when it was sent and no answer came, or when the program ended "
-        "meanwhile. An attempt begins with asking the node for these by C-FIND, if it offers that: "
-        "what it says it has counts as stored, everything else is sent again.",
-        "A stop is in two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
+        "The ledger keeps the state of each instance at the node, the failed attempts, the "
+        "time of the next one, and the outcome. After a restart a delivery that was not over "
+        "begins in WAITING, or goes on with its back-off, and sends the rest.",
+        "An instance is in doubt when it was sent and no answer came, or when the program "
+        "ended meanwhile. An attempt begins by asking the node for these instances by C-FIND, "
+        "if the node offers that. An instance that the node reports to have counts as stored. "
+        "Every other one is sent again.",
+        "A stop has two steps: STOPPING lets the C-STORE in flight end, because C-STORE has no "
         "cancel; ABORTING cuts the association. An instance is counted only when the node "
         "answered.",
-        "A turn lasts until the delivery ends, unless another one at the same node is more urgent, "
-        "or as urgent and waits while many instances are sent. Who yields counts no attempt.",
+        "A turn lasts until the delivery ends, unless another delivery at the same node is "
+        "more urgent, or is as urgent and waits while many instances are sent. A yield counts "
+        "as no failed attempt.",
     ),
 )

@@ -24,18 +24,18 @@ from proxy.machines.delivery import Outcome
 
 
 class DispatchState(Enum):
-    """Where a dispatch is."""
+    """The states of a dispatch."""
 
     ACCEPTED = "The order is being written to the ledger. Nothing else happens before that."
-    QUEUED = "Waiting for a free download. The priority sets the order."
+    QUEUED = "The dispatch waits for a free download. The priority sets the order."
     FETCHING = "The entity is being downloaded into the local PACS."
-    BACKING_OFF = "The download failed. Waiting before the next attempt."
-    DELIVERING = "The content is in the local PACS. The deliveries are at work."
+    BACKING_OFF = "The download failed. The dispatch waits before the next attempt."
+    DELIVERING = "The content is in the local PACS. The deliveries run."
     HELD = "The proxy is paused. Nothing is downloaded."
-    COMPLETED = "Every node of ours has every instance."
-    FAILED = "At least one node lacks something. The error says why."
+    COMPLETED = "Every named node of this proxy has every instance."
+    FAILED = "At least one node lacks an instance. The error has the reason."
     CANCELLED = "Every delivery that was not complete was cancelled."
-    DUPLICATE = "The same order was accepted before. It is not done twice."
+    DUPLICATE = "The same order was accepted before. It is not carried out twice."
 
 
 class Recorded(Event, frozen=True):
@@ -51,7 +51,7 @@ class AlreadyKnown(Event, frozen=True):
 
 
 class TurnGranted(Event, frozen=True):
-    """A download is free and it is this dispatch's turn."""
+    """A download is free, and the turn of this dispatch has come."""
 
 
 class FetchAdvanced(Event, frozen=True):
@@ -61,7 +61,7 @@ class FetchAdvanced(Event, frozen=True):
 
 
 class Fetched(Event, frozen=True):
-    """The entity is whole in the local PACS, and each delivery is planned."""
+    """The entity is complete in the local PACS, and each delivery is planned."""
 
     files_total: int
 
@@ -80,13 +80,13 @@ class FetchExhausted(Event, frozen=True):
 
 
 class RefetchExhausted(Event, frozen=True):
-    """What was lost cannot be had again; the rest of the content is there."""
+    """The lost objects cannot be fetched again; the rest of the content is there."""
 
     error: str
 
 
 class ContentLost(Event, frozen=True):
-    """A delivery found something of the content gone, cut or damaged on this host's disk."""
+    """A delivery found an object missing, cut or damaged on this host's disk."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     error: str
@@ -132,9 +132,9 @@ class AllCancelled(Event, frozen=True):
 
 
 class DispatchData(msgspec.Struct, frozen=True):
-    """What a dispatch remembers beside its state; ``retry_in`` in seconds.
+    """The data of a dispatch beside its state; ``retry_in`` in seconds.
 
-    ``refetches`` counts how often the content was fetched again because something of it was lost.
+    ``refetches`` counts the repeated downloads after the loss of an object.
     """
 
     attempts: int = 0
@@ -146,7 +146,7 @@ class DispatchData(msgspec.Struct, frozen=True):
 
 
 class ReportDownload(msgspec.Struct, frozen=True):
-    """Output: tell ITH, for each node, how far the download is."""
+    """Output: report the progress of the download to ITH, for each node."""
 
     percent: int
 
@@ -168,7 +168,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 class Withdraw(msgspec.Struct, frozen=True):
-    """Output: end this run and its deliveries; if the first is over, say again how it ended."""
+    """Output: end this run and its deliveries; repeat the outcome if the first one is over."""
 
 
 class CloseDispatch(msgspec.Struct, frozen=True):
@@ -184,22 +184,22 @@ _Result: TypeAlias = tuple[DispatchData, tuple[DispatchOutput, ...]]
 replace = msgspec.structs.replace
 
 REFETCHES = 2
-"""So often the content of one dispatch is fetched again, where this host loses something of it."""
+"""The most repeated downloads of one dispatch after the loss of an object on this host."""
 
 
 def withdraw(work: DispatchData, event: AlreadyKnown) -> _Result:
-    """End: the first one reports, or has reported and is only repeated."""
+    """End this run, because the first dispatch reports the order."""
     return work, (Withdraw(),)
 
 
 def report_start(work: DispatchData, event: TurnGranted) -> _Result:
-    """Say that the download begins."""
+    """Report that the download begins."""
     work = replace(work, percent=0)
     return work, (ReportDownload(0),)
 
 
 def report_advance(work: DispatchData, event: FetchAdvanced) -> _Result:
-    """Say how far the download is."""
+    """Report the progress of the download."""
     work = replace(work, percent=event.percent)
     return work, (ReportDownload(event.percent),)
 
@@ -211,13 +211,13 @@ def hand_over(work: DispatchData, event: Fetched) -> _Result:
 
 
 def take_back(work: DispatchData, event: ContentLost) -> _Result:
-    """Let the deliveries wait for the content, and count that it is fetched again."""
+    """Let the deliveries wait for the content, and count the repeated download."""
     work = replace(work, attempts=0, refetches=work.refetches + 1, error=event.error)
     return work, (TakeBack(),)
 
 
 def hand_over_the_rest(work: DispatchData, event: RefetchExhausted) -> _Result:
-    """Let the deliveries go on without what was lost; it is not fetched once more."""
+    """Let the deliveries go on without the lost objects, which are not fetched once more."""
     work = replace(work, refetches=REFETCHES, error=event.error)
     return work, (HandOver(work.files_total),)
 
@@ -235,24 +235,24 @@ def give_up(work: DispatchData, event: FetchExhausted) -> _Result:
 
 
 def give_up_on_fault(work: DispatchData, event: ActivityFailed) -> _Result:
-    """End every delivery and say that the proxy itself failed."""
+    """End every delivery and report that the proxy itself failed."""
     work = replace(work, error=f"internal error: {event.error}")
     return work, (GiveUp(work.error or ""), CloseDispatch(Outcome.FAILED, work))
 
 
 def close_completed(work: DispatchData, event: AllDelivered) -> _Result:
-    """Say that every node of ours has everything."""
+    """Report that every node has every instance."""
     return work, (CloseDispatch(Outcome.COMPLETED, work),)
 
 
 def close_failed(work: DispatchData, event: SomeFailed) -> _Result:
-    """Say that not every node has everything, and why."""
+    """Report that at least one node lacks an instance, with the reason."""
     work = replace(work, error=event.error)
     return work, (CloseDispatch(Outcome.FAILED, work),)
 
 
 def close_cancelled(work: DispatchData, event: AllCancelled) -> _Result:
-    """Say that the dispatch ended on request, and on which."""
+    """Report that the dispatch ended on request, with the reason of the request."""
     work = replace(work, error=event.error)
     return work, (CloseDispatch(Outcome.CANCELLED, work),)
 
@@ -295,8 +295,14 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
     final=frozenset(OVER),
     groups=(OPEN, OVER),
     definitions=(
-        state(ACCEPTED, do="record", untimed="a commit takes milliseconds; a dead disk ends us"),
-        state(QUEUED, do="wait_for_turn", untimed="as long as the downloads before it take"),
+        state(
+            ACCEPTED,
+            do="record",
+            untimed="a commit takes milliseconds; a dead disk ends the program",
+        ),
+        state(
+            QUEUED, do="wait_for_turn", untimed="it lasts as long as the downloads before it take"
+        ),
         state(FETCHING, do="fetch", untimed="the download has its own clocks and attempts"),
         state(
             BACKING_OFF,
@@ -305,7 +311,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             ),
         ),
         state(DELIVERING, untimed="each delivery has its own limits"),
-        state(HELD, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(HELD, untimed="a pause lasts until its locks are released"),
     ),
     rows=(
         row(
@@ -313,7 +319,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             ACCEPTED,
             Recorded,
             QUEUED,
-            doc="The order cannot be lost any more.",
+            doc="The order is durable and cannot be lost any more.",
             traces=("REQ-PROM-2", "REQ-REL-01"),
         ),
         row(
@@ -330,7 +336,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             AlreadyKnown,
             DUPLICATE,
             withdraw,
-            doc="One order makes one dispatch.",
+            doc="One order is carried out by one dispatch.",
             traces=("REQ-PROT-43", "REQ-REL-05", "BEH-25"),
         ),
         row(
@@ -339,7 +345,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             TurnGranted,
             FETCHING,
             report_start,
-            doc="Its turn has come.",
+            doc="The turn of the dispatch has come.",
             traces=("REQ-PROT-44", "BEH-12", "BEH-13"),
         ),
         row(
@@ -348,7 +354,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             FetchAdvanced,
             STAY,
             report_advance,
-            doc="More bytes have come.",
+            doc="More bytes of the archive have arrived.",
             traces=("REQ-EVT-11", "BEH-07"),
         ),
         row(
@@ -375,7 +381,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             FetchExhausted,
             FAILED,
             give_up,
-            doc="There is nothing that could be sent.",
+            doc="Without content there is nothing to send.",
             traces=("REQ-PROT-34", "REQ-PROT-39"),
         ),
         row(
@@ -384,7 +390,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             ContentLost,
             QUEUED,
             take_back,
-            doc="ITH has it still: what this disk lost is fetched again.",
+            doc="ITH still has the content, and the lost objects are fetched again.",
             traces=("BEH-41",),
         ),
         row(
@@ -393,7 +399,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             RefetchExhausted,
             DELIVERING,
             hand_over_the_rest,
-            doc="Everything else is delivered; what is lost fails with its reason.",
+            doc="The rest is delivered, and each lost object fails with its reason.",
             traces=("BEH-42",),
         ),
         row(
@@ -401,7 +407,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             BACKING_OFF,
             RetryDue,
             QUEUED,
-            doc="The dispatch queues once more.",
+            doc="The dispatch queues for a download again.",
             traces=("REQ-PROT-39",),
         ),
         row(
@@ -409,7 +415,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             (QUEUED, FETCHING, BACKING_OFF),
             HoldRequested,
             HELD,
-            doc="A download in progress ends at once; it is repeated.",
+            doc="A download in progress ends at once and is repeated later.",
             traces=("REQ-PROM-3", "REQ-PROT-53", "REQ-OPS-01"),
         ),
         row(
@@ -417,7 +423,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             HELD,
             ResumeRequested,
             QUEUED,
-            doc="The pause is over, and it queues again.",
+            doc="The pause is over, and the dispatch queues again.",
             traces=("REQ-PROT-53", "BEH-46"),
         ),
         row(
@@ -435,7 +441,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             SomeFailed,
             FAILED,
             close_failed,
-            doc="At least one node lacks something.",
+            doc="At least one node lacks an instance.",
             traces=("REQ-PROT-35", "BEH-04", "BEH-05"),
         ),
         row(
@@ -444,7 +450,7 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             AllCancelled,
             CANCELLED,
             close_cancelled,
-            doc="Nobody wants the content any longer.",
+            doc="Every delivery is over; at least one was cancelled, and none failed.",
             traces=("REQ-PROT-42", "REQ-PROT-49", "BEH-06"),
         ),
         row(
@@ -463,20 +469,20 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
             "DSP-84",
             (QUEUED, HELD),
             (FetchAdvanced, Fetched, FetchFailed, FetchExhausted, RefetchExhausted),
-            doc="A hold ended that download, and the next one finds everything out again.",
+            doc="A hold ended that download, and the next one reports the same facts.",
         ),
         ignore(
             "DSP-98",
             (ACCEPTED, QUEUED, FETCHING, BACKING_OFF, HELD),
             ContentLost,
-            doc="The content is fetched before anything else is done with it.",
+            doc="The content is fetched before a delivery uses it.",
         ),
         ignore(
             "DSP-89",
             (ACCEPTED, DELIVERING, HELD),
             HoldRequested,
-            doc="No download can be held here: recording goes on and DSP-02 follows, each "
-            "delivery is held by itself, and what is held stays so.",
+            doc="No download runs here that a hold could end: a recording goes on to DSP-02, "
+            "each delivery is held by itself, and a held dispatch stays held.",
         ),
         ignore(
             "DSP-93",
@@ -503,13 +509,13 @@ DISPATCH: Machine[DispatchState, DispatchData, DispatchOutput] = Machine(
         "DSP-99": WHEN_OVER,
     },
     notes=(
-        "In the ledger: the order, from ACCEPTED on, and the outcome. After a restart a dispatch "
-        "that was not over begins in ACCEPTED; what is whole in the local PACS is not downloaded "
-        "again.",
-        "An object is compared with its SHA-256 while it is sent. Where it is not what came from "
-        "ITH, its delivery goes back to waiting for the content, which is fetched again, twice at "
-        "most; the other deliveries go on with what they have.",
-        "There is no cancel of a dispatch: who cancels it cancels its deliveries, and a dispatch "
-        "is over when its last delivery is.",
+        "The ledger keeps the order, from ACCEPTED on, and the outcome. After a restart a "
+        "dispatch that was not over begins in ACCEPTED; an entity that is complete in the "
+        "local PACS is not downloaded again.",
+        "An object is compared with its SHA-256 while it is sent. If it differs, its delivery "
+        "waits for the content again, which is fetched twice more at most. The other "
+        "deliveries go on with the objects they have.",
+        "A dispatch has no cancellation of its own: the supervisor cancels its deliveries, and "
+        "the dispatch is over when its last delivery is.",
     ),
 )

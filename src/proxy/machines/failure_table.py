@@ -1,6 +1,7 @@
-"""What can go wrong between us and a node, as one table: codes, remedy, words, source.
+"""The failures between the proxy and a node, as one table: codes, remedy, sentences, source.
 
-Data alone: ``proxy.machines.failures`` looks things up in it, the README prints it.
+Data alone. ``proxy.machines.failures`` looks codes up in it, and ``statecharts/failures.md`` prints
+it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import msgspec
 
 
 class Layer(Enum):
-    """Where a failure is noticed."""
+    """The layer at which a failure is noticed."""
 
     TRANSPORT = "transport"
     ASSOCIATION = "association"
@@ -22,10 +23,10 @@ class Layer(Enum):
 
 
 class Remedy(Enum):
-    """What to do with the instance, or the association, after such an answer."""
+    """The handling of the instance, or of the association, after a failure."""
 
     STORED = "stored"
-    STORED_WITH_WARNING = "stored; the node has a remark"
+    STORED_WITH_WARNING = "stored with a warning of the node"
     RETRY_NOW = "try again at once, on a new association"
     RETRY_LATER = "try again after a pause, a limited number of times"
     FEWER_ASSOCIATIONS = "try again after a pause, with fewer associations at a time"
@@ -36,12 +37,12 @@ class Remedy(Enum):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """One row: ``codes`` of one layer, what to do, and how it is said.
+    """One row: ``codes`` of one layer, the remedy, and the sentences about it.
 
     A code is an errno name or word (transport, local), ``source/reason`` (association, abort),
     ``result N`` (association, context), a status or a range of statuses in hexadecimal (store);
-    ``*`` is whatever no other row of the layer names. ``sentence`` speaks of the node and fits
-    ITH and the log, ``hint`` tells the operator what to do.
+    ``*`` is every code that no other row of the layer names. ``sentence`` is about the node, for
+    ITH and the log. ``hint`` is an instruction for the operator.
     """
 
     id: str
@@ -54,7 +55,7 @@ class Failure(msgspec.Struct, frozen=True):
 
     @property
     def in_full(self) -> str:
-        """The sentence, and what to do."""
+        """The sentence and the hint."""
         return f"{self.sentence}. {self.hint}" if self.hint else self.sentence
 
 
@@ -354,8 +355,8 @@ FAILURES: tuple[Failure, ...] = (
         "A900",
         Remedy.OTHER_SYNTAX,
         "The node finds that the object does not match its SOP class",
-        "Look into the node's log; the object itself may be faulty. Where the node takes another "
-        "encoding of it, that was tried too.",
+        "Look into the node's log; the object itself may be faulty. Another encoding was tried "
+        "too, if the node takes one.",
         source="PS3.4 Table B.2-1",
     ),
     _store(
@@ -446,7 +447,7 @@ FAILURES: tuple[Failure, ...] = (
         "odd",
         Remedy.NEVER,
         "The object was not sent: its data set has an odd number of bytes, so it is damaged",
-        "Have the object's source write it anew. Some nodes break off the association over it.",
+        "Have the object's source write it again. Some nodes abort the association because of it.",
     ),
     _local(
         "FLR-83",
@@ -463,7 +464,7 @@ FAILURES: tuple[Failure, ...] = (
         Remedy.NEVER,
         "The node does not take the object as it is encoded, and it is not encoded well "
         "enough to be converted",
-        _ADD_SYNTAX + " Or have the object's source write it anew.",
+        _ADD_SYNTAX + " Or have the object's source write it again.",
         source="PS3.5 section 10.1",
     ),
     _local(
@@ -485,7 +486,8 @@ FAILURES: tuple[Failure, ...] = (
         "FLR-87",
         "damaged",
         Remedy.FETCH_AGAIN,
-        "The local file of the object is not what came from ITH: its hash (SHA-256) is another",
+        "The local file of the object differs from the one that ITH sent: its hash (SHA-256) "
+        "is another",
         _OUR_DISK,
     ),
     _local(

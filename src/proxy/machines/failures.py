@@ -1,4 +1,4 @@
-"""Look up what a code of the network, an association or a C-STORE means, and what to do about it.
+"""Look up the meaning and the remedy of a code of the network, an association or a C-STORE.
 
 ``proxy.dicom`` takes an error's sentence and hint from here, the deliveries take the remedy.
 Every code falls into exactly one row of the table.
@@ -57,12 +57,12 @@ _STATUSES = tuple(_ranges())
 
 
 def classify_transport(code: str) -> Failure:
-    """Look up why there is no connection: an errno name, ``timeout`` or ``dns``."""
+    """Look up the reason of a missing connection: an errno name, ``timeout`` or ``dns``."""
     return _TRANSPORT.get(code, _TRANSPORT["*"])
 
 
 def classify_loss(code: str) -> Failure:
-    """Look up one of ``AssociationLost``'s codes; only an answer can be late there."""
+    """Look up a code of ``AssociationLost``; its ``timeout`` means a missing answer."""
     return classify_transport("silent" if code == "timeout" else code)
 
 
@@ -82,14 +82,14 @@ def classify_error(error: NodeError) -> Failure:
 
 
 def is_answer(error: NodeError) -> bool:
-    """Whether a DICOM node has spoken: it rejected or aborted, so it is there."""
+    """Whether the error proves that a DICOM node is there: it rejected or aborted."""
     return isinstance(error, AssociationRejected) or (
         isinstance(error, AssociationLost) and error.code == "abort"
     )
 
 
 def classify_rejection(result: int, source: int, reason: int) -> Failure:
-    """Look up an A-ASSOCIATE-RJ: by source and reason first, the result byte is often wrong."""
+    """Look up an A-ASSOCIATE-RJ by source and reason first: the result byte is often wrong."""
     found = _REJECTION.get(f"{source}/{reason}") or _REJECTION.get(f"result {result}")
     return found or _REJECTION["*"]
 
@@ -100,12 +100,12 @@ def classify_abort(source: int, reason: int) -> Failure:
 
 
 def classify_context(result: int | None) -> Failure:
-    """Look up why a presentation context was not accepted; None: it was not answered."""
+    """Look up the refusal of a presentation context; None means that it was not answered."""
     return _CONTEXT.get(f"result {result}", _CONTEXT["*"])
 
 
 def classify_store(status: int | None) -> Failure:
-    """Look up a C-STORE status; None: all bytes were sent and no usable response came."""
+    """Look up a C-STORE status; None means that all bytes were sent and no usable response came."""
     if status is None:
         return _STORE["unknown"]
     found = (row for first, last, row in _STATUSES if first <= status <= last)
@@ -113,16 +113,16 @@ def classify_store(status: int | None) -> Failure:
 
 
 def classify_local(code: str) -> Failure:
-    """Look up what is wrong with a file of ours."""
+    """Look up the problem of a local file."""
     return _LOCAL.get(code, _LOCAL["*"])
 
 
 def unreadable(error: OSError) -> InstanceUnusable:
-    """Build the error for a file of ours that is not there, or cannot be read at present."""
+    """Build the error for a local file that is missing, or cannot be read at present."""
     return unusable("gone" if isinstance(error, FileNotFoundError) else "read")
 
 
 def unusable(code: str) -> InstanceUnusable:
-    """Build the error for a file of ours that cannot be sent."""
+    """Build the error for a local file that cannot be sent."""
     failure = classify_local(code)
     return InstanceUnusable(code, failure.sentence, hint=failure.hint)

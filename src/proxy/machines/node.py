@@ -1,4 +1,4 @@
-"""One DICOM node of the site: whether it takes work, found out by traffic and by C-ECHO."""
+"""The reachability of one DICOM node of the site, known from deliveries and from C-ECHO."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from proxy.fsm import (
 
 
 class NodeState(Enum):
-    """What is known of a node."""
+    """The states of a node."""
 
-    UNKNOWN = "Configured or changed; not heard of yet. Work may be tried."
-    ONLINE = "It answered lately. Work may be sent."
-    SUSPECT = "The last try failed. Work may be tried."
-    OFFLINE = "Several tries failed. Work is tried once between two probes (breaker open)."
+    UNKNOWN = "The node is configured or changed and has not answered yet. Work may be tried."
+    ONLINE = "The node answered lately. Work may be sent."
+    SUSPECT = "The last attempt failed. Work may be tried."
+    OFFLINE = "Several attempts failed. Work is tried once between two probes (breaker open)."
     PROBING = "One C-ECHO decides whether work may be tried again (breaker half open)."
     DISABLED = "ITH set the node inactive. Its work is held."
     REMOVED = "The node is no longer configured."
@@ -41,7 +41,7 @@ class NodeAnswered(Event, frozen=True):
 
 
 class NodeEchoed(Event, frozen=True):
-    """The node answered C-ECHO, or the request for an association for it, in whatever way."""
+    """The node answered a C-ECHO or its association request; any answer counts."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
@@ -54,7 +54,7 @@ class NodeFailed(Event, frozen=True):
 
 
 class BreakerTripped(Event, frozen=True):
-    """The node failed as often in a row as the breaker bears; ``by_probe``: at last a C-ECHO."""
+    """The failures in a row reached the threshold; ``by_probe`` if the last one was a C-ECHO."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     error: str
@@ -63,38 +63,38 @@ class BreakerTripped(Event, frozen=True):
 
 
 class TrialBegun(Event, frozen=True):
-    """A delivery tries a node that was given up: C-ECHO is but one witness."""
+    """A delivery tries an offline node, because some nodes answer no C-ECHO."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
 class CongestionReported(Event, frozen=True):
-    """The node had no room for what we asked: too many associations, or out of resources."""
+    """The node refused for lack of capacity: too many associations, or out of resources."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
 class InstancesStored(Event, frozen=True):
-    """An association ended without complaint; the node stored so many instances over it."""
+    """An association ended without a refusal; the node stored ``stored`` instances over it."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     stored: int
 
 
 class LimitIncreaseEarned(Event, frozen=True):
-    """The node stored enough instances since its last complaint to be tried with more."""
+    """The node stored enough instances since its last refusal for one association more."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
 class ProbeDue(Event, frozen=True):
-    """It is time to ask a node that was given up."""
+    """The wait before the next C-ECHO to an offline node is over."""
 
     source: ClassVar[Source] = Source.TIMER
 
 
 class ChangeRequested(Event, frozen=True):
-    """Its address, port or AE title changed."""
+    """The node's address, port or AE title changed."""
 
     source: ClassVar[Source] = Source.BACKEND
 
@@ -118,11 +118,11 @@ class RemoveRequested(Event, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What is remembered of a node; ``failures`` in a row, ``probe_in`` in seconds.
+    """The health of a node; ``failures`` in a row, ``probe_in`` in seconds.
 
-    ``is_tried`` says that a delivery has tried it since the last probe that failed.
-    ``associations`` is how many it is given at a time, at most ``ceiling``; ``coped`` counts the
-    instances that it stored since that number last changed.
+    ``is_tried`` says that a delivery has tried it since the last failed probe. ``associations`` is
+    the number of associations at a time, at most ``ceiling``; ``coped`` counts the instances that
+    the node stored since that number last changed.
     """
 
     failures: int = 0
@@ -135,17 +135,17 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class OpenGate(msgspec.Struct, frozen=True):
-    """Output: deliveries that wait for the node may try at once."""
+    """Output: let deliveries that wait for the node try at once."""
 
 
 class CloseGate(msgspec.Struct, frozen=True):
-    """Output: deliveries to the node are not tried now."""
+    """Output: keep deliveries to the node from trying."""
 
     error: str
 
 
 class LimitAssociations(msgspec.Struct, frozen=True):
-    """Output: give the node so many associations at a time from now on."""
+    """Output: limit the node to ``associations`` at a time from now on."""
 
     associations: int
 
@@ -161,22 +161,22 @@ def _well(health: Health) -> Health:
 
 
 def forget_failures(health: Health, event: NodeAnswered | NodeEchoed | DisableRequested) -> _Result:
-    """Nothing is wrong with it."""
+    """Forget the failures of the node."""
     return _well(health), ()
 
 
 def open_gate(health: Health, event: NodeAnswered | NodeEchoed) -> _Result:
-    """Nothing is wrong with it, or no longer: waiting work may go."""
+    """Forget the failures of the node, and let waiting work go."""
     return _well(health), (OpenGate(),)
 
 
 def count_failure(health: Health, event: NodeFailed) -> _Result:
-    """Count it and keep its error."""
+    """Count the failure and keep its error."""
     return replace(health, failures=health.failures + 1, error=event.error), ()
 
 
 def keep_error(health: Health, event: NodeFailed | BreakerTripped) -> _Result:
-    """Keep its error, uncounted: only a probe that fails makes the next one wait longer."""
+    """Keep the error without counting it: only a failed probe lengthens the wait."""
     return replace(health, error=event.error), ()
 
 
@@ -191,17 +191,17 @@ def _tripped(health: Health, event: BreakerTripped) -> Health:
 
 
 def close_gate(health: Health, event: BreakerTripped) -> _Result:
-    """Count it and keep work away."""
+    """Count the failure and keep work away."""
     return _tripped(health, event), (CloseGate(event.error),)
 
 
 def give_up_again(health: Health, event: BreakerTripped) -> _Result:
-    """Count it and wait longer before the next probe."""
+    """Count the failure and wait longer before the next probe."""
     return _tripped(health, event), ()
 
 
 def note_trial(health: Health, event: TrialBegun) -> _Result:
-    """No other delivery tries it before the next probe."""
+    """Let no other delivery try the node before the next probe."""
     return replace(health, is_tried=True), ()
 
 
@@ -222,35 +222,35 @@ def distrust_again(health: Health, event: ActivityFailed) -> _Result:
 
 
 def start_over(health: Health, event: ChangeRequested) -> _Result:
-    """What was known was of the old address."""
+    """Forget the health of the old address, and let waiting work go."""
     health = Health(associations=health.ceiling, ceiling=health.ceiling)
     return health, (OpenGate(), LimitAssociations(health.associations))
 
 
 def start_over_unused(health: Health, event: ChangeRequested) -> _Result:
-    """What was known was of the old address; nobody is waiting for it."""
+    """Forget the health of the old address; no work waits for an inactive node."""
     health = Health(associations=health.ceiling, ceiling=health.ceiling)
     return health, (LimitAssociations(health.associations),)
 
 
 def admit(health: Health, event: EnableRequested) -> _Result:
-    """Work may be tried again."""
+    """Let waiting work try again."""
     return health, (OpenGate(),)
 
 
 def halve_associations(health: Health, event: CongestionReported) -> _Result:
-    """Give it half as many associations, but one."""
+    """Halve the association limit, down to one."""
     health = replace(health, associations=max(health.associations // 2, 1), coped=0)
     return health, (LimitAssociations(health.associations),)
 
 
 def count_coped(health: Health, event: InstancesStored) -> _Result:
-    """Count what it stored without complaint."""
+    """Count the instances that the node stored without a refusal."""
     return replace(health, coped=health.coped + event.stored), ()
 
 
 def add_association(health: Health, event: LimitIncreaseEarned) -> _Result:
-    """Give it one association more, up to what the settings allow."""
+    """Raise the association limit by one, up to the ceiling of the settings."""
     health = replace(health, associations=min(health.associations + 1, health.ceiling), coped=0)
     return health, (LimitAssociations(health.associations),)
 
@@ -261,7 +261,7 @@ GIVEN_UP = group(
     "GIVEN_UP",
     OFFLINE,
     PROBING,
-    doc="Work is kept away from the node, but for one trial between two probes.",
+    doc="Work is kept away from the node, except for one trial between two probes.",
 )
 ENABLED = (*OPEN, *GIVEN_UP)
 
@@ -274,7 +274,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
     definitions=(
         state(UNKNOWN, do="probe_first", untimed="the C-ECHO has its own clocks"),
         state(ONLINE, do="probe_regularly", untimed="this is the normal state"),
-        state(SUSPECT, do="probe_regularly", untimed="the next C-ECHO decides"),
+        state(SUSPECT, do="probe_regularly", untimed="the next C-ECHO ends it"),
         state(
             OFFLINE,
             after=limit(
@@ -294,7 +294,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeAnswered,
             ONLINE,
             forget_failures,
-            doc="The node took an association, and nobody waited for that.",
+            doc="The node accepted an association, and no work waited for that.",
             traces=("BEH-37",),
         ),
         row(
@@ -303,7 +303,8 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeEchoed,
             ONLINE,
             open_gate,
-            doc="The node is there; after a single failure, too, deliveries may wait for that.",
+            doc="The node is reachable, and deliveries may wait for it even after a single "
+            "failure.",
             traces=("BEH-36", "BEH-37"),
         ),
         row(
@@ -312,7 +313,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeEchoed,
             STAY,
             forget_failures,
-            doc="The node is still there.",
+            doc="The node is still reachable.",
             traces=("BEH-37",),
         ),
         row(
@@ -347,7 +348,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             NodeAnswered,
             ONLINE,
             open_gate,
-            doc="It is back, perhaps since before a restart: nobody need wait any longer.",
+            doc="The node is back, perhaps since before a restart, and waiting deliveries go on.",
             traces=("REQ-OPS-04", "BEH-36", "BEH-37"),
         ),
         row(
@@ -356,7 +357,8 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             TrialBegun,
             STAY,
             note_trial,
-            doc="The breaker is half open: where C-ECHO gets no answer, a delivery may.",
+            doc="The breaker is half open, because a node without an answer to C-ECHO may "
+            "answer a delivery.",
             traces=("BEH-39",),
         ),
         row(
@@ -374,7 +376,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             (NodeFailed, BreakerTripped),
             STAY,
             keep_error,
-            doc="A try beside the probe failed as well; the next probe keeps its time.",
+            doc="A trial beside the probe failed as well, and the next probe keeps its time.",
             otherwise=True,
             traces=("BEH-38", "BEH-39"),
         ),
@@ -384,7 +386,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             ChangeRequested,
             UNKNOWN,
             start_over,
-            doc="A new address is a new node.",
+            doc="A node at a new address counts as a new node.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -393,7 +395,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             ChangeRequested,
             STAY,
             start_over_unused,
-            doc="A new address is a new node, and still nobody may use it.",
+            doc="A node at a new address counts as a new node, and an inactive one stays unused.",
             traces=("REQ-PROT-51",),
         ),
         row(
@@ -402,7 +404,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             DisableRequested,
             DISABLED,
             forget_failures,
-            doc="Nobody asks the node any longer, and its deliveries are held.",
+            doc="An inactive node gets no C-ECHO, and its deliveries are held.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -411,7 +413,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             EnableRequested,
             UNKNOWN,
             admit,
-            doc="Its deliveries go on.",
+            doc="The deliveries to the node go on.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -419,7 +421,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             (*ENABLED, DISABLED),
             RemoveRequested,
             REMOVED,
-            doc="The node is gone; if it comes back, it is another one.",
+            doc="The node is gone; one that is configured later is another node.",
             traces=("REQ-EVT-07", "REQ-PROT-51"),
         ),
         row(
@@ -428,7 +430,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             ActivityFailed,
             OFFLINE,
             distrust,
-            doc="A defect in the probe costs a minute, not the node.",
+            doc="A defect in the probe keeps work away for a minute.",
             traces=("REQ-OPS-06",),
         ),
         row(
@@ -437,7 +439,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             ActivityFailed,
             OFFLINE,
             distrust_again,
-            doc="A defect in the probe costs another minute.",
+            doc="A defect in the probe keeps work away for another minute.",
             traces=("REQ-OPS-06",),
         ),
         row(
@@ -446,7 +448,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             CongestionReported,
             STAY,
             halve_associations,
-            doc="The node has less room than we took.",
+            doc="The node has less capacity than the proxy used.",
             traces=("BEH-14",),
         ),
         row(
@@ -455,7 +457,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             InstancesStored,
             STAY,
             count_coped,
-            doc="The node copes with what it is given.",
+            doc="The node copes with its present number of associations.",
             traces=("BEH-15",),
         ),
         row(
@@ -464,7 +466,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             LimitIncreaseEarned,
             STAY,
             add_association,
-            doc="The node may have room for more.",
+            doc="The node may have capacity for one association more.",
             traces=("BEH-15",),
         ),
     ),
@@ -473,7 +475,7 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
             "NOD-90",
             DISABLED,
             (NodeAnswered, NodeEchoed, NodeFailed, BreakerTripped, TrialBegun),
-            doc="Nobody uses an inactive node, so it does not matter how it fares.",
+            doc="An inactive node is not used, so its health does not matter.",
         ),
         ignore("NOD-94", DISABLED, DisableRequested, doc="The node is inactive already."),
         ignore("NOD-95", ENABLED, EnableRequested, doc="The node is active already."),
@@ -499,15 +501,18 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         "NOD-89": WHEN_OVER,
     },
     notes=(
-        "In the ledger: the node's configuration, never its health. After a restart a node is "
-        "UNKNOWN until it answers.",
-        "One run for each configured node. A delivery's success or failure counts as much as a "
-        "C-ECHO's; a C-ECHO is left out while other traffic proves the node.",
-        "C-ECHO is one witness. A node may refuse it and take C-STORE: any answer proves that it "
-        "is there, be it a failure, a refused context, a rejection or an A-ABORT. Where none "
-        "comes, a delivery's own attempt is the test of the breaker, once after each failed probe.",
-        "The number of associations falls by half with each congestion, however many complain of "
-        "it, and grows by one after many instances without any, between one and "
-        "dicom.associations_per_node. A complaint is no failure of the node.",
+        "The ledger keeps the node's configuration, never its health. After a restart a node "
+        "is UNKNOWN until it answers.",
+        "Each configured node has one run. The success or failure of a delivery counts as much "
+        "as that of a C-ECHO. A C-ECHO is left out while other traffic proves that the node "
+        "is reachable.",
+        "C-ECHO is not the only test. A node may refuse it and accept C-STORE, so any answer "
+        "proves that the node is reachable: a failure, a refused context, a rejection or an "
+        "A-ABORT. If no answer comes, the attempt of a delivery tests the breaker, once after "
+        "each failed probe.",
+        "The number of associations is halved once for each congestion, even if several "
+        "deliveries report it. It grows by one after many instances without congestion. It "
+        "lies between one and dicom.associations_per_node. A congestion is no failure of the "
+        "node.",
     ),
 )

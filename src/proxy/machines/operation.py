@@ -1,4 +1,4 @@
-"""The proxy as a whole: whether it works, pauses or stops."""
+"""The operation of the complete proxy: active, paused, draining or stopped."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from proxy.fsm import STAY, WHEN_OVER, Event, Machine, Source, group, ignore, li
 
 
 class OperationState(Enum):
-    """What the proxy as a whole is doing."""
+    """The states of the complete proxy."""
 
     ACTIVE = "Dispatches are carried out."
-    PAUSED = "Dispatches are accepted and kept; nothing is downloaded or sent."
-    DRAINING = "Stopping. C-STOREs in flight may end; the rest stays in the ledger."
+    PAUSED = "Dispatches are accepted and kept. Nothing is downloaded or sent."
+    DRAINING = "The program stops. C-STOREs in flight may end. The rest stays in the ledger."
     STOPPED = "No work is left running."
 
 
 class PauseLock(Enum):
-    """Who wants the pause; the proxy is active only when nobody does."""
+    """The holders of a pause; the proxy is active only when no lock is held."""
 
     BACKEND = "backend"
     OPERATOR = "operator"
@@ -37,14 +37,14 @@ class PauseRequested(Event, frozen=True):
 
 
 class LockReleased(Event, frozen=True):
-    """One who paused wants to go on, but the other still holds the pause."""
+    """One holder released its lock, and the other one still holds the pause."""
 
     source: ClassVar[Source] = Source.BACKEND
     lock: PauseLock
 
 
 class LastLockReleased(Event, frozen=True):
-    """Nobody wants the pause any longer."""
+    """The last lock was released."""
 
     source: ClassVar[Source] = Source.BACKEND
     lock: PauseLock
@@ -58,7 +58,7 @@ class DrainRequested(Event, frozen=True):
 
 
 class StopRequested(Event, frozen=True):
-    """A second signal came: stop now."""
+    """A second signal came: stop at once."""
 
     source: ClassVar[Source] = Source.OPERATOR
     reason: str
@@ -77,14 +77,14 @@ class DrainTimedOut(Event, frozen=True):
 
 
 class PauseReason(msgspec.Struct, frozen=True):
-    """Why one of the two wants the pause, and since when (UTC seconds, 0 for unknown)."""
+    """The reason of one lock, and the time since which it is held (UTC seconds, 0 for unknown)."""
 
     reason: str
     since: float = 0.0
 
 
 class PauseLocks(msgspec.Struct, frozen=True):
-    """What the operation machine remembers: who wants the pause, each with his own reason.
+    """The data of the operation machine: the locks that are held, each with its reason.
 
     ``drain_seconds`` is the limit of a drain.
     """
@@ -101,7 +101,7 @@ class PauseLocks(msgspec.Struct, frozen=True):
 
     @property
     def reason(self) -> str:
-        """The reasons of all who want the pause."""
+        """The reasons of all held locks."""
         return "; ".join(kept.reason for kept in self.held.values())
 
 
@@ -132,7 +132,7 @@ _Result: TypeAlias = tuple[PauseLocks, tuple[OperationOutput, ...]]
 
 
 def _take(locks: PauseLocks, event: PauseRequested) -> PauseLocks:
-    """Take a lock; one that is held stays held since then, for the newer reason."""
+    """Take a lock; one that is held keeps its time and gets the newer reason."""
     held = locks.held.get(event.lock)
     reason = PauseReason(event.reason, held.since if held else event.since)
     return msgspec.structs.replace(locks, **{event.lock.value: reason})
@@ -155,13 +155,13 @@ def keep_lock(locks: PauseLocks, event: PauseRequested) -> _Result:
 
 
 def release_lock(locks: PauseLocks, event: LockReleased | LastLockReleased) -> _Result:
-    """Keep that this lock is gone."""
+    """Save that this lock is released."""
     locks = _give(locks, event.lock)
     return locks, (SaveLocks(locks),)
 
 
 def resume(locks: PauseLocks, event: LastLockReleased) -> _Result:
-    """Keep that no lock is left and let the work go on."""
+    """Save that no lock is left, and let the work go on."""
     locks = _give(locks, event.lock)
     return locks, (SaveLocks(locks), ResumeWork())
 
@@ -183,7 +183,9 @@ def stop_late(locks: PauseLocks, event: DrainTimedOut) -> _Result:
 
 
 ACTIVE, PAUSED, DRAINING, STOPPED = OperationState
-RUNNING = group("RUNNING", ACTIVE, PAUSED, doc="The program takes orders, and nobody stops it.")
+RUNNING = group(
+    "RUNNING", ACTIVE, PAUSED, doc="The program accepts orders, and no stop was requested."
+)
 
 OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
     name="operation",
@@ -193,7 +195,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
     groups=(RUNNING,),
     definitions=(
         state(ACTIVE, untimed="this is the normal state"),
-        state(PAUSED, untimed="a pause lasts as long as whoever asked for it wants"),
+        state(PAUSED, untimed="a pause lasts until its locks are released"),
         state(
             DRAINING,
             after=limit(
@@ -210,7 +212,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             PauseRequested,
             PAUSED,
             pause,
-            doc="All work is held and nothing of it is lost.",
+            doc="All work is held, and no work is lost.",
             traces=("REQ-EVT-09", "BEH-43", "BEH-44"),
         ),
         row(
@@ -219,7 +221,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             PauseRequested,
             STAY,
             keep_lock,
-            doc="Two may want the pause, and while one does the next start is paused, too.",
+            doc="Each holder has its own lock, and while one is held the next start is paused too.",
             traces=("REQ-PROT-53", "REQ-OPS-05", "BEH-43", "REQ-OPS-04"),
         ),
         row(
@@ -228,7 +230,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             LockReleased,
             STAY,
             release_lock,
-            doc="The other one still wants the pause.",
+            doc="The other holder still wants the pause.",
             traces=("REQ-PROT-53", "REQ-OPS-05", "BEH-43"),
         ),
         row(
@@ -264,7 +266,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             DrainTimedOut,
             STOPPED,
             stop_late,
-            doc="The program does not wait any longer.",
+            doc="The program does not wait longer than the drain limit.",
             traces=("REQ-OPS-02",),
         ),
         row(
@@ -273,7 +275,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             StopRequested,
             STOPPED,
             stop,
-            doc="Whoever asks twice wants it now.",
+            doc="A second signal asks for an immediate stop.",
             traces=("REQ-OPS-02",),
         ),
         row(
@@ -282,7 +284,7 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             (LockReleased, LastLockReleased),
             STAY,
             release_lock,
-            doc="The lock is released for the next start; this one ends all the same.",
+            doc="The lock is released for the next start, and the drain goes on.",
             traces=("REQ-OPS-04", "BEH-43"),
         ),
     ),
@@ -294,7 +296,9 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
             doc="The proxy is not paused, so no lock is held.",
         ),
         ignore("OPS-92", DRAINING, DrainRequested, doc="The program is draining already."),
-        ignore("OPS-93", RUNNING, Drained, doc="To be idle is not the same as to be told to stop."),
+        ignore(
+            "OPS-93", RUNNING, Drained, doc="An idle program goes on until a stop is requested."
+        ),
     ),
     retired={
         "OPS-09": "OPS-02",
@@ -308,8 +312,8 @@ OPERATION: Machine[OperationState, PauseLocks, OperationOutput] = Machine(
         "OPS-99": WHEN_OVER,
     },
     notes=(
-        "In the ledger: the locks, each with its reason. A proxy that was paused starts paused.",
-        "ITH's lock and the operator's are two: work goes on when both are released.",
+        "The ledger keeps the locks, each with its reason. A proxy that was paused starts paused.",
+        "ITH and the operator have one lock each. Work goes on when both are released.",
         "Link, heartbeat, deletions and configuration work in every state but STOPPED.",
     ),
 )

@@ -1,6 +1,6 @@
-"""Decisions the machines leave out: pure functions that turn what is known into an exact fact.
+"""Pure functions that classify a situation into one exact event of a machine.
 
-Machines have no guards. Who tells a machine something first asks here which fact it is.
+Machines have no guards. The owner of a machine asks here which event applies, then sends it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Ending: TypeAlias = (
     | delivery.StoppedToHold
     | delivery.StoppedToCancel
 )
-"""How an attempt to store can end."""
+"""Every event that ends an attempt to store."""
 
 Endings: TypeAlias = Mapping[str, tuple[Outcome, DeliveryProgress]]
-"""How deliveries ended, by node id."""
+"""The outcome and the progress of each delivery that is over, by node id."""
 
 
 DELETED = "deleted in ITH; a node keeps what it was sent, for DICOM has no delete"
-"""Why a delivery ends of which nothing is left to send."""
+"""The error of a delivery that has nothing left to send because of a deletion."""
 
 
 def full_jitter(attempt: int, base: float, cap: float, uniform: float) -> float:
-    """Seconds to wait before try ``attempt`` + 1, spread over the whole interval.
+    """Return the seconds to wait before attempt ``attempt`` + 1, drawn at random.
 
     ``attempt`` counts from 1, ``uniform`` is drawn from [0, 1). A tenth of the interval is kept as
     a floor, so that bad luck cannot make a tight loop.
@@ -57,9 +57,9 @@ def after_attempt(
     uniform: float,
     away: bool = False,
 ) -> delivery.AttemptFailed | delivery.AttemptsExhausted:
-    """What a failed attempt to deliver means: another one at once or later, or the end.
+    """Decide on another attempt after a failed one to deliver: at once, later, or never.
 
-    ``away`` says that the node did not answer: if it does, that need not be waited for.
+    ``away`` says that the node did not answer. Its next answer then ends the wait early.
     """
     if remedy is Remedy.NEVER or progress.attempts >= retry_count:
         return delivery.AttemptsExhausted(error)
@@ -79,10 +79,10 @@ def after_fetch(
     uniform: float,
     retry_after: float = 0.0,
 ) -> dispatch.FetchFailed | dispatch.FetchExhausted | dispatch.RefetchExhausted:
-    """What a failed download means: another attempt later, or the end.
+    """Decide on another attempt after a failed download: later, or never.
 
-    The end of a download of what was there before is not that of the dispatch. ``retry_after`` is
-    how many seconds ITH asked for; it is kept up to ``cap``.
+    A failed repetition of a download does not end the dispatch. ``retry_after`` is the wait in
+    seconds that ITH asked for; it is obeyed up to ``cap``.
     """
     if permanent or work.attempts + 1 >= attempts:
         if work.refetches:
@@ -95,7 +95,7 @@ def after_fetch(
 def content_lost(
     state: DispatchState, work: dispatch.DispatchData, error: str
 ) -> dispatch.ContentLost | None:
-    """What to tell a dispatch of whose content something is lost; None if that is final."""
+    """Return the event for a dispatch that lost content; None if it is not fetched once more."""
     is_final = state is DispatchState.DELIVERING and work.refetches >= dispatch.REFETCHES
     return None if is_final or state in dispatch.OVER else dispatch.ContentLost(error)
 
@@ -108,9 +108,9 @@ def deleted(kind: str) -> str:
 def settled(
     progress: DeliveryProgress, passed_over: int = 0
 ) -> delivery.AllStored | delivery.SomeRefused:
-    """How a delivery ends that has nothing left to send; nothing at all is no success.
+    """Return the end of a delivery with nothing left to send; an empty delivery is no success.
 
-    Of what was to be sent, ``passed_over`` are archives within the archive.
+    ``passed_over`` counts the archives within the archive, which were to be sent and were not.
     """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
@@ -135,7 +135,7 @@ def settled(
 def stopped(
     progress: DeliveryProgress,
 ) -> delivery.StoppedToGoOn | delivery.StoppedToHold | delivery.StoppedToCancel:
-    """What follows once the association of a stopped delivery is gone."""
+    """Return the event for a stopped delivery whose association is gone."""
     if progress.stop is Purpose.CANCEL:
         return delivery.StoppedToCancel()
     if progress.stop is Purpose.HOLD:
@@ -144,9 +144,9 @@ def stopped(
 
 
 def last_word(progress: DeliveryProgress, ending: Ending) -> Ending:
-    """What to tell when the association is gone: a stop that came meanwhile is in ``progress``.
+    """Return the event for a delivery whose association is gone, or the stop in ``progress``.
 
-    Only what the node said of every instance is stronger than a stop.
+    Only the node's answers for all instances are stronger than a stop.
     """
     if isinstance(ending, delivery.AllStored | delivery.SomeRefused):
         return ending
@@ -161,7 +161,7 @@ def last_word(progress: DeliveryProgress, ending: Ending) -> Ending:
 
 
 def resume(state: DeliveryState, progress: DeliveryProgress) -> delivery.ResumeRequested | None:
-    """The resume to tell a delivery; None where it must not be told: its stop is no hold."""
+    """Return the resume for a delivery; None while a stop that is no hold is under way."""
     stopping = state in {DeliveryState.STOPPING, DeliveryState.ABORTING}
     if stopping and progress.stop is not Purpose.HOLD:
         return None
@@ -169,10 +169,10 @@ def resume(state: DeliveryState, progress: DeliveryProgress) -> delivery.ResumeR
 
 
 def verdict(endings: Endings) -> tuple[Outcome, str]:
-    """How an order ended as a whole, and why if it is not completed.
+    """Return the outcome of an order over all its nodes, and the error if it is not completed.
 
-    The error is that of the first node by id, so that an answer given again is the same; where
-    there was nothing to send, it is not a node's.
+    The error is that of the first node by id, so that a repeated answer is the same. With nothing
+    to send, the error names no node.
     """
     ended = [endings[node_id] for node_id in sorted(endings)]
     errors = {outcome: progress.error for outcome, progress in reversed(ended)}
@@ -190,7 +190,7 @@ def verdict(endings: Endings) -> tuple[Outcome, str]:
 def dispatch_over(
     endings: Endings,
 ) -> dispatch.AllDelivered | dispatch.SomeFailed | dispatch.AllCancelled:
-    """What a dispatch is told with its last delivery."""
+    """Return the event for a dispatch whose last delivery is over."""
     outcome, error = verdict(endings)
     if outcome is Outcome.FAILED:
         return dispatch.SomeFailed(error)
@@ -210,10 +210,10 @@ def node_failed(
     cap: float,
     uniform: float,
 ) -> node.NodeFailed | node.BreakerTripped:
-    """What one more failure of a node means; ``threshold`` failures in a row trip the breaker.
+    """Return the event for one more failure of a node; ``threshold`` in a row trip the breaker.
 
-    One that ``is_open`` stays so with each probe that fails, and the next is twice as far off.
-    What was tried before it opened, and fails since, is no news.
+    A breaker that ``is_open`` stays open with each failed probe, and the wait before the next probe
+    doubles. Attempts that began before it opened do not count.
     """
     failures = health.failures + 1
     trips_breaker = is_probe if is_open else failures >= threshold
@@ -225,15 +225,15 @@ def node_failed(
 
 
 def may_try(state: NodeState, health: node.Health) -> bool:
-    """Whether a delivery may try a node; one that was given up, once after each failed probe."""
+    """Whether a delivery may try a node; an offline node, once after each failed probe."""
     given_up = state in {NodeState.OFFLINE, NodeState.PROBING}
     return state in node.OPEN or (given_up and not health.is_tried)
 
 
 def congested(health: node.Health, *, given: int) -> node.CongestionReported | None:
-    """What it means that a node had no room for one of the ``given`` that it was given then.
+    """Return the event for a node that refused one of the ``given`` associations of that moment.
 
-    None where it is given fewer by now: the same congestion, of which another one told before.
+    None if the limit is lower by now: another delivery has reported the same congestion.
     """
     return node.CongestionReported() if given <= health.associations else None
 
@@ -241,7 +241,7 @@ def congested(health: node.Health, *, given: int) -> node.CongestionReported | N
 def coped(
     health: node.Health, stored: int, *, threshold: int
 ) -> node.InstancesStored | node.LimitIncreaseEarned:
-    """What it means that a node stored so many instances over one association, uncomplaining."""
+    """Return the event for ``stored`` instances over one association without a complaint."""
     if health.associations < health.ceiling and health.coped + stored >= threshold:
         return node.LimitIncreaseEarned()
     return node.InstancesStored(stored)
@@ -250,7 +250,7 @@ def coped(
 def release(
     locks: operation.PauseLocks, lock: operation.PauseLock
 ) -> operation.LockReleased | operation.LastLockReleased:
-    """What it means that ``lock`` is given back."""
+    """Return the event for the release of ``lock``."""
     if locks.held.keys() - {lock}:
         return operation.LockReleased(lock)
     return operation.LastLockReleased(lock)

@@ -1,9 +1,9 @@
-"""What the program must do, numbered: data for pages, and for tests that hold the code against it.
+"""The numbered requirements of the program: data for pages, and for tests that compare the code.
 
 Each requirement is one sentence that a test can refute, and names tests that show it. Rows of the
-machines name requirements in their ``traces``; where no row can carry one, ``carried_by`` names
-the modules that do. ``statecharts/trace.md``, ``docs/requirements.md`` and ``docs/behaviour.md``
-are written from here by ``proxy.cli.requirement_pages``. Ids are permanent.
+machines name requirements in their ``traces``; if no row can carry one, ``carried_by`` names the
+modules that do. ``proxy.cli.requirement_pages`` writes ``statecharts/trace.md``,
+``docs/requirements.md`` and ``docs/behaviour.md`` from this data. Ids are permanent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["GROUPS", "REQUIREMENTS", "SUBJECTS", "Chapter", "Requirement"]
 
 _EVENTS = Chapter(
     "Events",
-    "What ITH tells the proxy and what the proxy tells ITH, as events.md defines it: the types of "
-    "events, their fields and what is done.",
+    "The events between ITH and the proxy, as events.md defines them: their types, their "
+    "fields and their effects.",
     (
         Requirement(
             "REQ-EVT-01",
@@ -114,7 +114,7 @@ _EVENTS = Chapter(
         ),
         Requirement(
             "REQ-EVT-10",
-            "The `pong` confirms that the connection is alive, whatever else goes on.",
+            "The `pong` confirms that the connection is alive, under any load.",
             "events.md, Pong Event",
             shown("events/test_outgoing.py", "test_a_pong_speaks_both_dialects")
             + shown("backend/test_link.py", "test_a_flood_of_pings_ends_nothing"),
@@ -122,8 +122,8 @@ _EVENTS = Chapter(
         ),
         Requirement(
             "REQ-EVT-11",
-            "`dispatch.status` tells ITH how far a dispatch is: `node_id`, `status`, `progress`, "
-            "`files_sent`, `files_total`, `error`.",
+            "`dispatch.status` reports the progress of a dispatch to ITH: `node_id`, `status`, "
+            "`progress`, `files_sent`, `files_total`, `error`.",
             "events.md, Dispatch Status Event",
             shown("events/test_usage.py", "test_a_dispatch_status_is_made_as_the_document_shows")
             + shown("events/test_outgoing.py", "test_zero_counts_are_sent_and_not_left_out")
@@ -131,8 +131,8 @@ _EVENTS = Chapter(
         ),
         Requirement(
             "REQ-EVT-12",
-            "`proxy.heartbeat` tells ITH at intervals how the proxy is: `status`, `nodes_online`, "
-            "`nodes_total`, `active_dispatches`, `disk_usage_gb`, `version`.",
+            "`proxy.heartbeat` reports the state of the proxy to ITH at intervals: `status`, "
+            "`nodes_online`, `nodes_total`, `active_dispatches`, `disk_usage_gb`, `version`.",
             "events.md, Proxy Heartbeat Event",
             shown("supervision/test_heartbeat.py", "test_the_numbers_are_true")
             + shown("end_to_end/test_link.py", "test_the_signs_of_life_are_true"),
@@ -186,7 +186,7 @@ _EVENTS = Chapter(
 
 _PROMISES = Chapter(
     "The three promises",
-    "What README promises. Everything else serves them.",
+    "The promises of README.md. Everything else serves them.",
     (
         Requirement(
             "REQ-PROM-1",
@@ -205,8 +205,8 @@ _PROMISES = Chapter(
         ),
         Requirement(
             "REQ-PROM-2",
-            "What was accepted is never lost, and what is known to be stored is not sent again: "
-            "not after a crash, a full disk, a dead node or a dead link.",
+            "An accepted order is never lost, and an instance that is known to be stored is "
+            "not sent again: not after a crash, a full disk, a dead node or a dead link.",
             "README.md, promise 2",
             shown(
                 "end_to_end/test_crash.py",
@@ -222,7 +222,7 @@ _PROMISES = Chapter(
         ),
         Requirement(
             "REQ-PROM-3",
-            "A change lands now, and leaves no socket, task or file behind.",
+            "A change takes effect at once, and leaves no socket, task or file behind.",
             "README.md, promise 3",
             shown("end_to_end/test_stop.py", "test_a_stop_is_fast_wherever_the_node_is")
             + shown("dicom/test_time.py", "test_cancelled_at_any_step_everything_is_closed")
@@ -237,7 +237,7 @@ _PROMISES = Chapter(
 
 _PROTOCOL = Chapter(
     "Protocol",
-    "How ITH's backend speaks, and what the proxy owes it: docs/protocol.md.",
+    "The protocol between ITH's backend and the proxy: docs/protocol.md.",
     (
         Requirement(
             "REQ-PROT-01",
@@ -301,7 +301,7 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-06",
-            "To an ITH that says nothing at first, the proxy sends a `health_update`.",
+            "If ITH sends nothing at first, the proxy sends a `health_update`.",
             "docs/protocol.md 1.2",
             shown(
                 "backend/test_link.py",
@@ -323,8 +323,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-08",
-            "On every link the proxy says once where it is (`config_update`), as soon as ITH's "
-            "configuration is known.",
+            "On every link the proxy sends its address once (`config_update`), as soon as "
+            "ITH's configuration is known.",
             "docs/protocol.md 1.2",
             shown(
                 "backend/test_link.py",
@@ -335,8 +335,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-09",
-            "A key that ITH refuses (401, 403, 4001, 4003) makes the proxy wait long, and tell the "
-            "operator.",
+            "If ITH refuses the key (401, 403, 4001, 4003), the proxy waits long and informs "
+            "the operator.",
             "docs/protocol.md 1.3",
             shown(
                 "backend/test_link.py",
@@ -355,13 +355,13 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-11",
-            "After any other loss of the link the proxy backs off by chance and doubling, and "
-            "forgets failures only when a link has stayed up.",
+            "After any other loss of the link the proxy waits a random time that doubles with "
+            "each failure, and forgets failures only when a link has stayed up.",
             "docs/protocol.md 1.3",
             shown(
                 "backend/test_link.py",
                 "test_the_back_off_is_drawn_from_the_whole_interval_and_reset_by_a_stable_link_only",
-                "test_a_lost_link_is_made_anew",
+                "test_a_lost_link_is_made_again",
                 "test_any_other_close_code_is_tried_again",
             )
             + shown(
@@ -377,8 +377,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-13",
-            "A proxy that stops says `offline`, sends the reports that are left and closes with "
-            "1000; an ITH that does not answer the close is left.",
+            "A proxy that stops sends `offline` and the remaining reports and closes with "
+            "1000; it does not wait without limit for the answer to the close.",
             "docs/protocol.md 1.3",
             shown(
                 "backend/test_link.py",
@@ -410,9 +410,9 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-16",
-            "A final report is proven to have arrived when a `health_update` that was sent after "
-            "it is answered, or, on a link where none is, a later ping; after a reconnect the "
-            "others are sent again in their order.",
+            "A final report is proven by the answer to a later `health_update`, or, on a link "
+            "without such answers, by the pong for a later ping; after a reconnect the unproven "
+            "reports are sent again in their order.",
             "docs/protocol.md 1.5",
             shown(
                 "reporting/test_outbox.py",
@@ -476,7 +476,7 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-20",
-            "A message above `ith.max_frame_bytes` ends the link, and no tight loop follows.",
+            "A message above `ith.max_frame_bytes` ends the link, and the next attempt waits.",
             "docs/protocol.md 1.6",
             shown(
                 "backend/test_link.py", "test_too_large_a_frame_ends_the_link_without_a_tight_loop"
@@ -552,8 +552,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-26",
-            "`health_update` says `online` or `offline` and names the active nodes and who "
-            "answered.",
+            "`health_update` says `online` or `offline` and names the active nodes with their "
+            "reachability.",
             "docs/protocol.md 2.5",
             shown(
                 "supervision/test_heartbeat.py",
@@ -564,7 +564,7 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-27",
-            "`scan.new_scan_available` with another action than `pull_and_dispatch` is left.",
+            "`scan.new_scan_available` with another action than `pull_and_dispatch` is ignored.",
             "docs/protocol.md 2.9",
             shown(
                 "end_to_end/test_new_scans.py", "test_a_new_scan_that_is_not_to_be_pulled_is_left"
@@ -584,8 +584,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-29",
-            "`dispatch.status` has one of four words, a progress of 0 to 100, counts that are not "
-            "negative, and an error only where it says `failed`.",
+            "`dispatch.status` has one of four words, a progress of 0 to 100, counts that are "
+            "not negative, and an error only with `failed`.",
             "docs/protocol.md 2.16",
             shown(
                 "events/test_outgoing.py",
@@ -635,7 +635,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-33",
-            "An archive is a zip or a tar.gz of any layout; DICOM files are told by their content.",
+            "An archive is a zip or a tar.gz of any layout; DICOM files are recognised by "
+            "their content.",
             "docs/protocol.md 3.2",
             shown(
                 "backend/test_archive.py",
@@ -681,13 +682,13 @@ _PROTOCOL = Chapter(
             + shown(
                 "end_to_end/test_events.py",
                 "test_the_second_node_gets_the_same_bytes_without_a_second_download",
-                "test_changed_content_is_fetched_anew",
+                "test_changed_content_is_fetched_again",
             ),
             ("backend/fetch.py", "activities/dispatch.py"),
         ),
         Requirement(
             "REQ-PROT-37",
-            "A broken download is resumed where ITH allows it and the version is the same, and "
+            "A broken download is resumed if ITH allows it and the version is the same, and "
             "begun again otherwise.",
             "docs/protocol.md 3.3",
             shown(
@@ -733,8 +734,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-40",
-            "A dispatch is served at those of its nodes that are the proxy's own; where none is, "
-            "the proxy says nothing at all.",
+            "A dispatch is served at those of its nodes that are the proxy's own; if none is, "
+            "the proxy sends no report at all.",
             "docs/protocol.md 4.1",
             shown(
                 "supervision/test_supervisor.py",
@@ -776,7 +777,7 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-43",
-            "A correlation id with an entity is one order, however often it comes.",
+            "A correlation id with an entity is one order, even if it comes several times.",
             "docs/protocol.md 4.4",
             shown(
                 "supervision/test_dispatches.py",
@@ -812,8 +813,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-46",
-            "A node's `retry_count` and `retry_delay` decide how often and when a failed attempt "
-            "is repeated, and only what the node has not answered for is sent again.",
+            "A node's `retry_count` and `retry_delay` set the number and the delay of further "
+            "attempts, and only instances without an answer of the node are sent again.",
             "docs/protocol.md 4.4",
             shown(
                 "machines/test_policy.py",
@@ -833,8 +834,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-47",
-            "The proxy delivers what ITH sends, pseudonyms included, and restores no patient's "
-            "identity.",
+            "The proxy delivers the data of ITH unchanged, pseudonyms included, and restores "
+            "no patient's identity.",
             "docs/protocol.md 4.5",
             shown(
                 "end_to_end/test_odd_files.py",
@@ -848,8 +849,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-48",
-            "A deletion goes by ITH's id and by what identifies the thing in DICOM; every series "
-            "of a deleted scan's number goes.",
+            "A deletion selects objects by ITH's id and by the identifiers in DICOM; every "
+            "series with the number of a deleted scan is removed.",
             "docs/protocol.md 5",
             shown(
                 "ledger/test_deletion.py",
@@ -863,8 +864,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-49",
-            "Dispatches of what was deleted are cancelled and reported as `failed`; a dispatch of "
-            "more than that goes on without it.",
+            "Dispatches of a deleted entity are cancelled and reported as `failed`; a dispatch "
+            "of a larger entity goes on without the deleted part.",
             "docs/protocol.md 5",
             shown(
                 "end_to_end/test_changes.py",
@@ -880,8 +881,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-50",
-            "The configuration is read value by value: one that cannot be used leaves what was "
-            "there, and one bad node spoils no other.",
+            "The configuration is read value by value: an unusable value leaves the former one "
+            "in force, and a bad node affects no other.",
             "docs/protocol.md 6.1",
             shown(
                 "nodes/test_configuration.py",
@@ -937,8 +938,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-53",
-            "`is_active`, of the event or of the configuration, pauses the proxy and lets it go "
-            "on; ITH cannot end the operator's pause.",
+            "`is_active`, of the event or of the configuration, pauses and resumes the proxy; "
+            "ITH cannot end the operator's pause.",
             "docs/protocol.md 6.4",
             shown("events/test_tolerance.py", "test_is_active_decides_and_the_word_helps_out")
             + shown(
@@ -966,8 +967,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-55",
-            "The configuration is fetched at every connect and after every `proxy.*` event, until "
-            "it is had; the last good one is kept over restarts.",
+            "The configuration is fetched at every connect and after every `proxy.*` event, "
+            "and again until that succeeds; the last good one is kept over restarts.",
             "docs/protocol.md 6.6",
             shown(
                 "supervision/test_reconciler.py",
@@ -1019,12 +1020,12 @@ _PROTOCOL = Chapter(
 
 _RELIABILITY = Chapter(
     "Reliability",
-    "The promises P1 to P14 of promises.md, section A. 01 to 14 are these; what follows is the "
-    "part of one that is not built yet.",
+    "The promises P1 to P14 of promises.md, section A, are numbers 01 to 14. The others are "
+    "parts of them that are not built yet.",
     (
         Requirement(
             "REQ-REL-01",
-            "Nothing that was acknowledged is lost by kill -9, whenever it comes.",
+            "A kill -9 at any moment loses nothing that was acknowledged.",
             "promises.md A, P1",
             shown(
                 "ledger/test_crash.py",
@@ -1042,8 +1043,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-02",
-            "Nothing that was acknowledged is lost by a loss of power; what was being written is "
-            "found to be damaged and fetched again.",
+            "A loss of power loses nothing that was acknowledged; a damaged object is found "
+            "and fetched again.",
             "promises.md A, P2",
             shown(
                 "ledger/test_power_loss.py",
@@ -1055,8 +1056,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-03",
-            "No instance is reported as sent unless the node answered with success or a warning, "
-            "or said when asked that it has it.",
+            "An instance is reported as sent only if the node answered with success or a "
+            "warning, or answered a query that it has the instance.",
             "promises.md A, P3",
             shown(
                 "dicom/test_storage.py",
@@ -1075,8 +1076,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-04",
-            "Only what the node has not answered for is sent again, after a crash as after a "
-            "failed attempt.",
+            "Only instances without an answer of the node are sent again, after a crash as "
+            "after a failed attempt.",
             "promises.md A, P4",
             shown(
                 "ledger/test_ledger.py",
@@ -1105,8 +1106,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-06",
-            "A cancellation ends within `dicom.cancel_seconds`, wherever the node stalls, and "
-            "leaves no thread, socket or association.",
+            "A cancellation ends within `dicom.cancel_seconds` in every phase in which a node "
+            "may stall, and leaves no thread, socket or association.",
             "promises.md A, P6",
             shown("end_to_end/test_stop.py", "test_a_stop_is_fast_wherever_the_node_is")
             + shown(
@@ -1123,7 +1124,7 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-07",
-            "Memory and disk have bounds, whatever ITH or a node sends.",
+            "Memory and disk stay within bounds for any input from ITH or a node.",
             "promises.md A, P7",
             shown(
                 "end_to_end/test_flood.py",
@@ -1171,8 +1172,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-10",
-            "A wall clock that was wrong for a while makes nothing forgotten early and keeps "
-            "nothing for ever; time limits do not depend on it.",
+            "A wall clock that was wrong for a while causes no early and no missing deletion "
+            "of records; time limits do not depend on it.",
             "promises.md A, P10",
             shown(
                 "supervision/test_retention.py",
@@ -1214,8 +1215,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-13",
-            "A deletion wins: after it nothing of the deleted thing is sent, queued or downloaded "
-            "again, whatever comes between.",
+            "A deletion wins over every concurrent event: no deleted object is sent, queued or "
+            "downloaded again.",
             "promises.md A, P13",
             shown(
                 "behaviour/test_deletion_races.py",
@@ -1248,7 +1249,8 @@ _RELIABILITY = Chapter(
         ),
         Requirement(
             "REQ-REL-15",
-            "A full disk pauses the program, is reported, and ends by itself when there is space.",
+            "A full disk pauses the program and is reported; the pause ends by itself when "
+            "there is space.",
             "promises.md A, P7; docs/adr/0014-lack-of-disk-is-a-state.md",
             planned=True,
         ),
@@ -1271,7 +1273,7 @@ _RELIABILITY = Chapter(
 
 _DICOM = Chapter(
     "DICOM",
-    "What the standard asks of a requestor of associations and a user of the storage service.",
+    "The demands of the standard on a requestor of associations and a user of the storage service.",
     (
         Requirement(
             "REQ-DCM-01",
@@ -1301,7 +1303,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-03",
-            "Data travel in P-DATA-TF of a size that the node can take.",
+            "Data travel in P-DATA-TF PDUs of a size that the node accepts.",
             "DICOM PS3.8 sections 7.6 and D.1",
             shown(
                 "dicom/test_storage.py",
@@ -1312,8 +1314,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-04",
-            "An association is released in order, also where the node asks first or both ask at "
-            "once.",
+            "An association is released in order, even if the node asks first or both ask at once.",
             "DICOM PS3.8 section 7.2",
             shown(
                 "dicom/test_association.py",
@@ -1336,7 +1337,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-06",
-            "A PDU that is invalid, or does not belong where it comes, is answered with an abort.",
+            "A PDU that is invalid or unexpected is answered with an abort.",
             "DICOM PS3.8 section 9.2, action AA-8",
             shown(
                 "dicom/test_association.py",
@@ -1348,7 +1349,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-07",
-            "No wait for the node is without a limit: for the connection, the answer to a request, "
+            "Each wait for the node has a limit: for the connection, the answer to a request, "
             "the release and the close.",
             "DICOM PS3.8 section 9.1.5 (ARTIM)",
             shown(
@@ -1381,7 +1382,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-09",
-            "C-STORE is spoken as the standard says, and understood by independent programs.",
+            "C-STORE follows the standard, and independent programs understand it.",
             "DICOM PS3.7 section 9.1.1; PS3.4 annex B",
             shown("dicom/test_storage.py", "test_the_command_set_is_as_the_standard_wants_it")
             + shown("dicom/test_codecs.py", "test_pynetdicom_reads_our_store_request")
@@ -1396,8 +1397,8 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-10",
-            "A refusal that no repetition can change is not repeated, is told with its reason, and "
-            "keeps back no other instance.",
+            "A permanent refusal is not repeated, is reported with its reason, and delays no "
+            "other instance.",
             "DICOM PS3.4 Table B.2-1; PS3.7 annex C",
             shown(
                 "activities/delivery/test_delivery.py",
@@ -1413,7 +1414,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-11",
-            "C-ECHO is spoken as the standard says; a failure is an answer too.",
+            "C-ECHO follows the standard; a failure is an answer too.",
             "DICOM PS3.7 section 9.1.5; PS3.4 annex A",
             shown("dicom/test_codecs.py", "test_pynetdicom_reads_our_echo_request")
             + shown("dicom/test_association.py", "test_an_echo_may_be_answered_with_a_failure"),
@@ -1421,7 +1422,7 @@ _DICOM = Chapter(
         ),
         Requirement(
             "REQ-DCM-12",
-            "C-FIND is spoken as the standard says, and understood by independent programs.",
+            "C-FIND follows the standard, and independent programs understand it.",
             "DICOM PS3.7 section 9.1.2; PS3.4 section C.4.1",
             shown(
                 "dicom/test_find.py",
@@ -1437,8 +1438,8 @@ _DICOM = Chapter(
 
 _OPERATION = Chapter(
     "Operation",
-    "What the operator of a site relies on: docs/operations.md, and decisions that are not in "
-    "force yet.",
+    "The guarantees for the operator of a site: docs/operations.md, and decisions that are not "
+    "in force yet.",
     (
         Requirement(
             "REQ-OPS-01",
@@ -1470,8 +1471,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-03",
-            "SIGHUP drains where standard input is a terminal; elsewhere it, SIGUSR1 and SIGUSR2 "
-            "have no effect, and the log says so.",
+            "SIGHUP drains if standard input is a terminal; otherwise SIGHUP, like SIGUSR1 and "
+            "SIGUSR2, has no effect and is logged.",
             "docs/operations.md, Stop, restart, signals",
             shown(
                 "end_to_end/test_signals.py",
@@ -1482,8 +1483,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-04",
-            "A restart goes on from the ledger: attempts, waits, pauses and doubts are as they "
-            "were.",
+            "A restart goes on from the ledger: attempts, waits, pauses and instances in doubt "
+            "are unchanged.",
             "docs/operations.md, Stop, restart, signals",
             shown("supervision/test_supervisor.py", "test_a_restart_goes_on_where_it_was")
             + shown("behaviour/test_redispatch.py", "test_a_back_off_outlasts_a_restart")
@@ -1494,7 +1495,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-05",
-            "The operator pauses and resumes the proxy, and is told what still holds it.",
+            "The operator pauses and resumes the proxy, and a resume names a lock that still "
+            "holds the pause.",
             "docs/operations.md, Pause and resume",
             shown(
                 "control/test_server.py", "test_pause_and_resume_are_durable_when_they_are_answered"
@@ -1505,8 +1507,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-06",
-            "A defect is noted in the log without any text from outside, ends the one piece of "
-            "work that it is in, and touches no other.",
+            "A defect is logged without any text from outside, ends the one piece of work that "
+            "it is in, and affects no other.",
             "docs/operations.md, Log",
             shown(
                 "runtime/test_runner.py",
@@ -1521,8 +1523,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-07",
-            "`ith-proxy status` shows how the proxy is and what needs attention; its exit code is "
-            "0, 1 or 3.",
+            "`ith-proxy status` shows the state of the proxy and every problem that needs "
+            "attention; its exit code is 0, 1 or 3.",
             "docs/operations.md, Status",
             shown(
                 "cli/test_screen.py",
@@ -1539,7 +1541,7 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-08",
-            "Every error has its exit code and a sentence that says what to do.",
+            "Every error has an exit code and a sentence with a remedy.",
             "docs/operations.md, Exit codes",
             shown(
                 "cli/test_main.py",
@@ -1551,7 +1553,7 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-09",
-            "The state directory and all in it are their owner's alone.",
+            "The state directory and its files are accessible to their owner alone.",
             "docs/operations.md, State directory",
             shown(
                 "settings/test_settings.py",
@@ -1566,8 +1568,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-10",
-            "A ledger that is damaged, newer, in use or of another program is refused and left as "
-            "it is.",
+            "A ledger that is damaged, newer, in use or of another program is refused and not "
+            "changed.",
             "docs/operations.md, Everything else",
             shown(
                 "test_service.py",
@@ -1580,7 +1582,7 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-11",
-            "A log that nobody reads holds up no work; lines that are lost are counted.",
+            "A log without a reader delays no work; lost lines are counted.",
             "docs/operations.md, Log",
             shown("end_to_end/test_unread_log.py", "test_pongs_orders_and_sigterm_are_as_ever")
             + shown(
@@ -1592,8 +1594,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-12",
-            "A ledger that cannot be written ends the program with its error; nothing that was "
-            "accepted is lost.",
+            "A ledger that cannot be written ends the program with its error; no accepted "
+            "order is lost.",
             "docs/operations.md, Disk",
             shown(
                 "test_service.py", "test_a_full_disk_in_mid_run_stops_the_program_with_that_error"
@@ -1606,7 +1608,7 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-13",
-            "What was downloaded stays in the local PACS until ITH deletes it or has a newer "
+            "A downloaded entity stays in the local PACS until ITH deletes it or has a newer "
             "version, and is not downloaded again for a further node.",
             "docs/operations.md, Disk",
             shown(
@@ -1622,8 +1624,8 @@ _OPERATION = Chapter(
         ),
         Requirement(
             "REQ-OPS-14",
-            "Attempts count answers that say no; absence of a node is a wait that ends after "
-            "`dispatch.patience_hours`.",
+            "Only refusals count as failed attempts; the absence of a node is a wait that ends "
+            "after `dispatch.patience_hours`.",
             "docs/adr/0011-absence-is-waited-for.md",
             planned=True,
         ),
@@ -1637,7 +1639,7 @@ _OPERATION = Chapter(
 )
 
 GROUPS: tuple[Chapter, ...] = (_EVENTS, _PROMISES, _PROTOCOL, _RELIABILITY, _DICOM, _OPERATION)
-"""The requirements that come from elsewhere, by source."""
+"""The requirements of external sources, by source."""
 
 REQUIREMENTS: tuple[Requirement, ...] = tuple(
     requirement for group in (*GROUPS, *SUBJECTS) for requirement in group.requirements

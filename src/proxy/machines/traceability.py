@@ -1,6 +1,6 @@
-"""The words a requirement is written in, and what leads from it to tests and tables.
+"""The types of requirements, and the functions that link them to tests and tables.
 
-Data alone. ``proxy.machines.requirements`` and ``proxy.machines.behaviours`` are written in them.
+Data alone. ``proxy.machines.requirements`` and ``proxy.machines.behaviours`` use these types.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from proxy.machines.failures import FAILURES, Remedy
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """One numbered thing that the program must do.
+    """One numbered demand on the program.
 
     ``source`` is a document and a section. ``tests`` are node ids of pytest without parameters.
-    ``carried_by`` are modules below ``src/proxy``. ``tables`` are ids of the tables of failures
-    and of changes that belong to it. ``more`` is prose that follows the sentence in
-    ``docs/behaviour.md``. A requirement that is ``planned`` is not built yet.
+    ``carried_by`` are modules below ``src/proxy``. ``tables`` are the ids of failures and changes
+    that belong to it. ``more`` is prose that follows the sentence in ``docs/behaviour.md``. A
+    requirement that is ``planned`` is not built yet.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Chapter(msgspec.Struct, frozen=True):
 
 
 BEHAVIOUR = "docs/behaviour.md"
-"""The source of every behaviour: the page that is written from here."""
+"""The source of every behaviour: the page that is generated from this package."""
 
 
 def shown(file: str, *names: str) -> tuple[str, ...]:

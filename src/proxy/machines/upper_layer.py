@@ -1,7 +1,7 @@
-"""The words of the DICOM upper layer: the association machine's events, outputs and clocks.
+"""The events, outputs and clocks of the association machine: the DICOM upper layer.
 
-The events are PS3.8 section 9.2.1's, with their numbers; the outputs are what its actions ask of
-the wire and of the service user. The table itself is ``proxy.machines.association``.
+The events are those of PS3.8 section 9.2.1, with their numbers. The outputs are requests of its
+actions to the wire and to the service user. The table is in ``proxy.machines.association``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ UNEXPECTED_PDU = 2
 
 
 class Clocks(msgspec.Struct, frozen=True):
-    """How long an association waits, in seconds."""
+    """The time limits of an association, in seconds."""
 
     connect: float = 10.0
     """For the TCP connection, name look-up included (Sta4)."""
     answer: float = 30.0
     """For the answer to A-ASSOCIATE-RQ (Sta5)."""
     stall: float = 60.0
-    """While sending: for the node to take one more byte."""
+    """For the node to take one more byte of a message."""
     response: float = 60.0
-    """For the response to a message after its last byte was taken …"""
+    """For the response to a message, from the moment its last byte was taken …"""
     response_per_megabyte: float = 1.0
-    """… and as much more for each megabyte sent: the node may write it to a disk first."""
+    """… and as much more for each megabyte sent, because the node may write it to a disk first."""
     release: float = 5.0
     """For the answer to A-RELEASE-RQ (Sta7, Sta11)."""
     abort: float = 0.05
@@ -72,7 +72,7 @@ class AssociateRequestCame(Event, frozen=True):
 
 
 class DataRequested(Event, frozen=True):
-    """Evt9: the service user sends a message (P-DATA request primitive), told once per message."""
+    """Evt9: the service user sends a message (P-DATA request primitive); one event per message."""
 
     source: ClassVar[Source] = Source.USER
 
@@ -134,7 +134,7 @@ class ArtimExpired(Event, frozen=True):
 
 
 class InvalidPduCame(Event, frozen=True):
-    """Evt19: an unrecognized or invalid PDU came; ``reason`` is the one our A-ABORT will give."""
+    """Evt19: an unrecognized or invalid PDU came; ``reason`` goes into our A-ABORT."""
 
     source: ClassVar[Source] = Source.PEER
     reason: int = UNRECOGNIZED_PDU
@@ -168,7 +168,7 @@ class Pdu(Enum):
 
 
 class Primitive(Enum):
-    """What the service user is told (PS3.7 section 9.3, PS3.8 section 7)."""
+    """The primitives indicated to the service user (PS3.7 section 9.3, PS3.8 section 7)."""
 
     ACCEPTED = "A-ASSOCIATE confirmation, accepted"
     REJECTED = "A-ASSOCIATE confirmation, rejected"
@@ -179,7 +179,7 @@ class Primitive(Enum):
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """The transport connection is wanted."""
+    """A request to open the transport connection."""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -203,7 +203,7 @@ class Indicate(msgspec.Struct, frozen=True):
 
 
 class Close(msgspec.Struct, frozen=True):
-    """The transport connection is to be closed."""
+    """A request to close the transport connection."""
 
 
 AssociationOutput: TypeAlias = "Connect | Send | Abort | Indicate | Close"

@@ -1,7 +1,7 @@
 """The site's configuration: ``GET /api/v1/proxy/configuration`` and our own copy of it.
 
 It is read value by value: an unusable value is reported as a problem, and the former value stays,
-except for values that are told back to ITH.
+except for values that ``config_update`` repeats to ITH.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class ConfigurationInvalid(ProxyError):
 class SiteConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The proxy's own settings as ITH keeps them; a default applies until ITH sends a value.
 
-    The site reaches this machine by address, port, AE title and ``api_url``. The last three are
-    told back to ITH (``config_update``); None if ITH has a value that cannot be read, which the
-    proxy must not replace. ``enable_phi_anonymization`` guards nothing here: it says whether ITH's
-    data of the site are pseudonymised, None if ITH does not tell. ``mode`` is for programs that
-    accept connections, which this one does not. The last five are defaults for nodes without a
-    value of their own; seconds for ``timeout`` and ``retry_delay``.
+    The site reaches this machine by address, port, AE title and ``api_url``. ``config_update``
+    repeats the last three to ITH; None if ITH has a value that cannot be read, which the proxy must
+    not replace. ``enable_phi_anonymization`` guards nothing here: it says whether ITH's data of the
+    site are pseudonymised, None if ITH does not tell. ``mode`` is for programs that accept
+    connections, which this one does not. The last five are defaults for nodes without a value of
+    their own; seconds for ``timeout`` and ``retry_delay``.
     """
 
     ip_address: str = ""
@@ -117,7 +117,7 @@ _CONFIG: Mapping[str, Callable[[object], object]] = {
     "retry_delay": fields.seconds,
     "calling_ae_title": fields.ae_title,
 }
-_TOLD_BACK = frozenset({"port", "ae_title", "api_url"})
+_REPEATED = frozenset({"port", "ae_title", "api_url"})
 """The fields of ``config_update``: neither a default nor an old value may stand for ITH's value."""
 
 _ABOUT: Mapping[str, Callable[[object], object]] = {
@@ -132,7 +132,7 @@ _ABOUT: Mapping[str, Callable[[object], object]] = {
 def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMerged:
     """Return ``config`` with the values of ``changed``; null and unknown keys change nothing.
 
-    Nor do unreadable values, except for fields that are told back: they become None.
+    Nor do unreadable values, except for the fields of ``config_update``, which become None.
     """
     values, problems = _read_values(_CONFIG, changed)
     differing = {key: value for key, value in values.items() if getattr(config, key) != value}
@@ -142,7 +142,7 @@ def merge_config(config: SiteConfig, changed: Mapping[str, object]) -> ConfigMer
 
 
 def read_configuration(body: bytes, known: Configuration | None = None) -> ConfigurationRead:
-    """Read ITH's answer; an unreadable value is as in ``known``, or None if it is told back.
+    """Read ITH's answer; an unreadable value is as in ``known``, or None if it is repeated to ITH.
 
     Settings that it does not mention are as in ``known``, too: ITH sends some of them only in
     events. Null stands for the default. Raises :class:`ConfigurationInvalid` if it is not a
@@ -213,7 +213,7 @@ def _read_values(
             values[field] = read(value)
         except ValueError as error:
             outcome = "the former value is kept"
-            if field in _TOLD_BACK:
+            if field in _REPEATED:
                 values[field], outcome = None, "ITH's value is left as it is"
             problems.append(Problem(f"{field} {error}; {outcome}.", _HINT))
     return values, problems

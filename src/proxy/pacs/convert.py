@@ -45,6 +45,8 @@ from proxy.pacs.elements import (
     Elements,
 )
 from proxy.pacs.inflate import Inflated
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 MAX_BYTES = 1 << 30
 """The largest data set that is converted, in bytes: the association is idle meanwhile."""
@@ -162,7 +164,7 @@ class _Rewriter:
         encodings = self._in.encoding, self._explicit
         self._header(element.tag, vr, element.length)
         if vr == b"UN":
-            # Within, everything is Implicit VR Little Endian: PS3.5 6.2.2.
+            # The items are in Implicit VR Little Endian: PS3.5 6.2.2.
             self._in.encoding, self._explicit = IMPLICIT_LITTLE, False
         with self._within(element, SEQUENCE_END) as items:
             for item in items:
@@ -227,6 +229,7 @@ class _Rewriter:
                 words = array(word, block)
                 words.byteswap()
                 block = words.tobytes()
+            marks.reached(Mark.ENTRY_WRITTEN)
             self._out.write(block)
 
     def _vr(self, element: Element) -> bytes:

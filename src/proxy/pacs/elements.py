@@ -111,7 +111,7 @@ class Elements:
             return
         if depth >= MAX_DEPTH:
             raise DicomUnreadable("Sequences in a DICOM file are nested too deeply")
-        # Within UN of undefined length everything is Implicit VR Little Endian: PS3.5 6.2.2.
+        # A UN of undefined length holds Implicit VR Little Endian only: PS3.5 6.2.2.
         outer = self.encoding
         if element.vr == b"UN":
             self.encoding = IMPLICIT_LITTLE

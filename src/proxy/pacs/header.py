@@ -169,9 +169,9 @@ def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encodi
     The file meta group decides. Only among the syntaxes without compression, or if it names none,
     the first element shows which one it is; then the pixel data must not be compressed.
     """
-    told = start.meta.get(TRANSFER_SYNTAX, b"").strip(b" \0")
-    declared = _uid(told)
-    if told and not declared:
+    value = start.meta.get(TRANSFER_SYNTAX, b"").strip(b" \0")
+    declared = _uid(value)
+    if value and not declared:
         raise DicomUnreadable("The transfer syntax UID is malformed in a DICOM file")
     file.seek(start.offset)
     stream = _inflated(file) if declared in DEFLATED else file

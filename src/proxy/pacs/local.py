@@ -22,6 +22,8 @@ from proxy.ledger import Deleted, Ledger, PendingResult
 from proxy.model import Entity, Instance
 from proxy.pacs.convert import convert
 from proxy.pacs.objects import Objects
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Offload
 
 CHUNK = 256
@@ -118,6 +120,7 @@ class LocalPacs:
                     await self._offload(self._adopt, chunk)
                 instances = [instance for _, instance in staged]
                 orphans = await self._ledger.keep(entity, instances, etag, dispatch_id=dispatch_id)
+                marks.reached(Mark.CONTENT_KEPT)
             except BaseException:
                 with trio.move_on_after(CLEAN_UP_S, shield=True):
                     await self._remove_unreferenced(adopted)
@@ -199,6 +202,7 @@ class LocalPacs:
     async def _remove_deleted(self, answer: PendingResult[Deleted]) -> Deleted:
         """Remove the files of a deletion, but for those that were taken in again meanwhile."""
         deleted = await answer
+        marks.reached(Mark.ROWS_DELETED)
         async with self._lock:
             await self._remove_unreferenced(deleted.orphans)
         return deleted

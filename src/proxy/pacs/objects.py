@@ -19,6 +19,9 @@ from pathlib import Path
 
 import msgspec
 
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,7 +37,7 @@ class Objects:
     """The objects under one directory. Two calls at once must not concern the same object."""
 
     def __init__(self, root: Path) -> None:
-        """Take ``root`` for objects and staging; both are made if they are missing."""
+        """Use ``root`` for objects and staging; both are made if they are missing."""
         self._objects = _private_directory(root / "objects")
         self._staging = _private_directory(root / "staging")
         self._bytes = 0
@@ -87,8 +90,10 @@ class Objects:
             os.close(descriptor)
         former = _regular_size(target)
         _private_directory(target.parent)
+        marks.reached(Mark.OBJECT_MOVED)
         staged.replace(target)
         self._bytes += found.st_size - (former or 0)
+        marks.reached(Mark.OBJECT_ADOPTED)
         return former != found.st_size
 
     def remove(self, hashes: Iterable[str]) -> int:
@@ -97,6 +102,7 @@ class Objects:
         for sha256 in hashes:
             target = self.path(sha256)
             size = _regular_size(target)
+            marks.reached(Mark.OBJECT_REMOVED)
             target.unlink(missing_ok=True)
             if size is not None:
                 removed += 1
@@ -142,6 +148,7 @@ class Objects:
                 else:
                     strangers.append(Path(entry.path))
         for stranger in strangers:
+            marks.reached(Mark.OBJECT_REMOVED)
             _remove(stranger)
         self._bytes = size
         return Swept(removed=len(strangers), objects=kept, bytes=size)

@@ -8,13 +8,12 @@ unproven final reports and one progress report per key, and drops no unproven on
 Per key the order is kept: progress never falls, and nothing follows the final report. A report that
 would fall is raised to what its key has reached; that number is kept here alone, and forgotten with
 the final report. A frame leaves only after the ledger has committed the change that it reports.
-After a reconnect every unproven frame is taken again. Which proof counts is for the link to say.
+After a reconnect every unproven frame is taken again. The link decides on the proof.
 
-ITH may lose what it has taken: its last minutes, when it dies or is restored. So a final report is
-kept for an hour after its proof, and said once more on each later link that lasts some seconds. The
-hour counts only while there is a link: an outage of ITH does not use it up. A kept report is no
-unproven one: its key is open. What is put next under its key takes its place. After a restart all
-rows count as unproven.
+ITH may lose its last minutes, when it dies or is restored from a backup. So a final report is kept
+for an hour after its proof, and sent once more on each later link that lasts some seconds. The hour
+counts only while there is a link: an outage of ITH does not use it up. The key of a kept report is
+open, and the next report of the key replaces it. After a restart all rows count as unproven.
 
 A progress report waits as values and is encoded when the link sends it, since most are replaced
 before. A final report is encoded at once, for its row. The outbox sends nothing itself. Heartbeats
@@ -35,14 +34,16 @@ from msgspec.structs import replace
 from proxy.events import codec
 from proxy.events.outgoing import DispatchStatusEvent
 from proxy.ledger import Ledger
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 
 PROGRESS_INTERVAL_S = 1.0
 KEPT_S = 3600.0
 """Seconds with a link for which a final report is kept after its proof."""
 KEPT_MOST = 1000
-"""Proven reports that are kept at most; the oldest go first."""
+"""The most proven reports that are kept; the oldest are dropped first."""
 REPEAT_AFTER_S = 5.0
-"""Age of a link in seconds at which the kept reports are said again: not on each short one."""
+"""Age of a link in seconds at which kept reports are repeated: short links repeat none."""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -140,6 +141,7 @@ class Outbox:
                 continue
             await self._ledger.settled()
             if self._withdraw(parcel):
+                marks.reached(Mark.REPORT_TAKEN)
                 return parcel
 
     def sent(self, parcel: Parcel) -> None:
@@ -150,20 +152,23 @@ class Outbox:
         self._wake()
 
     def mark(self) -> int:
-        """The number of parcels sent so far; the answer to what is sent now proves these."""
+        """The number of parcels sent so far; the answer to a message sent now proves them."""
         return self._sent
 
     def confirm(self, mark: int) -> None:
-        """Take the parcels sent before ``mark`` for proven; keep the final reports for an hour."""
+        """Note the proof of the parcels sent before ``mark``; keep final reports for an hour."""
         now = trio.current_time()
         self._linked += now - self._looked_at
         self._looked_at = now
+        unproven = len(self._finals)
         forgotten = []
         while self._proven < mark:
             parcel = self._flying.popleft()
             self._proven += 1
             if parcel.report_id in self._finals and not self._keep(parcel.report_id):
                 forgotten.append(parcel.report_id)
+        if len(self._finals) < unproven:
+            marks.reached(Mark.REPORT_PROVEN)
         forgotten += self._outdated()
         if forgotten:
             self._ledger.post_forget(forgotten)
@@ -171,7 +176,7 @@ class Outbox:
     def rewind(self) -> None:
         """Begin a new link: every unproven parcel is to be taken again, in its order.
 
-        Those final reports that are kept follow, once the link is ``REPEAT_AFTER_S`` old.
+        The kept final reports follow when the link is ``REPEAT_AFTER_S`` old.
         """
         self._looked_at = trio.current_time()
         self._repeats = [kept.parcel for kept in self._kept.values()]
@@ -211,7 +216,7 @@ class Outbox:
             of_key.pop(parcel.key, None)
 
     def _keep(self, report_id: int) -> bool:
-        """Keep a proven report and open its key; not if another one of its key is to be proven."""
+        """Keep a proven report and open its key, unless a later one of its key is unproven."""
         parcel = self._finals.pop(report_id)
         self._closed[parcel.key] -= 1
         if self._closed[parcel.key]:
@@ -221,7 +226,7 @@ class Outbox:
         return True
 
     def _outdated(self) -> Iterator[int]:
-        """Let go of the reports that were kept long enough, and of those too many; yield ids."""
+        """Drop the reports that were kept long enough or are too many; yield their ids."""
         while self._kept:
             key, kept = next(iter(self._kept.items()))
             if len(self._kept) <= KEPT_MOST and self._linked < kept.since + KEPT_S:
@@ -243,7 +248,7 @@ class Outbox:
         return next(open_now, None)
 
     def _is_wanted(self, parcel: Parcel) -> bool:
-        """Whether a final report is unproven, or kept and to be said again."""
+        """Whether a final report is unproven, or kept."""
         if parcel.report_id in self._finals:
             return True
         kept = self._kept.get(parcel.key)

@@ -38,15 +38,14 @@ class Reports:
     def recover(self, order: Order, known: Mapping[str, DeliveryProgress]) -> None:
         """Restore the progress of each node from before a restart: no stream's progress may fall.
 
-        To be called for each dispatch of the order: the first alone may have reported more.
+        How far a download had been reported is not kept, so nothing is said of the next one. To be
+        called for each dispatch of the order: the first alone may have reported more.
         """
         streams: dict[str | None, Iterable[DeliveryProgress]] = (
             {None: known.values()} if self.aggregate else {node: [known[node]] for node in known}
         )
         for node_id, every in streams.items():
-            done = _total(every)
-            if done.files_total:
-                self._outbox.recover(_key(order, node_id), _percent(done))
+            self._outbox.recover(_key(order, node_id), _percent(_total(every)))
 
     def downloading(self, order: Order, node_ids: Iterable[str], percent: int) -> None:
         """Report the progress of the one download for these nodes, in percent."""

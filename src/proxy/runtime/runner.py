@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -22,10 +23,23 @@ D = TypeVar("D")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
 
 Activity: TypeAlias = "Callable[[Run[S, D, O]], Awaitable[None]]"
-Observer: TypeAlias = "Callable[[Run[Any, Any, Any], Step[Any, Any, Any]], None]"
+Observer: TypeAlias = "Callable[[Run[S, D, O], Step[S, D, O]], None]"
 
-OBSERVERS: list[Observer] = []
-"""Called after each step of every run, before its outputs are passed on: logs, traces, coverage."""
+_OBSERVERS: ContextVar[tuple[Observer[Any, Any, Any], ...]] = ContextVar("observers", default=())
+"""The observers that a run made in this context begins with."""
+
+
+@contextmanager
+def observing(observer: Observer[Any, Any, Any]) -> Iterator[None]:
+    """Observe every run that is made in the block, or by a task that was started in it.
+
+    A run that was made before is not observed; one that outlives the block still is.
+    """
+    token = _OBSERVERS.set((*_OBSERVERS.get(), observer))
+    try:
+        yield
+    finally:
+        _OBSERVERS.reset(token)
 
 
 class Run(Generic[S, D, O]):
@@ -47,9 +61,11 @@ class Run(Generic[S, D, O]):
         self.machine = machine
         self.state = machine.initial
         self.data = data
+        self._definition = machine.definition.get(machine.initial)
         self._activities = activities
         self._emit = emit
         self._on_fault = on_fault
+        self._observers: list[Observer[S, D, O]] = [*_OBSERVERS.get()]
         self._moved = trio.Event()
         self._left = False
         self._only_in: list[tuple[S, trio.CancelScope]] = []
@@ -59,18 +75,26 @@ class Run(Generic[S, D, O]):
         """Whether the machine is in a final state."""
         return self.state in self.machine.final
 
+    def observe(self, observer: Observer[S, D, O]) -> None:
+        """Have ``observer`` called after each step of this run, before its outputs are passed on.
+
+        The observers of the context in which the run was made are called first.
+        """
+        self._observers.append(observer)
+
     def tell(self, event: Event) -> Step[S, D, O]:
         """Step the machine with one event, now.
 
         Raises :class:`proxy.fsm.IllegalEvent`, and does not move, if the table has no cell.
         """
-        step = self.machine.step(self.state, self.data, event)
+        machine = self.machine
+        step = machine.step(self.state, self.data, event)
         self.state, self.data = step.after, step.data
-        for observe in OBSERVERS:
+        for observe in self._observers:
             observe(self, step)
         if step.after is not step.before:
-            activity = self.machine.activity
-            self._left |= self.over or activity(step.before) != activity(step.after)
+            before, self._definition = self._definition, machine.definition.get(step.after)
+            self._left |= not (before and self._definition and before.do == self._definition.do)
             self._moved.set()
             self._moved = trio.Event()
             for wanted, scope in self._only_in:
@@ -104,7 +128,7 @@ class Run(Generic[S, D, O]):
         """Run until a final state."""
         while not self.over:
             self._left = False
-            await self._live(self.machine.activity(self.state))
+            await self._live(self._definition.do if self._definition else None)
 
     async def _live(self, name: str | None) -> None:
         """Keep one activity alive through the adjacent states that share it."""
@@ -117,12 +141,11 @@ class Run(Generic[S, D, O]):
 
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
-        moved = self._moved
-        definition = self.machine.definition(self.state)
+        moved, limit = self._moved, self._definition.after if self._definition else None
         with trio.move_on_after(self.machine.seconds(self.state, self.data)):
             await moved.wait()
-        if definition and definition.after and not moved.is_set():
-            self.tell(definition.after.event())
+        if limit and not moved.is_set():
+            self.tell(limit.event())
 
     async def _act(self, name: str) -> None:
         """Run one activity and turn its exceptions into an event: one run's fault ends no other.

@@ -1,6 +1,6 @@
 """The settings: their schema, their sources, and their errors.
 
-A leaf: nothing here knows the use of a setting. The program calls :func:`load` once.
+This package is a leaf and does not know the use of a setting. The program calls :func:`load` once.
 """
 
 from proxy.settings.load import SettingsError, load

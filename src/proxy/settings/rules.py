@@ -14,10 +14,10 @@ LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can only mean this machine, by its name alone (RFC 6761, 6.3).
+    """Whether a host's name alone shows that it is this machine (RFC 6761, 6.3).
 
-    An IPv6 address may have its brackets. A number that only some resolvers take for an address,
-    such as ``127.1``, is none.
+    An IPv6 address may have its brackets. A number that only some resolvers read as an address,
+    such as ``127.1``, does not count.
     """
     try:
         address = ipaddress.ip_address(_without_brackets(host))
@@ -62,5 +62,13 @@ def problems(ith: IthSettings) -> Iterator[ConfigError]:
         yield ConfigError("ith.url is not set.", hint=hint)
     elif problem := url_problem(ith.url, allow_insecure=ith.allow_insecure):
         yield problem
-    if ith.ca_file and not Path(ith.ca_file).is_file():
-        yield ConfigError(f"ith.ca_file is {ith.ca_file}, which is not a file.")
+    if ith.ca_file and (reason := _unreadable(Path(ith.ca_file))):
+        yield ConfigError(f"ith.ca_file is {ith.ca_file}, which {reason}.")
+
+
+def _unreadable(path: Path) -> str | None:
+    """Return why there is no file to read, None where there is one."""
+    try:
+        return None if path.is_file() else "is not a file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

@@ -136,12 +136,12 @@ class IthSettings(Section, frozen=True):
 
 
 class DicomSettings(Section, frozen=True):
-    """How instances are stored at the nodes; ITH's values for a node override the retries here."""
+    """Storing instances at the nodes; ITH's values for a node override the retries here."""
 
     ae_title: Annotated[
         str,
         text(
-            "Calling AE title; the one the site's nodes know.",
+            "Calling AE title, as the site's nodes know it.",
             pattern=AE_TITLE,
             allowed=AE_TITLE_WORDS,
         ),

@@ -54,7 +54,15 @@ def config_file(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
         f"/etc/{APP}",
     ]
     candidates = (Path(place, "config.toml") for place in places if place)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if _may_be_file(path)), None)
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether there is a file, or one cannot tell: then reading it says why."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def state_directory(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, str]:

@@ -16,6 +16,8 @@ from proxy.ledger import Deleted
 from proxy.logs import log
 from proxy.machines import policy
 from proxy.model import Entity, EntityType
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.supervision.dispatches import Dispatches
 from proxy.supervision.registry import Registry
 from proxy.work.services import Services
@@ -42,6 +44,7 @@ class Deletions:
         reason = policy.deleted(event.entity_type or "entity")
         self._dispatches.cancel_entity(lambda entity: is_within(entity, event), reason)
         self._nursery.start_soon(self._remove, self._begin(event), event)
+        marks.reached(Mark.DELETION_POSTED)
         self._dispatches.outdate()
 
     def _begin(self, event: DeletionEvent) -> Awaitable[Deleted]:
@@ -70,6 +73,7 @@ class Deletions:
                 files_sent=deleted.confirmed,
             )
             touched = deleted.deliveries
+            marks.reached(Mark.FILES_REMOVED)
         await self._dispatches.recount(touched)
 
     def _keep(self, event: DeletionEvent) -> None:

@@ -24,6 +24,8 @@ from proxy.nodes import (
     merge_config,
     read_configuration,
 )
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.supervision.nodes import NodeManager
 from proxy.supervision.registry import Identity, Registry
 from proxy.work.services import Services
@@ -178,6 +180,7 @@ class Reconciler:
         )
         self._services.ledger.post_document(DOCUMENT, encode_configuration(configuration))
         self._nodes.apply(present, configuration)
+        marks.reached(Mark.CONFIGURATION_APPLIED)
         _log_pseudonyms(present, configuration)
         was_active = present is None or present.is_active
         if flag_counts and configuration.is_active != was_active:

@@ -30,7 +30,10 @@ class Days(msgspec.Struct):
 
 
 async def forget_regularly(ledger: Ledger) -> None:
-    """Count the hours, and once a day forget the dispatches that have been over for long."""
+    """Count the hours; once a day forget dispatches that have long been over, and rewrite the file.
+
+    A deletion does not rewrite a large one at once.
+    """
     days = _read(await ledger.document(DOCUMENT))
     while True:
         await trio.sleep(HOUR_SECONDS)
@@ -41,6 +44,7 @@ async def forget_regularly(ledger: Ledger) -> None:
             if len(days.marks) > REMEMBERED_DAYS:
                 forgotten = await ledger.forget_dispatches(days.marks.pop(0))
                 log("ledger.forgot", level="debug", dispatches=forgotten)
+            await ledger.rewrite()
         ledger.post_document(DOCUMENT, msgspec.json.encode(days))
 
 

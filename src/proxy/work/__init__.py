@@ -1,1 +1,1 @@
-"""The services and values that the work shares, and the fair queues in which it waits."""
+"""The services and values that dispatches and deliveries share, and their fair queues."""

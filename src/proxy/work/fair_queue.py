@@ -1,7 +1,7 @@
 """A fair queue: a bounded number of jobs at a time, in the order the scheduler says.
 
-Used for downloads and for the associations of each node. A grant is acquired in one activity and
-released in the next, so it is an object that knows whether it was released.
+Used for downloads and for the associations of each node. A grant is an object that knows whether it
+was released, because one activity acquires it and the next one releases it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Grant:
 
     def may_continue(self) -> bool:
         """Whether one more service may begin; if not, the grant is to be released soon."""
-        return self._queue._scheduler.may_continue(self._job)  # noqa: SLF001 - they are one thing
+        return self._queue._scheduler.may_continue(self._job)  # noqa: SLF001 - a grant's own queue
 
     def release(self) -> None:
         """Let the next job be served; further calls do nothing."""
-        self._queue._leave(self._job)  # noqa: SLF001 - a grant and its queue are one thing
+        self._queue._leave(self._job)  # noqa: SLF001 - a grant's own queue
 
 
 class FairQueue:
@@ -51,7 +51,7 @@ class FairQueue:
 
     @property
     def limit(self) -> int:
-        """How many grants there are."""
+        """The number of grants."""
         return self._scheduler.limit
 
     @limit.setter
@@ -61,12 +61,12 @@ class FairQueue:
 
     @property
     def in_use(self) -> int:
-        """How many grants are in use."""
+        """The number of grants in use."""
         return len(self._scheduler.served)
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         return len(self._scheduler.waiting)
 
     async def acquire(self, rank: int, order: int = 0, flow: Hashable = None) -> Grant:
@@ -88,7 +88,7 @@ class FairQueue:
         return Grant(self, job)
 
     def promote(self, flow: Hashable, rank: int) -> None:
-        """Serve a flow as those of ``rank`` are from now on, if it was less urgent."""
+        """Serve a flow with ``rank`` from now on, if it was less urgent."""
         self._scheduler.promote(flow, rank)
         self.serve()
 
@@ -103,7 +103,7 @@ class FairQueue:
 
 
 class Granted:
-    """Something that may be served by a fair queue for as long as it has a grant."""
+    """A job that a fair queue may serve for as long as it has a grant."""
 
     grant: Grant | None = None
 

@@ -1,7 +1,7 @@
 """The types of the runs, and the two values that runs of one order share.
 
-A :class:`Content` has one writer, the dispatch. An :class:`OrderGroup` is what the dispatches of
-one order have in common: an order may come again and name more nodes.
+A :class:`Content` has one writer, the dispatch. An :class:`OrderGroup` is the common value of the
+dispatches of one order: an order may come again and name more nodes.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Content:
     ready: trio.Event = field(default_factory=trio.Event)
 
     def counted(self, counts: Counts) -> ContentReady:
-        """Return the fact that tells a delivery what the ledger counts of it."""
+        """Return the fact for a delivery with the counts of the ledger."""
         return ContentReady(counts.total + self.undeliverable.total, counts.stored, counts.refused)
 
 
 @dataclass(eq=False)
 class OrderGroup:
-    """The dispatches of one order that are at work, and how its deliveries ended.
+    """The running dispatches of one order, and the outcomes of its deliveries.
 
     ``node_ids`` are the nodes that they name. ``endings`` has, by node id, every delivery that is
-    over, whichever dispatch it belonged to.
+    over, of any dispatch of the order.
     """
 
     node_ids: set[str] = field(default_factory=set)
@@ -70,7 +70,7 @@ class OrderGroup:
 
     @property
     def is_over(self) -> bool:
-        """Whether no dispatch and no delivery of the order is at work."""
+        """Whether no dispatch and no delivery of the order is running."""
         return all(run.over for run in self.dispatches) and all(
             run.over for _, run in self.deliveries
         )
@@ -80,7 +80,7 @@ class OrderGroup:
         return self.node_ids.union(self.endings).issuperset(order.node_ids)
 
     def recall(self, over: Iterable[Over]) -> None:
-        """Take up what the ledger knows of deliveries that were over before."""
+        """Load the deliveries from the ledger that were over before."""
         for each in over:
             counts = each.counts
             progress = DeliveryProgress(
@@ -99,5 +99,5 @@ class OrderGroup:
 
 
 def log_fault(error: Exception) -> None:
-    """Log a fault that an activity did not foresee; its machine says what follows."""
+    """Log an unforeseen fault of an activity; its machine handles the consequence."""
     log("activity.failed", level="error", error=error)

@@ -1,9 +1,9 @@
 """Decide which job is served next, and which one yields between two services; never waits.
 
-A service is one instance sent, or one download. A job waits, is served until it leaves, and may
-be told between two services to yield. ``proxy.work.fair_queue`` asks for the associations of each
-node and for the downloads. Each of these has a scheduler of its own, so that no node ever waits
-for another one's jobs. The order of service in one scheduler:
+A service is one instance sent, or one download. A job waits, is served until it leaves, and may be
+asked between two services to yield. ``proxy.work.fair_queue`` asks for the associations of each
+node and for the downloads. Each of these has a scheduler of its own, so that no node ever waits for
+another one's jobs. The order of service in one scheduler:
 
 * The most urgent job is first. It waits for no more than the service under way.
 * Jobs of one priority are served in rounds, one turn for each flow in a round. A turn lasts
@@ -15,7 +15,7 @@ for another one's jobs. The order of service in one scheduler:
   service pass, the one under way when it came included, if the job that yields leaves at once.
 * ``reserved`` places beyond the limit are for urgent jobs alone: for services too long to wait for.
 * A job that is not admitted at the moment is passed over, and makes no other job yield.
-* Where the limit falls below what is in use, the least urgent jobs leave between two services.
+* If the limit falls below the places in use, the least urgent jobs leave between two services.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ URGENT = 0
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Something to be served; ``used`` counts the services of the present turn.
+    """A job to be served; ``used`` counts the services of the present turn.
 
-    ``round`` is the one it is to be served in: the one after that in which it came, or in which its
-    flow was served last. ``overtaken`` says of an urgent job that a less urgent service passed.
+    ``round`` is the round of its next turn: the one after its arrival, or after the last turn of
+    its flow. ``overtaken`` says of an urgent job that a less urgent service passed.
     """
 
     rank: int
@@ -53,7 +53,7 @@ Admits: TypeAlias = Callable[[Job], bool]
 
 
 def admit_all(_: Sequence[Job]) -> Admits:
-    """Admit every job, whatever is served."""
+    """Admit every job, without regard to the served ones."""
     return lambda _: True
 
 
@@ -62,20 +62,20 @@ def backlog_limit(
 ) -> Callable[[Sequence[Job]], Admits]:
     """Let a dispatch be downloaded if one of its nodes has not too many as urgent backlog.
 
-    ``backlog`` says what a node has, by rank. No priority waits for another here: who is first is a
-    matter of turns. A node that is down, or slow, holds up only the dispatches that are for no
-    other node.
+    ``backlog`` is that of a node, by rank. No priority waits for another here, because the turns
+    decide the order. A node that is down or slow delays only the dispatches that are for no other
+    node.
     """
 
     def admission(downloading: Sequence[Job]) -> Admits:
         coming = Counter((node_id, each.rank) for each in downloading for node_id in _nodes(each))
 
-        def has_room(node_id: str, rank: int) -> bool:
+        def takes_more(node_id: str, rank: int) -> bool:
             return backlog(node_id)[rank] + coming[node_id, rank] < most
 
-        @cache  # in a flood of orders very many wait, of few flows
+        @cache  # in a flood of orders very many jobs of few flows wait
         def admits(node_ids: frozenset[str], rank: int) -> bool:
-            return any(has_room(node_id, rank) for node_id in node_ids)
+            return any(takes_more(node_id, rank) for node_id in node_ids)
 
         return lambda job: admits(_nodes(job), job.rank)
 
@@ -90,8 +90,8 @@ def _nodes(job: Job) -> frozenset[str]:
 class Scheduler:
     """The jobs on one pool of ``limit`` places; a place serves one job at a time.
 
-    ``admission`` is told who is served, before a place is given, and says of each job whether it
-    may have one.
+    ``admission`` gets the served jobs before a place is given, and returns for each waiting job
+    whether it may have one.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Scheduler:
         self._past_oldest = 0
 
     def job(self, rank: int, order: int = 0, flow: Hashable = None) -> Job:
-        """Put a job in the line. ``rank`` 0 is the most urgent one.
+        """Put a job in the line; ``rank`` 0 is the most urgent one.
 
-        ``order`` puts jobs of one rank and round in a row whose arrival is a matter of chance.
+        ``order`` sorts jobs of one rank and round whose order of arrival is random.
         """
         job = Job(rank, order, next(self._arrivals), flow, self._round + 1)
         job.overtaken = any(each.rank > URGENT for each in self.served)
@@ -125,7 +125,7 @@ class Scheduler:
         return job
 
     def promote(self, flow: Hashable, rank: int) -> None:
-        """Hold the jobs of a flow for as urgent as ``rank``, if they were less so."""
+        """Raise the jobs of a flow to ``rank``, if they were less urgent."""
         for job in (*self.waiting, *self.served):
             if job.flow == flow:
                 job.rank = min(job.rank, rank)
@@ -160,19 +160,20 @@ class Scheduler:
         return len(self.served) < self.limit + (self._reserved if job.rank == URGENT else 0)
 
     def may_continue(self, job: Job) -> bool:
-        """Whether who is served may begin another service; if not, it is to leave.
+        """Whether a served job may begin another service; if not, it must leave.
 
-        Each job that leaves frees a place for one that waits: two do not leave for the same one.
+        Each job that leaves frees a place for one waiting job, so two do not leave for the same
+        one.
         """
         if job not in self.served:
             return False
         staying = [each for each in self.served if each is job or not each.yields]
-        room = self.limit - len(staying)
+        free = self.limit - len(staying)
         line = self._line(self._admitted())
-        if room < 0:
+        if free < 0:
             leaves = job is max(staying, key=lambda each: (each.rank, each.arrival))
         else:
-            leaves = room < len(line) and self._gives_way(job, line[room], is_first=not room)
+            leaves = free < len(line) and self._gives_way(job, line[free], is_first=not free)
         if leaves:
             job.yields = True
             return False
@@ -185,7 +186,7 @@ class Scheduler:
         return other.rank < job.rank or (is_first and self._favours_oldest())
 
     def _line(self, waiting: list[Job]) -> list[Job]:
-        """Those who wait, in the order of service."""
+        """Return the waiting jobs in the order of service."""
         line = sorted(waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival))
         if line and self._favours_oldest():
             oldest = self._oldest(line)
@@ -201,14 +202,14 @@ class Scheduler:
         return self._past_oldest >= self._aging and not spent
 
     def _close_round(self, job: Job) -> None:
-        """The flow of a job has had its turn in this round."""
+        """Note that the flow of a job has had its turn in this round."""
         self._round = max(self._round, job.round)
         for each in self.waiting:
             if (each.rank, each.flow) == (job.rank, job.flow):
                 each.round = max(each.round, job.round + 1)
 
     def _count(self, job: Job) -> None:
-        """One more service begins."""
+        """Count one more service that begins."""
         job.used += 1
         self._past_oldest = self._past_oldest + 1 if self.waiting else 0
         if job.rank > URGENT:

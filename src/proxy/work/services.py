@@ -1,4 +1,4 @@
-"""The services that all work uses: given once, the same for the life of the program."""
+"""The services that dispatches and deliveries use, the same for the life of the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storing at a node that misbehaves: what is counted, what is tried again, and the turns."""
+"""Storing at a node that misbehaves: counts, further attempts, and turns."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.machines.delivery import DeliveryState
 from tests.dicom.scripted import RELEASE_RQ, Peer, command, data, pdv, response
-from tests.support.house import QUICK, House, a_house, configure, offer, uids
+from tests.support.program import QUICK, Program, configure, offer, running_program, uids
 
 
 @pytest.fixture
-async def house(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[House]:
+async def program(directory: Path, backend: DemoBackend, node: DemoNode) -> AsyncIterator[Program]:
     configure(backend, [node])
-    async with a_house(directory, backend, dicom={"cancel_seconds": 0.3}) as house:
-        await house.configured()
-        yield house
+    async with running_program(directory, backend, dicom={"cancel_seconds": 0.3}) as program:
+        await program.configured()
+        yield program
 
 
 @pytest.mark.parametrize("fault", ["reject", "abort", "drop", "busy"])
 async def test_a_passing_fault_is_tried_again_without_what_is_stored(
-    house: House, node: DemoNode, fault: str
+    program: Program, node: DemoNode, fault: str
 ) -> None:
-    instances = offer(house.backend, slices=6)
+    instances = offer(program.backend, slices=6)
     match fault:
         case "reject":
             node.script.reject_next = 1
@@ -41,105 +41,107 @@ async def test_a_passing_fault_is_tried_again_without_what_is_stored(
             node.script.drop_at = 3
         case _:
             node.script.answer = lambda arrival: 0xA700 if arrival.ordinal == 3 else 0
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    ending = await house.over(order, "a")
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"]) == ("completed", 6)
     assert node.holds.keys() == uids(instances)
     assert len(node.arrivals) == (6 if fault == "reject" else 7)
-    await house.idle()
+    await program.idle()
 
 
 async def test_a_file_that_cannot_be_read_at_present_is_tried_again(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    instances = offer(house.backend, slices=4)
+    instances = offer(program.backend, slices=4)
     node.script.delay_s = 0.1
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    await house.until(lambda: node.arrivals)
-    _, second, *_ = await house.services.ledger.to_send(house.dispatch(order).dispatch_id, "a")
-    path = house.services.pacs.path(second)
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    await program.until(lambda: node.arrivals)
+    _, second, *_ = await program.services.ledger.to_send(program.dispatch(order).dispatch_id, "a")
+    path = program.services.pacs.path(second)
     elsewhere = path.rename(path.with_suffix(".away"))
     path.symlink_to(path)  # it leads nowhere: there, and not to be read
-    await house.until(lambda: house.state(order, "a") is DeliveryState.BACKING_OFF)
-    assert "cannot be read" in (house.delivery(order, "a").run.data.error or "")
+    await program.until(lambda: program.state(order, "a") is DeliveryState.BACKING_OFF)
+    assert "cannot be read" in (program.delivery(order, "a").run.data.error or "")
     elsewhere.replace(path)
-    ending = await house.over(order, "a")
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"]) == ("completed", 4)
     assert node.holds.keys() == uids(instances)
     assert len(node.arrivals) == 4
-    await house.idle()
+    await program.idle()
 
 
 async def test_a_node_that_always_refuses_gets_its_tries_and_no_more(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    offer(house.backend)
+    offer(program.backend)
     node.script.reject_next = 1000
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    ending = await house.over(order, "a")
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"]) == ("failed", 0)
     assert ending["progress"] < 100
-    await house.idle()
+    await program.idle()
 
 
 async def test_an_instance_the_node_never_takes_leaves_the_others(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    offer(house.backend, slices=5)
+    offer(program.backend, slices=5)
     node.script.answer = lambda arrival: 0xC000 if arrival.ordinal == 2 else 0xB000
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    ending = await house.over(order, "a")
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
     assert len(node.holds) == 4
-    assert (await house.over(order))["files_sent"] == 4
-    await house.idle()
+    assert (await program.over(order))["files_sent"] == 4
+    await program.idle()
 
 
 async def test_a_stalled_instance_is_cut_after_the_grace_and_never_counted(
-    house: House, node: DemoNode
+    program: Program, node: DemoNode
 ) -> None:
-    instances = offer(house.backend, slices=5)
+    instances = offer(program.backend, slices=5)
     node.script.stall_at = 3
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    await house.until(lambda: len(node.arrivals) == 3)
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    await program.until(lambda: len(node.arrivals) == 3)
     began = trio.current_time()
     uid = instances[0].study_instance_uid
-    house.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
-    ending = await house.over(order, "a")
+    program.tell(frames.session_deleted("sess-1", study_instance_uid=uid))
+    ending = await program.over(order, "a")
     assert 0.2 < trio.current_time() - began < QUICK.response_seconds
     assert (ending["status"], ending["files_sent"]) == ("failed", 2)
-    await house.idle()
+    await program.idle()
 
 
-async def test_a_stalled_instance_that_is_held_is_sent_again(house: House, node: DemoNode) -> None:
-    instances = offer(house.backend, slices=5)
+async def test_a_stalled_instance_that_is_held_is_sent_again(
+    program: Program, node: DemoNode
+) -> None:
+    instances = offer(program.backend, slices=5)
     node.script.stall_at = 3
-    order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-    await house.until(lambda: len(node.arrivals) == 3)
-    house.tell(frames.status_changed(is_active=False))
-    await house.until(lambda: house.state(order, "a") is DeliveryState.HELD)
-    assert house.turns_taken() == 0
-    house.tell(frames.status_changed(is_active=True))
-    ending = await house.over(order, "a")
+    order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+    await program.until(lambda: len(node.arrivals) == 3)
+    program.tell(frames.status_changed(is_active=False))
+    await program.until(lambda: program.state(order, "a") is DeliveryState.HELD)
+    assert program.turns_taken() == 0
+    program.tell(frames.status_changed(is_active=True))
+    ending = await program.over(order, "a")
     assert (ending["status"], ending["files_sent"]) == ("completed", 5)
     assert node.holds.keys() == uids(instances)
-    await house.idle()
+    await program.idle()
 
 
-async def test_no_more_associations_than_turns(house: House, node: DemoNode) -> None:
+async def test_no_more_associations_than_turns(program: Program, node: DemoNode) -> None:
     node.script.delay_s = 0.02
     orders = []
     for number in range(6):
-        offer(house.backend, f"sess-{number}", slices=3, seed=number + 1)
-        orders.append(house.tell(frames.session_dispatch(f"sess-{number}", ["a"])))
+        offer(program.backend, f"sess-{number}", slices=3, seed=number + 1)
+        orders.append(program.tell(frames.session_dispatch(f"sess-{number}", ["a"])))
     most = 0
-    while not all(house.final(order) for order in orders):
-        most = max(most, house.registry.nodes["a"].queue.in_use)
+    while not all(program.final(order) for order in orders):
+        most = max(most, program.registry.nodes["a"].queue.in_use)
         await trio.sleep(0.002)
-    assert most == house.services.settings.dicom.associations_per_node == 2
+    assert most == program.services.settings.dicom.associations_per_node == 2
     for order in orders:
-        assert (await house.over(order))["status"] == "completed"
-    await house.idle()
+        assert (await program.over(order))["status"] == "completed"
+    await program.idle()
 
 
 C_STORE_RQ = 0x0001
@@ -163,7 +165,7 @@ class Releasing:
             request = dsutils.decode(BytesIO(sent), is_implicit_vr=True, is_little_endian=True)
             if request.CommandField == C_STORE_RQ:
                 self.stored.append(request.AffectedSOPInstanceUID)
-            # what was sent as the release came is asked for: C-FIND finds nothing
+            # the instance sent as the release came is asked for: C-FIND finds nothing
             kind = request.CommandField | 0x8000
             answer = command(response(0, message_id, kind=kind))
             await peer.send(data(pdv(answer, context_id=peer.context_id)))
@@ -182,13 +184,13 @@ async def test_a_node_that_releases_early_is_gone_on_with_at_once(
         configure(backend, [frames.rest_node("a", "NODE", "127.0.0.1", port)])
         instances = offer(backend, slices=10)
         patient = {"retry_delay_seconds": 3600.0, "retry_max_seconds": 3600.0, "retry_count": 1}
-        async with a_house(directory, backend, dicom=patient) as house:
-            await house.configured()
-            await house.online()
-            order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-            ending = await house.over(order, "a")
+        async with running_program(directory, backend, dicom=patient) as program:
+            await program.configured()
+            await program.online()
+            order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+            ending = await program.over(order, "a")
             assert (ending["status"], ending["files_sent"]) == ("completed", 10)
             assert sorted(node.stored) == sorted(uids(instances))
             assert node.associations >= 5  # one to ask, four to store
-            assert house.registry.nodes["a"].run.data.failures == 0
+            assert program.registry.nodes["a"].run.data.failures == 0
         nursery.cancel_scope.cancel("the test is over")

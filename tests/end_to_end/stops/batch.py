@@ -22,7 +22,7 @@ STARTING = 6
 
 @dataclass(frozen=True)
 class Batch:
-    """What came of some trials: ``live`` was left while the proxies ran, ``left`` afterwards."""
+    """The results of some trials: ``live`` was left while the proxies ran, ``left`` afterwards."""
 
     trials: Sequence[Trial]
     live: Look
@@ -32,7 +32,7 @@ class Batch:
 
     @property
     def problems(self) -> list[str]:
-        """What was late, left or wrong, one sentence each."""
+        """The problems: late, left or wrong things, one sentence each."""
         found = [
             f"{t.phase.value}, {t.reason.value}: {wrong}" for t in self.trials for wrong in t.wrong
         ]
@@ -50,7 +50,7 @@ class Batch:
 
 
 class Bench:
-    """Where trials are held; sessions are prepared once."""
+    """The place of the trials; sessions are prepared once."""
 
     def __init__(
         self, root: Path, *, cancel_seconds: float, late_seconds: float, large: int
@@ -58,7 +58,7 @@ class Bench:
         """Make it; ``late_seconds`` is what a busy machine may add to the limit of a stop."""
         self._root = root
         self.temporary = root / "temporary"
-        """Where this process is to keep its temporary files: whatever is there was left."""
+        """The directory for temporary files of this process: any file in it is a leftover."""
         self.temporary.mkdir()
         self._cancel_seconds = cancel_seconds
         self._late_seconds = late_seconds

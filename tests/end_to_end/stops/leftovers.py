@@ -1,4 +1,4 @@
-"""What this process has at a moment, and what of it was not there before."""
+"""The tasks, threads and descriptors of this process, and the difference between two moments."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import trio
 
 IDLE_WORKER = "Trio thread "
-"""How trio names a worker thread that is kept some seconds for the next call: it holds nothing."""
+"""Trio's name of a worker thread that is kept some seconds for the next call: it holds nothing."""
 STEADY_S = 0.3
 PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What there is, counted by name: tasks, threads, and descriptors by what they are open on."""
+    """The tasks, threads and descriptors at a moment, counted by name or target."""
 
     tasks: Counter[str]
     threads: Counter[str]
@@ -38,12 +38,12 @@ class Look:
 
     @property
     def sockets(self) -> int:
-        """How many of the descriptors are sockets."""
+        """The number of descriptors that are sockets."""
         return self.descriptors["socket"]
 
     @property
     def files(self) -> int:
-        """How many of the descriptors are something else."""
+        """The number of descriptors that are no sockets."""
         return self.descriptors.total() - self.sockets
 
 
@@ -67,7 +67,7 @@ async def steady() -> Look:
 
 
 async def left_since(before: Look, expected: Look | None = None) -> Look:
-    """What is there that was not before; what is about to end has some seconds for it."""
+    """Return the things that were not there before; those about to end have some seconds."""
     deadline = trio.current_time() + PATIENCE_S
     while True:
         left = look() - before

@@ -1,7 +1,7 @@
 """A node that behaves up to one phase of an association, and stalls there for good.
 
-Raw sockets, and encoders that are not the proxy's. What it was given and what it answered is
-its own record, and so is when its end of the connection was gone.
+Raw sockets, and encoders that are not the proxy's. The node itself records its input, its answers,
+and the moment its end of the connection was gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from tests.dicom.scripted import Peer, accept, command, data, pdv, reject, response
 
 INSTANCES = 3
-"""How many are sent; the phases within a C-STORE are those of the second."""
+"""The number of instances sent; the phases within a C-STORE are those of the second."""
 LOOK_S = 0.02
 KERNEL_LOOK_S = 0.05
 """Between two looks at the kernel's table of connections: some milliseconds of work each time."""
@@ -38,7 +38,7 @@ C_STORE_RSP, C_ECHO_RSP = 0x8001, 0x8030
 
 
 class Phase(Enum):
-    """Where a node stalls; the values are what the table prints."""
+    """The phases in which a node stalls; the table prints the values."""
 
     SYN = "SYN unanswered"
     ASSOCIATE = "A-ASSOCIATE-RQ unanswered"
@@ -74,7 +74,7 @@ class StallingNode:
         self.whole: set[str] = set()
         self.answered: set[str] = set()
         self.connections = 0
-        """How many are open, as this end sees it."""
+        """The number of open connections, as this end sees it."""
         self._phase = phase
         self._accepting = trio.CancelScope()
         self._deaf = trio.Event()

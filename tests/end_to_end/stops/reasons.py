@@ -1,4 +1,4 @@
-"""The reasons to stop: what ITH or the operator does, and how a delivery is to end then."""
+"""The reasons to stop: the acts of ITH or the operator, and the expected end of a delivery."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.end_to_end.stops.session import SESSION_ID
 
 NODE_ID = "node"
 DRAIN_SHARE = 0.5
-"""Of the grace, where the limit of the drain is to be over before it."""
+"""The share of the grace period that is the limit of a short drain."""
 SIGNALS_APART_S = 0.05
 
 
 class Reason(Enum):
-    """Why a delivery stops; the values are what the table prints."""
+    """The reasons why a delivery stops; the table prints the values."""
 
     PAUSE = "pause"
     REMOVED = "node removed"
@@ -44,13 +44,13 @@ class Reason(Enum):
 
     @property
     def outcome(self) -> str | None:
-        """How the delivery of a session ends that the node does not have; None if it goes on."""
+        """The end of the delivery of a session that the node does not have; None if it goes on."""
         if self in {Reason.REMOVED, Reason.DELETED}:
             return "cancelled"
-        return "failed" if self.begins_anew else None
+        return "failed" if self.begins_again else None
 
     @property
-    def begins_anew(self) -> bool:
+    def begins_again(self) -> bool:
         """Whether the delivery begins again at once, only to be rejected."""
         return self in {Reason.MOVED, Reason.CONFIG}
 
@@ -68,7 +68,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Scene:
-    """What a reason acts on; ``elsewhere`` is where the node moves to."""
+    """The objects of a reason; the node moves to ``elsewhere``."""
 
     site: Site
     at: StallingNode

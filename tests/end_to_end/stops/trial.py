@@ -25,7 +25,7 @@ PATIENT = {
     "dicom__response_seconds": 60.0,
     "dicom__release_seconds": 60.0,
 }
-"""What does not end because it was stopped does not end within a trial."""
+"""Limits so long that work which ignores a stop does not end within a trial."""
 
 
 class Trial:
@@ -56,7 +56,7 @@ class Trial:
         self._correlation_id = ""
 
     async def run(self, begin: trio.Event, end: trio.Event) -> None:
-        """Get ready, stall and stop when told to ``begin``, be taken apart when told to ``end``."""
+        """Get ready, stall and stop at ``begin``, and clean up at ``end``."""
         try:
             async with AsyncExitStack() as stack:
                 scene = await self._set_up(stack)
@@ -116,9 +116,9 @@ class Trial:
             await scene.site.ended()
         elif self._outcome is not None:
             await scene.site.closing(self._correlation_id)
-        if self.reason.begins_anew and not self._ends_complete:
-            anew = scene.elsewhere if self.reason is Reason.MOVED else scene.at
-            await anew.rejected.wait()
+        if self.reason.begins_again and not self._ends_complete:
+            begun_again = scene.elsewhere if self.reason is Reason.MOVED else scene.at
+            await begun_again.rejected.wait()
 
     async def _step(self, name: str, step: Awaitable[None]) -> None:
         """Do a step of the trial; one that does not end has failed, and the others go on."""
@@ -128,7 +128,7 @@ class Trial:
         except trio.TooSlowError:
             self.wrong.append(f"the {name} did not end")
 
-    # What is to be found --------------------------------------------------------------------
+    # Expected results -----------------------------------------------------------------------
 
     @property
     def _ends_complete(self) -> bool:

@@ -27,6 +27,8 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.failures import Remedy, classify_local, is_answer
 from proxy.machines.policy import Ending
 from proxy.model import Instance
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.work.runs import DeliveryRun
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
@@ -177,6 +179,7 @@ class Attempt:
         if result is None:
             self._note(instance, InstanceState.PLANNED)
             return policy.stopped(self._run.data)
+        marks.reached(Mark.INSTANCE_ANSWERED)
         return self._answered(instance, result)
 
     async def _unusable(self, instance: Instance, error: InstanceUnusable) -> Ending | None:

@@ -152,8 +152,8 @@ class Delivery(Granted):
 
         One to which the node has said "not now" waits for its time.
         """
-        if self._back_off and self._back_off.away:
-            self._back_off = None  # held since a restart, it would go back to that
+        if self._back_off and self._back_off.away:  # held since a restart, it goes back to that
+            self._back_off = self._back_off._replace(due=trio.current_time())
         if self.run.state is DeliveryState.BACKING_OFF and self.run.data.away:
             self.run.tell(delivery.RestartRequested("the node answers again"))
 
@@ -202,6 +202,8 @@ class Delivery(Granted):
             if run.state is DeliveryState.BACKING_OFF:
                 self._back_off = None
             return
+        if not self._content.ready.is_set():
+            self._step_down()  # it may be fetched again only after what those that follow wait for
         await self._content.ready.wait()
         if self._content.given_up is not None:  # while this one still sent
             self.give_up(self._content.given_up)
@@ -228,14 +230,29 @@ class Delivery(Granted):
             to.tell(node.TrialBegun())
 
     async def _follow(self, run: DeliveryRun) -> None:
-        """Count along while another dispatch brings the entity, as urgently as this one wants."""
-        leaders = self.node.leaders
-        while (leader := leaders.setdefault(self.order.entity.key, self)) is not self:
+        """Count along while another dispatch brings the entity, as urgently as this one wants.
+
+        One that ended in the instant in which it might lead must not: nobody would follow it to an
+        end.
+        """
+        leaders, key = self.node.leaders, self.order.entity.key
+        while not run.over and (leader := leaders.setdefault(key, self)) is not self:
             advanced = leader.advanced
             leader.promote(self._rank)
             ready = self._content.counted(await self._assignment.settle())
             run.tell(delivery.Followed(ready.files_total, ready.files_stored, ready.files_refused))
             await advanced.wait()
+
+    def _step_down(self) -> None:
+        """Let another delivery of the entity lead."""
+        leaders, key = self.node.leaders, self.order.entity.key
+        if leaders.get(key) is self:
+            del leaders[key]
+            self._tell_followers()
+
+    def _tell_followers(self) -> None:
+        self.advanced.set()
+        self.advanced = trio.Event()
 
     async def _store_instances(self, run: DeliveryRun) -> None:
         """Store the instances one by one for as long as the delivery is STORING and has its turn.
@@ -269,8 +286,7 @@ class Delivery(Granted):
     # -- Outputs ----------------------------------------------------------------------------------
 
     def _on_output(self, output: DeliveryOutput) -> None:
-        self.advanced.set()
-        self.advanced = trio.Event()
+        self._tell_followers()
         match output:
             case delivery.ReportProgress(progress):
                 is_joint = self._reports.aggregate
@@ -287,7 +303,5 @@ class Delivery(Granted):
                     away=progress.away,
                 )
             case delivery.CloseDelivery(outcome, progress):
-                key = self.order.entity.key
-                if self.node.leaders.get(key) is self:
-                    del self.node.leaders[key]
+                self._step_down()
                 self._on_over(self.node_id, outcome, progress)

@@ -29,7 +29,7 @@ class StatusChangedPayload(IncomingPayload, frozen=True, kw_only=True):
 
 
 class ProxyStatusChangedEvent(ProxyEvent, frozen=True, kw_only=True, tag="proxy.status_changed"):
-    """The proxy is to work, or to pause."""
+    """The proxy must pause, or go on."""
 
     payload: StatusChangedPayload
 

@@ -1,12 +1,12 @@
-"""One site without the link: real ledger, local PACS, HTTP to the embedded backend, real nodes.
+"""The parts of the program without the link: real ledger, local PACS, HTTP, and real nodes.
 
-    async with a_house(directory, backend, nodes) as house:
-        await house.configured()
-        order = house.tell(frames.session_dispatch("sess-1", ["a"]))
-        await house.over(order)
+    async with running_program(directory, backend) as program:
+        await program.configured()
+        order = program.tell(frames.session_dispatch("sess-1", ["a"]))
+        await program.over(order)
 
-What ITH says is told to the supervisor as the frame it would be; what ITH would hear is taken
-from the outbox, as the link does.
+A frame of ITH goes to the supervisor directly. Reports are taken from the outbox, as the link does.
+The HTTP server is the embedded backend.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ QUICK = DicomSettings(
 )
 
 
-class House:
-    """The parts of one running site."""
+class Program:
+    """The running parts of the program, and the frames it sent."""
 
     def __init__(
         self, services: Services, supervisor: Supervisor, outbox: Outbox, backend: DemoBackend
@@ -95,7 +95,7 @@ class House:
         self.heard: list[JsonObject] = []
 
     def tell(self, frame: JsonObject | str) -> str:
-        """Say a frame to the proxy as ITH would; returns its correlation id."""
+        """Hand a frame of ITH to the program; return its correlation id."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         self.supervisor.handle(decode(text))
         return str(frame["correlation_id"]) if isinstance(frame, dict) else ""
@@ -111,7 +111,7 @@ class House:
     # Waiting ------------------------------------------------------------------------------
 
     async def until(self, happened: Callable[[], object]) -> None:
-        """Wait until something is so, wherever it happens."""
+        """Wait until ``happened`` is true."""
         await until(happened)
 
     async def configured(self) -> None:
@@ -125,21 +125,21 @@ class House:
         await self.until(lambda: all(n.run.state is NodeState.ONLINE for n in nodes.values()))
 
     async def over(self, correlation_id: str, node_id: str | None = None) -> JsonObject:
-        """Wait for a final report, of a node or of the whole, and return its payload."""
+        """Wait for a final report, of a node or of the dispatch, and return its payload."""
         await self.until(lambda: self.final(correlation_id, node_id) is not None)
         payload = self.final(correlation_id, node_id)
         assert payload is not None
         return payload
 
     async def idle(self) -> None:
-        """Wait until no dispatch is at work, and check that nothing was left taken."""
+        """Wait until no dispatch is running, and check that no turn is in use."""
         await self.until(lambda: not self.registry.dispatches)
         assert self.turns_taken() == 0
 
     # Looking ------------------------------------------------------------------------------
 
     def statuses(self, correlation_id: str) -> list[JsonObject]:
-        """The payloads of what was told of a dispatch."""
+        """Return the payloads of the reports of a dispatch."""
         return [
             frame["payload"]
             for frame in self.heard
@@ -148,42 +148,42 @@ class House:
         ]
 
     def stream(self, correlation_id: str, node_id: str | None = None) -> list[JsonObject]:
-        """The payloads of one node's stream, or of the whole dispatch's."""
+        """Return the payloads of one node's stream, or of the dispatch's."""
         return [p for p in self.statuses(correlation_id) if p.get("node_id") == node_id]
 
     def final(self, correlation_id: str, node_id: str | None = None) -> JsonObject | None:
-        """The payload that says completed or failed, None while there is none."""
+        """Return the final payload (completed or failed), None while there is none."""
         payloads = self.stream(correlation_id, node_id)
         return next((p for p in payloads if p["status"] in FINAL), None)
 
     def finals(self, correlation_id: str) -> list[JsonObject]:
-        """The payloads that say completed or failed, of every stream."""
+        """Return the final payloads of every stream."""
         return [p for p in self.statuses(correlation_id) if p["status"] in FINAL]
 
     def turns_taken(self) -> int:
-        """How many turns are in use, of downloads and associations."""
+        """Return the number of turns in use, of downloads and associations."""
         nodes = self.registry.nodes.values()
         return self.registry.downloads.in_use + sum(node.queue.in_use for node in nodes)
 
     def dispatch(self, correlation_id: str) -> Dispatch:
-        """A dispatch at work."""
+        """Return a running dispatch."""
         return next(
             at for at in self.registry.dispatches if at.order.correlation_id == correlation_id
         )
 
     def delivery(self, correlation_id: str, node_id: str) -> Delivery:
-        """A delivery of a dispatch at work."""
+        """Return a delivery of a running dispatch."""
         return self.dispatch(correlation_id).deliveries[node_id]
 
     def dispatch_state(self, correlation_id: str) -> DispatchState | None:
-        """Where a dispatch is; None where it is not at work."""
+        """Return the state of a dispatch; None if it is not running."""
         for at in self.registry.dispatches:
             if at.order.correlation_id == correlation_id:
                 return at.run.state
         return None
 
     def state(self, correlation_id: str, node_id: str) -> DeliveryState | None:
-        """Where a delivery is; None where it is not at work."""
+        """Return the state of a delivery; None if it is not running."""
         for at in self.registry.dispatches:
             if at.order.correlation_id == correlation_id and node_id in at.deliveries:
                 return at.deliveries[node_id].run.state
@@ -191,7 +191,7 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(
+async def running_program(
     directory: Path,
     backend: DemoBackend,
     *,
@@ -207,8 +207,8 @@ async def a_house(
     new_scans: NewScans = "read",
     clock: Clock = SYSTEM_CLOCK,
     rng: Random = SYSTEM_RANDOM,
-) -> AsyncIterator[House]:
-    """Run the site while the block lasts, then cut it as a crash would, but for the last commit."""
+) -> AsyncIterator[Program]:
+    """Run the parts while the block lasts, then cut them as a crash after a commit would."""
     settings = Settings(
         dicom=msgspec.structs.replace(QUICK, **dicom),
         dispatch=DispatchSettings(
@@ -245,10 +245,10 @@ async def a_house(
             rng=rng,
             archive_limits=ArchiveLimits(reserve_bytes=0),
         )
-        house: House = await services.start(_work, shared, outbox, detail, backend)
+        program: Program = await services.start(_work, shared, outbox, detail, backend)
         if listens:
-            services.start_soon(house.listen)
-        yield house
+            services.start_soon(program.listen)
+        yield program
         services.cancel_scope.cancel("the test is over")
 
 
@@ -258,14 +258,14 @@ async def _work(
     detail: Detail,
     backend: DemoBackend,
     *,
-    task_status: trio.TaskStatus[House],
+    task_status: trio.TaskStatus[Program],
 ) -> None:
-    """Let the supervisor work in a nursery that it may cancel when it stops."""
+    """Let the supervisor run in a nursery that it may cancel when it stops."""
     async with trio.open_nursery() as work:
         supervisor = Supervisor(services, Reports(outbox, detail, services.clock), work)
         work.start_soon(supervisor.registry.operation.run.run)
         await supervisor.load()
-        task_status.started(House(services, supervisor, outbox, backend))
+        task_status.started(Program(services, supervisor, outbox, backend))
         await trio.sleep_forever()
 
 
@@ -280,7 +280,7 @@ async def some_nodes(*node_ids: str) -> AsyncIterator[list[DemoNode]]:
 
 
 def configure(backend: DemoBackend, nodes: Sequence[DemoNode | JsonObject]) -> None:
-    """Let ITH's configuration have these nodes."""
+    """Put these nodes into ITH's configuration."""
     backend.rest.configuration = frames.configuration(
         [described(node) if isinstance(node, DemoNode) else node for node in nodes]
     )
@@ -299,12 +299,12 @@ def in_event(node: DemoNode, **more: object) -> JsonObject:
 def offer(
     backend: DemoBackend, session_id: str = "sess-1", *, slices: int = 4, seed: int = 1
 ) -> list[SampleInstance]:
-    """Let ITH have a session of a few small slices."""
+    """Offer a session of a few small slices at ITH."""
     instances = ct_series(Study(seed), slices=slices, size=16)
     backend.rest.offer("session", session_id, zip_session(instances))
     return instances
 
 
 def uids(instances: Sequence[SampleInstance]) -> set[str]:
-    """What a node that has them all holds."""
+    """Return the UIDs of these instances."""
     return {instance.sop_instance_uid for instance in instances}

@@ -1,0 +1,667 @@
+"""One world: the unmodified program on a simulated machine, at a site, beside a simulated ITH.
+
+    result = run(scenario, directory)
+
+The program is ``proxy.service.serve`` with the network, clock, chance and disk of this world.
+Nothing in it is patched. The machine starts it again whenever it has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+from trio._core import _run
+from trio.testing import MockClock
+
+from proxy.demo import frames
+from proxy.demo.frames import JsonObject
+from proxy.demo.rest import Fault
+from proxy.errors import ProxyError
+from proxy.fsm import Step
+from proxy.runtime.marks import Mark, marking
+from proxy.runtime.offload import Inline
+from proxy.runtime.runner import Run, observing
+from proxy.service import serve
+from proxy.settings import (
+    DicomSettings,
+    DispatchSettings,
+    IthSettings,
+    LimitSettings,
+    Secret,
+    Settings,
+)
+from proxy.simulation import scenario as incidents
+from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
+from proxy.simulation.content import thing
+from proxy.simulation.disk import Disk, DiskError, DiskPart
+from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
+from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
+from proxy.simulation.ith import HOST, Ith
+from proxy.simulation.node import SimulatedNode
+from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
+from proxy.simulation.wiretap import Wiretap, told
+from proxy.simulation.words import in_words
+
+RESTART_S = 5.0
+"""systemd starts the program again after as long."""
+REPEAT_S = 120.0
+"""ITH sends an order again that nothing was heard of for as long."""
+PATIENCE_S = 4 * 3600.0
+"""After the last fault, everything has ended within as long."""
+AFTERMATH_S = 60.0
+LEFT_S = 300.0
+"""No association of a world lasts as long."""
+MOST_HEARD_BYTES = 16 << 20
+SLOWER = 20.0
+"""In a long world the signs of life come so many times more seldom."""
+MAX_TASK_STEPS = 500_000
+"""A world with more of them never ends."""
+MAX_STEPS_AT_ONCE = 50_000
+"""Nor does one with more of them at one time of its clock."""
+
+
+@dataclass
+class Result:
+    """What became of a world."""
+
+    scenario: Scenario
+    violations: list[str] = field(default_factory=list)
+    rows: set[str] = field(default_factory=set)
+    marks: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    expected: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    steps: int = 0
+    trace: str = ""
+    history: list[Moment] = field(default_factory=list)
+
+
+@dataclass
+class _Aimed:
+    """A blow that falls when a mark has been reached ``nth`` more times."""
+
+    nth: int
+    blow: Blow
+
+
+class WallClock:
+    """The machine's wall clock: it runs with the world's time, and can be set."""
+
+    def __init__(self, ahead: float) -> None:
+        self.ahead = ahead
+
+    def now(self) -> float:
+        """The time that it shows, in UTC seconds."""
+        return self.ahead + trio.current_time()
+
+
+class Watchdog(trio.abc.Instrument):
+    """Sees a task that never comes to a checkpoint, and a world that never ends."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.internet: Internet | None = None
+        self.on_endless: Callable[[str], None] = lambda _: None
+        self._time = 0.0
+        self._steps_before = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count; a new step may read again."""
+        self.steps += 1
+        if self.internet is not None:
+            self.internet.reads = 0
+        if not self.steps & 0xFFF:
+            self._look(task)
+
+    def _look(self, task: trio.lowlevel.Task) -> None:
+        """See whether time goes on."""
+        now = trio.current_time()
+        if now != self._time:
+            self._time, self._steps_before = now, self.steps
+        at_once = self.steps - self._steps_before
+        if at_once > MAX_STEPS_AT_ONCE or self.steps > MAX_TASK_STEPS:
+            self.on_endless(f"{at_once} steps of tasks at one time, {self.steps} in all: {task}")
+
+
+class World:
+    """The site, the machine and ITH."""
+
+    def __init__(
+        self, scenario: Scenario, directory: Path, watchdog: Watchdog, *, with_history: bool
+    ) -> None:
+        self.scenario = scenario
+        self.result = Result(scenario)
+        self._directory = directory
+        self._watchdog = watchdog
+        watchdog.on_endless = self._end_the_endless
+        self._history = History() if with_history else None
+        self._rng = Random(f"world {scenario.seed}")
+        self._places = addresses(NODES)
+        self._nodes = {node: SimulatedNode(Random(self._rng.random())) for node in NODES}
+        self._wall = WallClock(scenario.ahead)
+        self._truth = WallClock(incidents.NOON)
+        self._ith = Ith(self._truth.now, self._places, self._on_status)
+        if scenario.is_long:
+            self._ith.script.ping_every_s *= SLOWER
+        self._checker = Checker(self._nodes, scenario.detail, trio.current_time)
+        self._is_active = True
+        self._program = trio.CancelScope()
+        self._is_counting = True
+        self._has_disk_failed = False
+        self._deleting = trio.Lock()
+        self._pauses = 0
+        self._down_s = 0.0
+        self._starts = 0
+        self._changed = trio.Event()
+        self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
+        self._hash = hashlib.sha256()
+
+    async def run(self) -> None:
+        """Run the world to its end."""
+        directory = self._directory / "0"
+        directory.mkdir(mode=0o700)
+        with Disk.running(directory, self._wall) as self._disk:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._internet = Internet(Random(self._rng.random()), {HOST: "127.0.0.1"}, nursery)
+                self._watchdog.internet = self._internet
+                self._internet.install()
+                if self._history:
+                    self._wiretap = Wiretap(self._history)
+                    self._internet.listener = self._wiretap
+                for node, place in self._places.items():
+                    self._internet.nodes[place] = (node, self._nodes[node].serve)
+                async with self._ith.running():
+                    nursery.start_soon(self._machine)
+                    for incident in self.scenario.incidents:
+                        nursery.start_soon(self._happen, incident)
+                    await self._to_the_end()
+                    nursery.cancel_scope.cancel("the world is over")
+        self._finish()
+
+    def _end_the_endless(self, sentence: str) -> None:
+        """End a world that would not end by itself."""
+        if not self._nursery.cancel_scope.cancel_called:
+            self._checker.say(sentence)
+            self._nursery.cancel_scope.cancel("the world never ends")
+
+    async def _to_the_end(self) -> None:
+        await trio.sleep_until(self.scenario.healed_at)
+        self._heal()
+        with trio.move_on_after(PATIENCE_S):
+            while self._checker.waiting and not self._checker.violations:
+                await self._changed.wait()
+        if not self._checker.violations:
+            await trio.sleep(AFTERMATH_S)
+            self._checker.end()
+            self._checker.check_attempts(self._ith.upgrades)
+            self._check_network()
+            self._check_disk()
+
+    def _finish(self) -> None:
+        result = self.result
+        result.violations = self._checker.violations
+        result.expected = self._checker.expected
+        result.endings = Counter(str(each["status"]) for each in self._checker.finals.values())
+        result.seconds = trio.current_time()
+        result.steps = self._watchdog.steps
+        for node in self._nodes.values():
+            result.faults.update(kind.value for kind in node.hits.elements())
+            for each in node.received:
+                self._hash.update(repr(each).encode())
+        for heard in self._ith.heard:
+            self._hash.update(json.dumps(heard, sort_keys=True).encode())
+        result.trace = self._hash.hexdigest()
+        if self._history:
+            self._wiretap.finish()
+            result.history = self._history.moments
+
+    def _note(self, lane: str, text: str) -> None:
+        if self._history:
+            self._history.note(lane, text)
+
+    # -- The machine ------------------------------------------------------------------------------
+
+    async def _machine(self) -> None:
+        """Run the program, and start it again whenever it has ended."""
+        while True:
+            self._is_counting = True
+            with trio.CancelScope() as self._program, ExitStack() as stack:
+                stack.enter_context(observing(self._on_step))
+                stack.enter_context(marking(self._on_mark))
+                self._note(PROXY, "the program starts")
+                self._starts += 1
+                try:
+                    await serve(
+                        self._settings(),
+                        network=self._internet,
+                        offload=lambda _: Inline(),
+                        clock=self._wall,
+                        rng=Random(self._rng.random()),
+                    )
+                    self._checker.say("the program ended, and nobody asked it to")
+                except* ProxyError as errors:
+                    self._ended(errors)
+                except* Exception as errors:  # noqa: BLE001 - a defect is what is looked for
+                    trail = "".join(traceback.format_exception(errors))
+                    self._checker.say(f"a defect ended the program: {trail}")
+                    self._tell()
+            await trio.sleep(self._down_s or RESTART_S)
+            self._down_s = 0.0
+            self._internet.plug_in()
+
+    def _ended(self, errors: BaseExceptionGroup[ProxyError]) -> None:
+        """Take notice that the program ended by an error that it names."""
+        if not self._is_counting:
+            return
+        self._note(PROXY, f"the program ends: {errors.exceptions[0]!r}")
+        self.result.faults["program ended by an error"] += 1
+        self._checker.had_crash = True
+        if not self._has_disk_failed:
+            self._checker.say(f"the program ended without a fault of the disk: {errors!r}")
+
+    def _settings(self) -> Settings:
+        slower = SLOWER if self.scenario.is_long else 1.0
+        return Settings(
+            ith=IthSettings(
+                url=f"http://{HOST}:{self._ith.port}",
+                health_seconds=10.0 * slower,
+                heartbeat_seconds=30.0 * slower,
+                ping_seconds=30.0 * slower,
+            ),
+            dicom=DicomSettings(
+                associations_per_node=self.scenario.associations,
+                echo_interval_seconds=30.0 * slower,
+            ),
+            dispatch=DispatchSettings(status_detail=self.scenario.detail),
+            limits=LimitSettings(reserve_gb=0.0),
+            state_dir=self._disk.directory,
+            token=Secret(self._ith.key),
+        )
+
+    def _kill(self, *, power: bool, seconds: float) -> None:
+        """End the program as it is now: what it does from here on has no effect."""
+        if not self._is_counting:
+            return
+        self._is_counting = False
+        self._checker.had_crash = True
+        self._down_s = seconds
+        self._note(PROXY, "the machine loses its power" if power else "the program is killed")
+        self.result.faults["power loss" if power else "kill"] += 1
+        rng = Random(self._rng.random())
+        self._disk.crash(self._directory / str(self._starts), rng, power=power)
+        self._internet.unplug()
+        self._program.cancel("the program is killed")
+
+    def _on_step(self, run: Run[Any, Any, Any], step: Step[Any, Any, Any]) -> None:
+        if not self._is_counting:
+            return
+        self.result.rows.add(step.row)
+        line = f"{trio.current_time():.6f} {run.machine.name} {step.row} {step.after.name}"
+        self._hash.update(line.encode())
+        if self._history:
+            self._history.step(run, step)
+
+    def _on_mark(self, mark: Mark) -> None:
+        if not self._is_counting:
+            return
+        self.result.marks[mark.name] += 1
+        if self._history:
+            self._history.mark(mark)
+        if self._strikes:
+            self._strike(mark)
+        self._disk.reached(mark)
+
+    # -- ITH --------------------------------------------------------------------------------------
+
+    def _on_status(self, frame: JsonObject) -> None:
+        if self._history:
+            self._history.heard(told(frame)[0])
+        self._checker.status(frame)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _send(self, event: JsonObject) -> None:
+        """Send an event as soon as a proxy is connected."""
+        while not await self._ith.tell(event):
+            await trio.sleep(0.1)  # a link that has just ended counts as online for a moment
+            await self._ith.wait_for(lambda ith: ith.online)
+
+    # -- What happens -----------------------------------------------------------------------------
+
+    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
+        await trio.sleep_until(incident.at)
+        is_wish = isinstance(incident, incidents.WISHES)
+        self._note(ITH_LANE if is_wish else FAULT, in_words(incident))
+        match incident:
+            case incidents.OrderSent():
+                await self._order(incident)
+            case incidents.Deletion():
+                await self._delete(incident)
+            case incidents.Activation():
+                await self._activate(incident)
+            case incidents.NodeChange():
+                await self._change_node(incident)
+            case incidents.Trouble():
+                self._nodes[incident.node].misbehave(incident.misbehaviour)
+            case incidents.Outage():
+                await self._outage(incident)
+            case incidents.PartialOutage():
+                await self._partial_outage(incident)
+            case incidents.Flapping():
+                await self._flap(incident.seconds)
+            case incidents.Cut():
+                self._internet.cut(incident.to)
+                if incident.to != ITH:
+                    self._checker.excuse("wait: a connection was cut", node=incident.to)
+            case incidents.Snagged():
+                await self._snag(incident)
+            case incidents.BadAnswer():
+                self._bad_answer(incident)
+            case incidents.DeadApplication():
+                await self._kill_application(incident.seconds)
+            case incidents.DiskTrouble():
+                await self._disk_trouble(incident)
+            case incidents.Crash():
+                self._kill(power=incident.power, seconds=incident.seconds)
+            case incidents.ClockStep():
+                self._wall.ahead += incident.seconds
+            case incidents.Corruption():
+                self._disk.corrupt(self._rng)
+            case incidents.Strike():
+                self._strikes[incident.mark].append(_Aimed(incident.nth, incident.blow))
+
+    async def _order(self, incident: incidents.OrderSent) -> None:
+        wanted = thing(incident.level, incident.session)
+        correlation_id = f"corr_{incident.number:012}"
+        node_ids = tuple(node for node in incident.nodes if self._ith.node(node))
+        if not node_ids or self._checker.is_deleted(wanted):
+            return
+        order = Ordered(correlation_id, wanted, incident.nodes, node_ids)
+        self._checker.ordered(order)
+        event = _order_event(incident, correlation_id)
+        before = self._ith.connections, self._starts
+        for _ in range(incident.copies + 1):
+            await self._send(event)
+            await trio.sleep(incident.gap)
+        await trio.sleep(STOP_S)
+        after = self._ith.connections, self._starts
+        if self.scenario.is_calm and before == after and not self._posted(order):
+            self._checker.say(f"{correlation_id} arrived, and was dropped (P1)")
+        while order.heard_at is None:
+            await trio.sleep(REPEAT_S)
+            if order.heard_at is None:
+                await self._send(event)
+
+    def _posted(self, order: Ordered) -> bool:
+        """Whether the program has as many orders as ITH has sent it, or this one."""
+        ordered = self.result.marks[Mark.ORDER_POSTED.name]
+        return order.heard_at is not None or ordered >= len(self._checker.orders)
+
+    async def _flap(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while True:
+                await self._ith.wait_for(lambda ith: ith.online)
+                await trio.sleep(0.5)
+                if self._ith.online:
+                    self._ith.drop()
+                await trio.sleep(0.1)
+
+    async def _delete(self, incident: incidents.Deletion) -> None:
+        gone = thing(incident.level, incident.session)
+        self._ith.forget(incident.level, incident.session)
+        self._checker.deleted(gone)
+        match incident.level:
+            case EntityLevel.SUBJECT:
+                event = frames.subject_deleted(gone.id, subject_identifier=gone.patient_id)
+            case EntityLevel.SESSION:
+                event = frames.session_deleted(
+                    gone.id, study_instance_uid=gone.study_instance_uid, subject_id=gone.subject_id
+                )
+            case EntityLevel.SCAN:
+                event = frames.scan_deleted(
+                    gone.id,
+                    study_instance_uid=gone.study_instance_uid,
+                    scan_number=1,
+                    subject_id=gone.subject_id,
+                    session_id=gone.session_id,
+                )
+        async with self._deleting:
+            before = self.result.marks[Mark.ROWS_DELETED.name]
+            await self._send(event)
+            with trio.move_on_after(REPEAT_S):
+                while self.result.marks[Mark.ROWS_DELETED.name] == before:  # noqa: ASYNC110
+                    await trio.sleep(1.0)
+                self._checker.purged.update(gone.sent)
+
+    async def _activate(self, incident: incidents.Activation) -> None:
+        self._ith.publish(is_active=False)
+        await self._send(frames.status_changed(is_active=False, reason="the world pauses it"))
+        begun, pauses = trio.current_time(), self._pauses
+        await trio.sleep(incident.seconds)
+        if self.scenario.is_calm and pauses == self._pauses:
+            self._checker.silence(begun + STOP_S, trio.current_time())
+        self._pauses += 1
+        self._ith.publish(is_active=True)
+        await self._send(frames.status_changed(is_active=True))
+
+    async def _change_node(self, incident: incidents.NodeChange) -> None:
+        node = incident.node
+        known = self._ith.node(node)
+        if known is None:
+            return
+        match incident.change:
+            case NodeEdit.REMOVED:
+                self._ith.remove_node(node)
+                self._checker.excuse(REMOVED, node=node)
+                event = frames.nodes_changed([known], "removed")
+            case NodeEdit.MOVED:
+                host, port = self._places[node]
+                place = (host, port + 1)
+                self._internet.nodes[place] = self._internet.nodes.pop((host, port))
+                self._places[node] = place
+                event = self._updated(node, port=port + 1)
+                self._checker.excuse("wait: the node moved", node=node)
+            case NodeEdit.DISABLED:
+                self._checker.excuse("no: the node was disabled", node=node)
+                event = self._updated(node, is_active=False)
+            case NodeEdit.ENABLED:
+                event = self._updated(node, is_active=True)
+            case NodeEdit.RENAMED:
+                event = self._updated(node, name=f"{node} renamed")
+        await self._send(event)
+        await trio.sleep(incident.lag)
+        self._ith.publish(is_active=self._is_active)
+
+    def _updated(self, node: str, **fields: object) -> JsonObject:
+        changed = self._ith.set_node(node, **fields)
+        return frames.nodes_changed([changed], "updated")
+
+    async def _outage(self, incident: incidents.Outage) -> None:
+        self._internet.leave(incident.of, incident.manner)
+        if incident.of == ITH:
+            self._checker.excuse("wait: the way to ITH was down")
+        else:
+            self._checker.excuse("wait: the node was away", node=incident.of)
+        await trio.sleep(incident.seconds)
+        self._internet.come_back(incident.of)
+
+    async def _partial_outage(self, incident: incidents.PartialOutage) -> None:
+        ith = self._ith
+        if incident.rest:
+            self._checker.excuse("wait: REST was down")
+            ith.rest_status = incident.status
+        else:
+            ith.script.stall, ith.script.refuse = not incident.status, incident.status or None
+            if ith.online:
+                ith.drop()
+        await trio.sleep(incident.seconds)
+        if incident.rest:
+            ith.rest_status = None
+        else:
+            ith.script.stall, ith.script.refuse = False, None
+
+    async def _snag(self, incident: incidents.Snagged) -> None:
+        self._internet.snags.append(
+            Snag(incident.to, incident.after, incident.inward, incident.cuts)
+        )
+        if incident.to == ITH:
+            self._checker.excuse("wait: a connection to ITH was cut")
+        else:
+            self._checker.excuse("wait: a connection was cut", node=incident.to)
+        await trio.sleep(incident.seconds)
+        self._internet.thaw()
+
+    def _bad_answer(self, incident: incidents.BadAnswer) -> None:
+        faults = (
+            self._ith.rest.configuration_faults
+            if incident.about == "configuration"
+            else self._ith.rest.download_faults
+        )
+        fault = Fault(
+            status=incident.status or None,
+            cut_after=incident.cut_after if incident.cut_after >= 0 else None,
+            stall_after=incident.stall_after if incident.stall_after >= 0 else None,
+            flip_at=incident.flip_at if incident.flip_at >= 0 else None,
+        )
+        faults.extend([fault] * incident.times)
+        is_no = incident.status in {401, 404} or fault.flip_at is not None
+        self._checker.excuse("no: REST answered so" if is_no else "wait: REST answered so")
+
+    async def _kill_application(self, seconds: float) -> None:
+        self._ith.die()
+        await trio.sleep(seconds)
+        self._ith.revive()
+
+    async def _disk_trouble(self, incident: incidents.DiskTrouble) -> None:
+        part = DiskPart.LEDGER if incident.ledger else DiskPart.CONTENT
+        error = DiskError.FULL if incident.full else DiskError.IO
+        self._disk.fail(error, part, after=incident.nth, times=incident.times)
+        self._has_disk_failed = True
+        self._checker.excuse("wait: the disk failed")
+        await trio.sleep(incident.seconds)
+        self._disk.heal()
+
+    def _strike(self, mark: Mark) -> None:
+        """Let happen what is aimed at a mark."""
+        due = self._strikes.get(mark.name, [])
+        for aimed in [*due]:
+            aimed.nth -= 1
+            if aimed.nth >= 0:
+                continue
+            due.remove(aimed)
+            blow = aimed.blow
+            self._note(FAULT, f"{blow.name} at {mark.name}")
+            self.result.faults[f"{blow.name} at {mark.name}"] += 1
+            match blow:
+                case Blow.CRASH | Blow.POWER_LOSS:
+                    self._kill(power=blow is Blow.POWER_LOSS, seconds=RESTART_S)
+                case Blow.CUT:
+                    self._internet.cut(ITH)
+                    self._checker.excuse("wait: a connection to ITH was cut")
+                case Blow.SWALLOW:
+                    self._nursery.start_soon(self._kill_application, RESTART_S)
+                case Blow.DISK_FULL:
+                    self._disk.fail(DiskError.FULL, times=3)
+                    self._has_disk_failed = True
+                    self._checker.excuse("wait: the disk failed")
+
+    def _heal(self) -> None:
+        """End every fault, and let ITH want everything to go on."""
+        self._note(FAULT, "every fault has healed")
+        self._strikes.clear()
+        self._disk.heal()
+        for to in (ITH, *NODES):
+            self._internet.come_back(to)
+        self._internet.snags.clear()
+        self._internet.thaw()
+        for node in self._nodes.values():
+            node.behave()
+        self._ith.revive()
+        self._ith.rest_status = None
+        self._ith.rest.configuration_faults.clear()
+        self._ith.rest.download_faults.clear()
+        self._ith.script.stall, self._ith.script.refuse = False, None
+        for name in NODES:
+            known = self._ith.node(name)
+            if known is not None and not known["is_active"]:
+                self._nursery.start_soon(self._send, self._updated(name, is_active=True))
+        self._ith.publish(is_active=True)
+
+    def _check_network(self) -> None:
+        """Check that no connection to a node is left, and that none was listened to for long."""
+        for node in NODES:
+            for line in self._internet.open_lines(node):
+                if trio.current_time() - line.at > LEFT_S:
+                    self._checker.say(f"{node}: a connection is left since {line.at:.3f} s (P6)")
+        if self._internet.most_heard > MOST_HEARD_BYTES:
+            heard = self._internet.most_heard
+            self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
+    def _check_disk(self) -> None:
+        """Check that nothing of what ITH deleted is left in any file."""
+        for found in self._disk.traces(sorted(self._checker.purged)):
+            self._checker.say(f"{found} holds a UID of what ITH deleted (P13)")
+
+
+def _order_event(incident: incidents.OrderSent, correlation_id: str) -> JsonObject:
+    wanted = thing(incident.level, incident.session)
+    base = {"correlation_id": correlation_id, "priority": incident.priority}
+    match incident.level:
+        case EntityLevel.SUBJECT:
+            return frames.subject_dispatch(wanted.id, incident.nodes, **base)
+        case EntityLevel.SESSION:
+            return frames.session_dispatch(
+                wanted.id,
+                incident.nodes,
+                subject_id=wanted.subject_id,
+                **base,
+            )
+        case EntityLevel.SCAN:
+            return frames.scan_dispatch(
+                wanted.id,
+                incident.nodes,
+                subject_id=wanted.subject_id,
+                session_id=wanted.session_id,
+                scan_number=1,
+                **base,
+            )
+
+
+@contextmanager
+def _scheduled(seed: int) -> Iterator[None]:
+    """Let trio order its ready tasks by the seed; there is no public way to ask for that."""
+    allowed, state = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r.getstate()  # noqa: SLF001
+    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
+    _run._r.seed(seed)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        _run._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc]  # noqa: SLF001
+        _run._r.setstate(state)  # noqa: SLF001
+
+
+def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> Result:
+    """Run the world of a scenario; ``directory`` is empty, and better in memory."""
+    watchdog = Watchdog()
+    world = World(scenario, directory, watchdog, with_history=with_history)
+    with _scheduled(scenario.seed):
+        try:
+            trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
+        except* Starved as errors:
+            world.result.violations.append(f" s: {errors.exceptions[0]}")
+    return world.result
