@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,11 +22,10 @@ from proxy.demo.backend import FINAL, DemoBackend
 from proxy.runtime.offload import Inline
 from proxy.service import serve
 from proxy.settings import DicomSettings, IthSettings, LimitSettings, Secret, Settings
-from tests.dicom.virtual import VirtualNetwork
+from proxy.simulation.internet import Internet
+from proxy.simulation.node import SimulatedNode
 from tests.support.clocks import VirtualClock
 from tests.support.program import configure, offer
-from tests.support.virtual_node import VirtualNode
-from tests.support.virtual_sockets import VirtualInternet
 from tests.test_simulated import HOST, PACS, Ith
 
 ORDER, NEXT_ORDER = "corr_000000000001", "corr_000000000002"
@@ -40,9 +39,13 @@ RARELY = IthSettings(ping_seconds=60.0, heartbeat=False)
 async def a_site(directory: Path, ith_settings: IthSettings = RARELY) -> AsyncIterator[Ith]:
     """Run the proxy, its ITH and one node that takes everything."""
     rng = Random(1)
-    ith, node = Ith(), VirtualNode(rng)
-    VirtualInternet({HOST: "127.0.0.1"}, rng).install()
-    async with ith.running(), trio.open_nursery() as world:
+    ith, node = Ith(), SimulatedNode(rng)
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(trio.open_nursery())
+        internet = Internet(rng, {HOST: "127.0.0.1"}, world)
+        internet.install()
+        internet.nodes[PACS] = ("a", node.serve)
+        await stack.enter_async_context(ith.running())
         configure(ith, [frames.rest_node("a", "A", *PACS)])
         offer(ith)
         settings = Settings(
@@ -57,7 +60,7 @@ async def a_site(directory: Path, ith_settings: IthSettings = RARELY) -> AsyncIt
                 partial(
                     serve,
                     settings,
-                    network=VirtualNetwork(world, {PACS: node.handle}),
+                    network=internet,
                     offload=lambda _: Inline(),
                     clock=VirtualClock(),
                     rng=rng,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import tempfile
 import textwrap
@@ -121,9 +122,9 @@ def shrunk(scenario: Scenario) -> Shrunk:
 
 
 def _kind(violations: list[str]) -> str:
-    """Tell violations apart without their numbers, so that shrinking stays with one failure."""
-    first = violations[0].partition(" s: ")[2] if violations else ""
-    return "".join(c for c in first if not c.isdigit())
+    """Tell violations apart without their numbers and names: shrinking stays with one failure."""
+    first = brief(violations[0]).partition(" s: ")[2] if violations else ""
+    return " ".join(re.findall(r"\b[a-z]{3,}\b", first))
 
 
 WIDTH = 80
