@@ -344,7 +344,7 @@ async def test_nothing_waits_for_the_configuration_but_where_we_are(backend: Dem
         await backend.send_raw(json.dumps(frames.control_ping()))
         for name in ("pong", "health_update", "proxy.heartbeat", "dispatch.status"):
             await until(lambda name=name: name in names(backend))  # type: ignore[misc]
-        await until(lambda: not link.outbox.queued)  # proven by a ping of ours
+        await until(lambda: not link.outbox.queued)  # proven
         assert "config_update" not in names(backend)
         link.desk.configuration.set()
         await until(lambda: "config_update" in names(backend))
@@ -793,9 +793,106 @@ async def test_reports_wait_for_the_link_and_for_its_proof(backend: DemoBackend)
         backend.drop()  # nobody knows whether they arrived: they come again
         await until(lambda: len(backend.frames_named("dispatch.status")) == 6)
         await until(lambda: link.outbox.queued == 0)
-        assert await link.ledger.reports() == []
+        assert len(await link.ledger.reports()) == 3  # kept, for ITH may lose what it took
         numbers = [int(frame["entity_id"]) for frame in backend.frames_named("dispatch.status")]
         assert numbers == [0, 1, 2] * 2
+
+
+async def test_the_first_health_update_goes_ahead_of_the_reports(backend: DemoBackend) -> None:
+    await backend.vanish()
+    async with linked(backend.url) as link:
+        for number in range(3):
+            link.outbox.put(f"k{number}", over(str(number)))
+        await link.reach(BACKING_OFF)
+        await backend.listen()
+        await until(lambda: len(backend.frames_named("dispatch.status")) == 3)
+        assert names(backend).index("health_update") < names(backend).index("dispatch.status")
+
+
+async def test_what_the_library_of_a_dead_application_took_is_said_again(
+    backend: DemoBackend,
+) -> None:
+    async with linked(backend.url, **PATIENT) as link:
+        await link.reach(ONLINE)
+        link.outbox.put("seen", over("seen"))
+        await until(lambda: link.outbox.queued == 0)
+        backend.die()
+        link.outbox.put("lost", over("lost"))
+        await link.outbox.flushed()
+        await trio.sleep(5 * QUICK.ping_seconds)
+        assert (link.run.state, link.outbox.queued) == (ONLINE, 1)
+        backend.revive()
+        await until(lambda: link.outbox.queued == 0)
+    said = [frame["entity_id"] for frame in backend.frames_named("dispatch.status")]
+    assert said == ["seen", "lost"]
+
+
+@pytest.mark.parametrize("health_update", [True, False])
+async def test_a_pong_proves_where_no_health_update_is_answered(
+    backend: DemoBackend, health_update: bool
+) -> None:
+    backend.script.answer = False
+    async with linked(backend.url, health_update=health_update) as link:
+        await link.reach(ONLINE)
+        link.outbox.put("k", over())
+        await until(lambda: link.outbox.queued == 0)
+        await link.close()
+        assert link.rows[-1] == "CON-15"
+    assert len(backend.frames_named("dispatch.status")) == 1
+
+
+async def test_a_refused_health_update_proves_as_well(
+    backend: DemoBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.script.answer = False
+    refusal = json.dumps({"type": "health_update_response", "status": "error", "error": "no"})
+    with caplog.at_level(logging.INFO, "proxy.logs"):
+        async with linked(backend.url, **PATIENT) as link:
+            await link.reach(ONLINE)
+            link.outbox.put("k", over())
+            await until(lambda: backend.frames_named("dispatch.status"))
+            while link.outbox.queued:
+                asked = len(backend.frames_named("health_update"))
+                await backend.send_raw(refusal)
+                await until(lambda: len(backend.frames_named("health_update")) > asked)  # noqa: B023
+            assert link.run.state is ONLINE
+    assert "link.response" in caplog.messages
+
+
+async def test_the_last_answer_is_waited_for_before_the_close(backend: DemoBackend) -> None:
+    backend.script.answer = False
+    answer = json.dumps(frames.health_update_response())
+    async with linked(backend.url, **PATIENT) as link, trio.open_nursery() as nursery:
+        await link.reach(ONLINE)
+        link.run.data = replace(link.run.data, close_seconds=PATIENCE_S)
+        link.outbox.put("k", over())
+        await link.outbox.flushed()
+        nursery.start_soon(link.close)
+        await until(lambda: backend.heard[-1].frame.get("proxy_status") == "offline")
+        await trio.sleep(0.1)  # by now the ping is answered
+        for _ in backend.frames_named("health_update"):
+            await backend.send_raw(answer)
+        await link.reach(CLOSED)
+        assert link.outbox.queued == 0
+    await until(lambda: backend.close_codes)
+    assert backend.close_codes == [1000]
+
+
+async def test_a_dead_application_is_left_in_order_and_its_report_is_kept(
+    backend: DemoBackend,
+) -> None:
+    async with linked(backend.url, **PATIENT) as link:
+        await link.reach(ONLINE)
+        link.run.data = replace(link.run.data, close_seconds=PATIENCE_S)
+        link.outbox.put("seen", over())
+        await until(lambda: link.outbox.queued == 0)
+        backend.die()
+        link.outbox.put("lost", over())
+        await link.outbox.flushed()
+        await link.close()
+        assert (link.rows[-1], link.outbox.queued) == ("CON-15", 1)
+    await until(lambda: backend.close_codes)
+    assert backend.close_codes == [1000]
 
 
 # TLS ------------------------------------------------------------------------------------------

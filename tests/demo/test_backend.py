@@ -136,6 +136,35 @@ async def test_a_newer_connection_evicts_the_older(backend: DemoBackend) -> None
             assert backend.online
 
 
+async def test_a_dead_application_leaves_its_library_to_answer_pings(backend: DemoBackend) -> None:
+    async with dialled(backend) as link:
+        await received(link)
+        backend.die()
+        for _ in range(100):
+            await link.send_message('{"type":"health_update"}')
+        await link.ping()
+        assert (backend.heard, backend.online) == ([], True)
+        backend.revive()
+        assert await close_code(link) == 1006
+    async with dialled(backend) as link:
+        await received(link)
+        backend.revive()  # of a living one nothing changes
+        await link.send_message('{"type":"health_update"}')
+        assert (await received(link))["type"] == "health_update_response"
+        assert len(backend.heard) == 1
+
+
+async def test_a_dead_application_takes_a_link_and_says_nothing(backend: DemoBackend) -> None:
+    backend.die()
+    backend.script.ping_every_s = 0.01
+    async with dialled(backend) as link:
+        await link.ping()
+        with trio.move_on_after(0.2) as silence:
+            await link.get_message()
+    assert silence.cancelled_caught
+    assert backend.connections == 1
+
+
 async def test_updates_are_answered(backend: DemoBackend) -> None:
     async with dialled(backend) as link:
         await received(link)

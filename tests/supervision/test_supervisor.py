@@ -134,7 +134,8 @@ async def test_an_order_that_is_over_is_answered_again_and_not_done_again(
         assert sorted(p["status"] for p in first) == ["completed", ending, ending]
     async with running_program(directory, backend) as program:
         await program.configured()
-        for times in (1, 2):
+        await program.until(lambda: len(program.finals(order)) == 3)  # repeated after the restart
+        for times in (2, 3):
             program.tell(event)
             await program.until(lambda times=times: len(program.finals(order)) == 3 * times)  # type: ignore[misc]
             await program.idle()
@@ -697,7 +698,8 @@ async def test_a_restart_goes_on_where_it_was(
             assert len(node.arrivals) <= 9  # at most the one in flight is sent again
             stream = program.stream(order, node.node_id)
             assert [p["progress"] for p in stream] == sorted(p["progress"] for p in stream)
-            assert [p["status"] for p in stream].count("completed") == 1
+            said_again = stage == "one node over" and node is nodes[0]
+            assert [p["status"] for p in stream].count("completed") == 1 + said_again
         assert len(backend.rest.downloads) == (2 if stage == "fetching" else 1)
 
 

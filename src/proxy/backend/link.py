@@ -3,7 +3,8 @@
 One task reads and never waits for a dispatch: it hands each event to the supervisor, which is
 synchronous. One task writes; all others put frames into its channel, because a send that is
 cancelled half-way leaves a torn frame, which breaks the link for all of them. The durable reports
-come from the outbox and are forgotten only when ITH has answered a ping that was sent after them.
+come from the outbox, and are sent again on the next link until their arrival is proven
+(``receipts.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol, TypeAlias
 import trio
 from trio_websocket import WebSocketConnection
 
+from proxy.backend.receipts import Receipts
 from proxy.backend.upgrade import explain, open_websocket
 from proxy.errors import LinkEvicted, LinkRefused, first
 from proxy.events.base import new_correlation_id, wire_time
@@ -43,6 +45,9 @@ ConnectionRun: TypeAlias = Run[ConnectionState, LinkData, ConnectionOutput]
 
 SILENCE_SECONDS = 2.0
 """Seconds of silence after which ITH is assumed to wait for our first message."""
+
+LAST_ANSWER_SECONDS = 1.0
+"""Seconds of the wait for the answer to our last ``health_update``, between pong and close."""
 
 CHANNEL = 64
 """The most frames that wait for the writing task: pongs and signs of life, never reports."""
@@ -185,7 +190,9 @@ class Conversation:
         self._reading = trio.CancelScope()
         self._heard = trio.Event()
         self._written = trio.Event()
-        self._frames, self._to_write = trio.open_memory_channel[str | Parcel](CHANNEL)
+        self._frames, self._to_write = trio.open_memory_channel[str | HealthUpdate | Parcel](
+            CHANNEL
+        )
 
     async def hold(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:
         """Exchange frames until the machine is CLOSING, then close in order.
@@ -194,32 +201,40 @@ class Conversation:
         ``trio.TooSlowError`` if a ping stays unanswered.
         """
         outbox.rewind()
+        receipts = Receipts(
+            outbox, updates=self._ith.health_update, patience=self._ith.pong_seconds
+        )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read, inbox)
-            nursery.start_soon(self._write, outbox)
-            nursery.start_soon(self._prove_alive, outbox)
+            nursery.start_soon(self._read, inbox, receipts)
+            nursery.start_soon(self._write, outbox, receipts)
+            nursery.start_soon(self._prove_alive, receipts)
             async with trio.open_nursery() as talkers:
                 talkers.start_soon(self._talk, inbox, vitals, outbox)
                 await self._run.until(ConnectionState.CLOSING)
                 talkers.cancel_scope.cancel("the link is closing")
-            await self._say_goodbye(vitals, outbox)
+            await self._say_goodbye(vitals, receipts)
             nursery.cancel_scope.cancel("the link is closed")
 
-    async def _say_goodbye(self, vitals: SignsOfLife, outbox: Outbox) -> None:
+    async def _say_goodbye(self, vitals: SignsOfLife, receipts: Receipts) -> None:
         """Write the frames in the channel, wait for the proof of their arrival, close with 1000."""
         if self._ith.health_update:
-            await self._frames.send(encode(vitals.health(online=False)))
+            await self._frames.send(vitals.health(online=False))
         self._frames.close()
         await self._written.wait()
-        await self._round_trip(outbox)
+        await self._round_trip(receipts)
+        with trio.move_on_after(LAST_ANSWER_SECONDS):
+            await receipts.settled()
         self._reading.cancel("nothing more is wanted of ITH")
         await self._websocket.aclose(1000, "the proxy stops")
 
-    async def _read(self, inbox: Inbox) -> None:
+    async def _read(self, inbox: Inbox, receipts: Receipts) -> None:
         with self._reading:
             while True:
                 frame = await self._websocket.get_message()
-                self._take(decode(frame, new_correlation_id=self._new_correlation_id), inbox)
+                message = decode(frame, new_correlation_id=self._new_correlation_id)
+                if isinstance(message, HealthUpdateResponse):
+                    receipts.answered()
+                self._take(message, inbox)
 
     def _take(self, message: Incoming, inbox: Inbox) -> None:
         if not self._heard.is_set():
@@ -247,15 +262,19 @@ class Conversation:
         except trio.ClosedResourceError:
             pass  # the link is closing: the last frame has been put in
 
-    async def _write(self, outbox: Outbox) -> None:
+    async def _write(self, outbox: Outbox, receipts: Receipts) -> None:
         async for item in self._to_write:
-            if isinstance(item, str):
-                await self._websocket.send_message(item)
-            else:
-                await self._websocket.send_message(item.frame)
-                outbox.sent(item)
-                if item.report_id is not None:
-                    marks.reached(Mark.REPORT_SENT)
+            match item:
+                case Parcel():
+                    await self._websocket.send_message(item.frame)
+                    outbox.sent(item)
+                    if item.report_id is not None:
+                        marks.reached(Mark.REPORT_SENT)
+                case HealthUpdate():
+                    receipts.asking()  # before the send: the answer may come during it
+                    await self._websocket.send_message(encode(item))
+                case str():
+                    await self._websocket.send_message(item)
         self._written.set()
 
     async def _talk(self, inbox: Inbox, vitals: SignsOfLife, outbox: Outbox) -> None:
@@ -267,15 +286,17 @@ class Conversation:
         async with trio.open_nursery() as talkers:
             talkers.start_soon(self._greet, inbox, vitals)
             await self._heard.wait()
+            if self._ith.health_update:  # before any report: its answer decides on their proof
+                await self._frames.send(vitals.health(online=True))
+                talkers.start_soon(self._say_health, vitals)
             talkers.start_soon(self._carry_reports, outbox)
-            talkers.start_soon(self._say_health, vitals)
             talkers.start_soon(self._say_heartbeat, vitals)
 
     async def _speak_first(self, inbox: Inbox, vitals: SignsOfLife) -> None:
         """Send the message that needs no configuration, and have the configuration fetched."""
         inbox.look()
         if self._ith.health_update:
-            await self._frames.send(encode(vitals.health(online=True)))
+            await self._frames.send(vitals.health(online=True))
 
     async def _greet(self, inbox: Inbox, vitals: SignsOfLife) -> None:
         """Send our address once the configuration is known: ITH stores the message as it is."""
@@ -287,23 +308,23 @@ class Conversation:
         while True:
             await self._frames.send(await outbox.take())
 
-    async def _prove_alive(self, outbox: Outbox) -> None:
+    async def _prove_alive(self, receipts: Receipts) -> None:
         await self._heard.wait()
         while True:
             await trio.sleep(self._ith.ping_seconds)
-            await self._round_trip(outbox)
+            await self._round_trip(receipts)
 
-    async def _round_trip(self, outbox: Outbox) -> None:
-        """Ping and wait for the pong; all that was sent before it has then arrived."""
-        mark = outbox.mark()
+    async def _round_trip(self, receipts: Receipts) -> None:
+        """Ping and wait for the pong; ITH's WebSocket has then taken all that was sent before."""
+        mark = receipts.pinging()
         with trio.fail_after(self._ith.pong_seconds):
             await self._websocket.ping()
-        outbox.confirm(mark)
+        receipts.ponged(mark)
 
     async def _say_health(self, vitals: SignsOfLife) -> None:
-        while self._ith.health_update:
-            await self._frames.send(encode(vitals.health(online=True)))
+        while True:
             await trio.sleep(self._ith.health_seconds)
+            await self._frames.send(vitals.health(online=True))
 
     async def _say_heartbeat(self, vitals: SignsOfLife) -> None:
         while self._ith.heartbeat:

@@ -54,6 +54,8 @@ class DemoBackend:
         """Payloads of ``dispatch.status`` by correlation id and node id (None: of the dispatch)."""
         self.connections = 0
         """The number of WebSockets accepted."""
+        self.is_alive = True
+        """Whether the application lives."""
         self.refusals = 0
         self.close_codes: list[int | None] = []
         """The ends of the WebSockets that have ended."""
@@ -119,6 +121,20 @@ class DemoBackend:
         self._connected()
         if self._link_stream:
             http.reset(self._link_stream)
+
+    def die(self) -> None:
+        """Let the application die; its WebSocket library goes on.
+
+        The library accepts links, answers pings and takes messages, which are lost.
+        """
+        self.is_alive = False
+
+    def revive(self) -> None:
+        """Start a new application, which resets the link of the dead one."""
+        if not self.is_alive:
+            self.is_alive = True
+            if self.online:
+                self.drop()
 
     async def wait_for(self, predicate: Callable[[DemoBackend], bool]) -> None:
         """Return when ``predicate`` of this backend is true."""
@@ -231,10 +247,13 @@ class DemoBackend:
                 nursery.start_soon(older.aclose, EVICTED, "replaced by a newer connection")
             nursery.start_soon(self._ping, link)
             with suppress(trio_websocket.ConnectionClosed):
-                await self._greet(link)
+                if self.is_alive:
+                    await self._greet(link)
                 self._tell()
                 while True:
-                    await self._hear(link, await link.get_message())
+                    message = await link.get_message()
+                    if self.is_alive:
+                        await self._hear(link, message)
             nursery.cancel_scope.cancel("the link has ended")
 
     async def _greet(self, link: trio_websocket.WebSocketConnection) -> None:
@@ -254,6 +273,8 @@ class DemoBackend:
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 await trio.sleep(self.script.ping_every_s)
+                if not self.is_alive:
+                    continue
                 by_type = self.script.ping_dialect is PingDialect.TYPE
                 ping = frames.control_ping() if by_type else frames.event_ping()
                 await link.send_message(json.dumps(ping))

@@ -57,7 +57,7 @@ def reports(connection: apsw.Connection) -> list[Report]:
 
 
 def forget_reports(connection: apsw.Connection, report_ids: Iterable[int]) -> None:
-    """Delete frames that have reached ITH."""
+    """Delete frames that are not to be sent again."""
     connection.executemany(
         "DELETE FROM report WHERE id = ?", ((report_id,) for report_id in report_ids)
     )

@@ -368,7 +368,7 @@ class Ledger:
     # Reports to ITH, for the outbox.
 
     def post_report(self, key: str, frame: str) -> int:
-        """Keep a frame until it is proven delivered; return its id. Ids grow with each call."""
+        """Keep a frame until it is forgotten; return its id. Ids grow with each call."""
         report_id = self._next_report_id
         self._next_report_id += 1
         self._writer.post(documents.put_report, report_id, key, frame)
@@ -379,5 +379,5 @@ class Ledger:
         return await self._writer.call(documents.reports)
 
     def post_forget(self, report_ids: Iterable[int]) -> None:
-        """Drop frames that were proven delivered."""
+        """Drop frames that are not to be sent again."""
         self._writer.post(documents.forget_reports, tuple(report_ids))

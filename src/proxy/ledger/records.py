@@ -133,7 +133,7 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 class Report(NamedTuple):
-    """A frame for ITH that has not been proven delivered."""
+    """A frame for ITH without a proof of arrival, or with a recent one."""
 
     id: int
     key: str

@@ -948,5 +948,43 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
         ),
     ),
+    Chapter(
+        "Reports that ITH took and lost",
+        "",
+        (
+            Requirement(
+                "BEH-60",
+                "A final report that ITH's WebSocket library took after ITH's application had "
+                "died is sent again to the next application.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_receipt.py",
+                    "test_what_a_dead_application_never_saw_is_told_to_its_successor",
+                    "test_a_dead_application_is_waited_for",
+                )
+                + shown(
+                    "backend/test_link.py",
+                    "test_what_the_library_of_a_dead_application_took_is_said_again",
+                    "test_a_dead_application_is_left_in_order_and_its_report_is_kept",
+                ),
+                ("backend/receipts.py",),
+                more="A pong is no proof on a link whose `health_update` is answered.",
+            ),
+            Requirement(
+                "BEH-61",
+                "The final states of the last hour are sent again after a reconnect, because ITH "
+                "may have lost its last minutes.",
+                BEHAVIOUR,
+                shown(
+                    "behaviour/test_receipt.py",
+                    "test_the_final_states_of_the_last_hour_are_said_again_after_a_reconnect",
+                    "test_an_outage_does_not_use_up_the_hour",
+                    "test_where_no_health_update_is_answered_a_pong_is_the_proof",
+                ),
+                ("reporting/outbox.py",),
+                more="The hour counts only while there is a link.",
+            ),
+        ),
+    ),
 )
 """The behaviours, by subject."""

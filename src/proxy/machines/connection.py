@@ -461,8 +461,9 @@ CONNECTION: Machine[ConnectionState, ConnectionData, ConnectionOutput] = Machine
         "CON-86": "CON-84",
     },
     notes=(
-        "The state of the link is not kept on disk. Reports without a proof of arrival are "
-        "kept, and are sent again on the next link.",
+        "The state of the link is not kept on disk. Final reports are kept until an hour after the "
+        "proof of their arrival. All of them without a proof, and those of the last hour, are "
+        "sent again on the next link.",
         "A link is alive only if ITH answers our own ping within ith.pong_seconds.",
     ),
 )

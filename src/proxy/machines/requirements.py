@@ -410,16 +410,29 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-16",
-            "A final report is forgotten only when a later round trip proves that it arrived; "
-            "after a reconnect the others are sent again in their order.",
+            "A final report is proven by the answer to a later `health_update`, or, on a link "
+            "without such answers, by the pong for a later ping; after a reconnect the unproven "
+            "reports are sent again in their order.",
             "docs/protocol.md 1.5",
             shown(
                 "reporting/test_outbox.py",
-                "test_a_report_is_forgotten_only_when_a_later_round_trip_proves_it",
+                "test_a_report_is_unproven_until_what_followed_it_is_answered",
                 "test_a_new_link_takes_again_what_is_unproven_in_its_order",
             )
-            + shown("backend/test_link.py", "test_reports_wait_for_the_link_and_for_its_proof"),
-            ("reporting/outbox.py",),
+            + shown(
+                "backend/test_receipts.py",
+                "test_an_answer_proves_what_was_sent_before_its_update",
+                "test_a_pong_proves_nothing_while_an_answer_may_come",
+                "test_a_pong_proves_nothing_once_an_update_was_answered",
+            )
+            + shown(
+                "backend/test_link.py",
+                "test_reports_wait_for_the_link_and_for_its_proof",
+                "test_the_first_health_update_goes_ahead_of_the_reports",
+                "test_a_pong_proves_where_no_health_update_is_answered",
+                "test_the_last_answer_is_waited_for_before_the_close",
+            ),
+            ("reporting/outbox.py", "backend/receipts.py"),
         ),
         Requirement(
             "REQ-PROT-17",
@@ -986,6 +999,21 @@ _PROTOCOL = Chapter(
                 "test_a_node_is_read_in_either_spelling_from_event_and_configuration",
             ),
             ("events/tolerance.py", "nodes/reading.py"),
+        ),
+        Requirement(
+            "REQ-PROT-57",
+            "A final report is kept for an hour after its proof, and sent once more on each later "
+            "link that lasts a few seconds.",
+            "docs/protocol.md 1.5",
+            shown(
+                "reporting/test_outbox.py",
+                "test_a_final_report_is_forgotten_an_hour_after_its_proof",
+                "test_what_was_proven_on_an_earlier_link_is_said_once_more_on_each",
+                "test_a_kept_report_is_said_after_the_unproven_and_not_on_a_short_link",
+                "test_the_next_report_of_its_key_takes_the_place_of_a_kept_one",
+                "test_a_thousand_proven_reports_are_kept_at_most",
+            ),
+            ("reporting/outbox.py",),
         ),
     ),
 )

@@ -3,13 +3,17 @@
 A final report is a row of the ledger, posted in the same synchronous stretch as the change that it
 reports: both are durable together or neither. Progress is kept in memory, the latest per key, and
 at most one message per key and interval is sent. So the outbox needs no limit: it holds the
-unproven final reports and one progress report per key, and drops no final report.
+unproven final reports and one progress report per key, and drops no unproven one.
 
 Per key the order is kept: progress never falls, and nothing follows the final report. A report that
 would fall is raised to what its key has reached; that number is kept here alone, and forgotten with
-the final report. A frame leaves only after the ledger has committed the change that it reports. It
-is forgotten only when a later round trip proves that it arrived; after a reconnect every unproven
-frame is taken again.
+the final report. A frame leaves only after the ledger has committed the change that it reports.
+After a reconnect every unproven frame is taken again. The link decides on the proof.
+
+ITH may lose its last minutes, when it dies or is restored from a backup. So a final report is kept
+for an hour after its proof, and sent once more on each later link that lasts some seconds. The hour
+counts only while there is a link: an outage of ITH does not use it up. The key of a kept report is
+open, and the next report of the key replaces it. After a restart all rows count as unproven.
 
 A progress report waits as values and is encoded when the link sends it, since most are replaced
 before. A final report is encoded at once, for its row. The outbox sends nothing itself. Heartbeats
@@ -19,7 +23,9 @@ and other messages that are stale a moment later are not put here.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -32,6 +38,12 @@ from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 
 PROGRESS_INTERVAL_S = 1.0
+KEPT_S = 3600.0
+"""Seconds with a link for which a final report is kept after its proof."""
+KEPT_MOST = 1000
+"""The most proven reports that are kept; the oldest are dropped first."""
+REPEAT_AFTER_S = 5.0
+"""Age of a link in seconds at which kept reports are repeated: short links repeat none."""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -47,6 +59,14 @@ class Parcel(msgspec.Struct, frozen=True):
         return self.content if isinstance(self.content, str) else codec.encode(self.content)
 
 
+class Kept(NamedTuple):
+    """A final report that was proven, and the time on links, in seconds, at which it was."""
+
+    report_id: int
+    parcel: Parcel
+    since: float
+
+
 class Outbox:
     """The supervisor puts, one link takes; ``load`` comes before both."""
 
@@ -56,11 +76,16 @@ class Outbox:
         self._interval = progress_interval
         self._finals: dict[int, Parcel] = {}  # all that are unproven, by report id
         self._closed: Counter[str] = Counter()  # the number of them by key
-        self._waiting: deque[Parcel] = deque()  # those of them that are to be taken
+        self._waiting: deque[Parcel] = deque()  # final reports to be taken, some of them again
         self._progress: dict[str, Parcel] = {}  # to be taken, the latest of each key
         self._reached: dict[str, int] = {}  # in percent
         self._quiet_until: dict[str, float] = {}
         self._flying: deque[Parcel] = deque()  # taken and unproven, in the order of taking
+        self._kept: OrderedDict[str, Kept] = OrderedDict()  # proven, the last final of each key
+        self._repeats: list[Parcel] = []  # those of them that were proven on an earlier link
+        self._repeat_at = math.inf
+        self._linked = 0.0  # seconds with a link, up to its last proof
+        self._looked_at = 0.0  # by trio's clock; set by each new link and each proof
         self._sent = 0
         self._proven = 0
         self._changed = trio.Event()
@@ -83,8 +108,10 @@ class Outbox:
         """Queue ``report`` for sending; returns at once.
 
         Progress that would fall is raised. Progress that follows an unproven final report of its
-        key is not sent.
+        key is not sent. A proven one of its key is kept no longer.
         """
+        if (outdated := self._kept.pop(key, None)) is not None:
+            self._ledger.post_forget([outdated.report_id])
         progress = max(report.payload.progress, self.reached(key))
         if progress > report.payload.progress:
             report = replace(report, payload=replace(report.payload, progress=progress))
@@ -125,24 +152,35 @@ class Outbox:
         self._wake()
 
     def mark(self) -> int:
-        """The number of parcels sent so far, to be kept with a ping that is sent now."""
+        """The number of parcels sent so far; the answer to a message sent now proves them."""
         return self._sent
 
     def confirm(self, mark: int) -> None:
-        """Forget the parcels sent before ``mark``: the ping that followed them was answered."""
-        proven = []
+        """Note the proof of the parcels sent before ``mark``; keep final reports for an hour."""
+        now = trio.current_time()
+        self._linked += now - self._looked_at
+        self._looked_at = now
+        unproven = len(self._finals)
+        forgotten = []
         while self._proven < mark:
             parcel = self._flying.popleft()
             self._proven += 1
-            if parcel.report_id is not None:
-                proven.append(parcel.report_id)
-                self._forget(parcel.report_id)
-        if proven:
+            if parcel.report_id in self._finals and not self._keep(parcel.report_id):
+                forgotten.append(parcel.report_id)
+        if len(self._finals) < unproven:
             marks.reached(Mark.REPORT_PROVEN)
-            self._ledger.post_forget(proven)
+        forgotten += self._outdated()
+        if forgotten:
+            self._ledger.post_forget(forgotten)
 
     def rewind(self) -> None:
-        """Begin a new link: every unproven parcel is to be taken again, in its order."""
+        """Begin a new link: every unproven parcel is to be taken again, in its order.
+
+        The kept final reports follow when the link is ``REPEAT_AFTER_S`` old.
+        """
+        self._looked_at = trio.current_time()
+        self._repeats = [kept.parcel for kept in self._kept.values()]
+        self._repeat_at = self._looked_at + REPEAT_AFTER_S if self._repeats else math.inf
         for parcel in reversed(self._flying):
             if parcel.report_id is None and parcel.key not in self._closed:
                 self._progress.setdefault(parcel.key, parcel)
@@ -153,7 +191,7 @@ class Outbox:
 
     async def flushed(self) -> None:
         """Wait until every final report put so far, or meanwhile, has been sent."""
-        while self._waiting or self._sent - self._proven < len(self._flying):
+        while not self._is_flushed:
             await self._changed.wait()
 
     def keeps(self, key: str) -> bool:
@@ -165,6 +203,11 @@ class Outbox:
         """The number of final reports that are not proven delivered."""
         return len(self._finals)
 
+    @property
+    def _is_flushed(self) -> bool:
+        is_waiting = any(parcel.report_id in self._finals for parcel in self._waiting)
+        return not is_waiting and self._sent - self._proven == len(self._flying)
+
     def _file(self, parcel: Parcel, report_id: int) -> None:
         """Keep a final report; its key is closed until the report is proven delivered."""
         self._finals[report_id] = parcel
@@ -172,23 +215,48 @@ class Outbox:
         for of_key in (self._progress, self._reached, self._quiet_until):
             of_key.pop(parcel.key, None)
 
-    def _forget(self, report_id: int) -> None:
-        key = self._finals.pop(report_id).key
-        self._closed[key] -= 1
-        if not self._closed[key]:
-            del self._closed[key]
+    def _keep(self, report_id: int) -> bool:
+        """Keep a proven report and open its key, unless a later one of its key is unproven."""
+        parcel = self._finals.pop(report_id)
+        self._closed[parcel.key] -= 1
+        if self._closed[parcel.key]:
+            return False
+        del self._closed[parcel.key]
+        self._kept[parcel.key] = Kept(report_id, parcel, self._linked)
+        return True
+
+    def _outdated(self) -> Iterator[int]:
+        """Drop the reports that were kept long enough or are too many; yield their ids."""
+        while self._kept:
+            key, kept = next(iter(self._kept.items()))
+            if len(self._kept) <= KEPT_MOST and self._linked < kept.since + KEPT_S:
+                return
+            del self._kept[key]
+            yield kept.report_id
 
     def _next(self) -> Parcel | None:
         """Return a parcel that may be sent now, final reports first."""
+        now = trio.current_time()
+        if now >= self._repeat_at:
+            self._repeat_at = math.inf
+            self._waiting.extend(self._repeats)
+        while self._waiting and not self._is_wanted(self._waiting[0]):
+            self._waiting.popleft()
         if self._waiting:
             return self._waiting[0]
-        now = trio.current_time()
         open_now = (p for p in self._progress.values() if self._due(p) <= now)
         return next(open_now, None)
 
+    def _is_wanted(self, parcel: Parcel) -> bool:
+        """Whether a final report is unproven, or kept."""
+        if parcel.report_id in self._finals:
+            return True
+        kept = self._kept.get(parcel.key)
+        return kept is not None and kept.parcel is parcel
+
     def _next_due(self) -> float:
-        """The time at which progress may be sent next, on trio's clock."""
-        return min(map(self._due, self._progress.values()), default=math.inf)
+        """The time at which something may be sent next, on trio's clock."""
+        return min(self._repeat_at, min(map(self._due, self._progress.values()), default=math.inf))
 
     def _due(self, progress: Parcel) -> float:
         return self._quiet_until.get(progress.key, -math.inf)
@@ -200,7 +268,8 @@ class Outbox:
         sent.
         """
         if parcel.report_id is not None:
-            if not self._waiting or self._waiting[0] is not parcel:
+            is_next = bool(self._waiting) and self._waiting[0] is parcel
+            if not (is_next and self._is_wanted(parcel)):
                 return False
             self._waiting.popleft()
         elif parcel.key in self._closed:

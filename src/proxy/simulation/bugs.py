@@ -141,6 +141,8 @@ def _outbox_forgets_when_sent() -> Iterator[None]:
     def sent(self: Outbox, parcel: Parcel) -> None:
         original(self, parcel)
         self.confirm(self.mark())
+        if (kept := self._kept.pop(parcel.key, None)) is not None:
+            self._ledger.post_forget([kept.report_id])
 
     with _replaced(Outbox, sent=sent):
         yield

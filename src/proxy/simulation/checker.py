@@ -25,7 +25,7 @@ STOP_S = 10.0
 SUCCESS = (0x0000, 0x0111, 0xB000, 0xB006, 0xB007)
 """The C-STORE statuses that say that the node has the instance (PS3.4 B.2.3, PS3.7 C)."""
 REMOVED = "no: the node was removed"
-FOR_GOOD = (*SUCCESS, 0xA900, 0xC000, 0x0110, 0x0122)
+FOR_GOOD = (*SUCCESS, 0xC000, 0x0110, 0x0122)
 """The statuses that another attempt does not change."""
 
 EXCUSES: dict[Kind, str] = {
@@ -59,7 +59,7 @@ EXCUSES: dict[Kind, str] = {
         "wait: a node misbehaved",
     ),
     **dict.fromkeys(
-        (Kind.CONTEXTS_REFUSED, Kind.CLASS_REFUSED, Kind.STORE_STATUS, Kind.PDU_LIMIT),
+        (Kind.CONTEXTS_REFUSED, Kind.CLASS_REFUSED, Kind.PDU_LIMIT),
         "no: a node refused",
     ),
 }
@@ -140,7 +140,14 @@ class Checker:
             for each in self._excuses
             if each.node in {None, node}
             and (each.uids is None or not each.uids.isdisjoint(order.thing.sent))
-        } | {EXCUSES[kind] for kind in self._nodes[node].hits if kind in EXCUSES}
+        } | self._reasons_of(self._nodes[node])
+
+    def _reasons_of(self, node: SimulatedNode) -> set[str]:
+        """Return why orders to a node may have failed, from what it has done."""
+        reasons = {EXCUSES[kind] for kind in node.hits if kind in EXCUSES}
+        if any(each.status not in {None, *SUCCESS} for each in node.received):
+            reasons.add("no: a node refused")
+        return reasons
 
     # -- ITH's application is told ----------------------------------------------------------------
 
@@ -194,15 +201,22 @@ class Checker:
     def _confirmed(self, thing: Thing, node: str) -> int:
         """Count the instances that a node has said it has, with the right content.
 
-        It says so by its answer to C-STORE, or to C-FIND, which may be a lie.
+        It says so by its answer to C-STORE, or to C-FIND, which may be a lie. What was converted to
+        another transfer syntax has another hash, and is not compared.
         """
         known = self._nodes[node]
         if known.hits[Kind.FIND_CLAIMS_ALL]:
             return len(thing.sent)
+        original = thing.instances[0].transfer_syntax_uid
         said = {
-            (each.sop_instance_uid, each.sha256)
+            (
+                each.sop_instance_uid,
+                each.sha256
+                if each.transfer_syntax_uid == original
+                else thing.sent.get(each.sop_instance_uid, ""),
+            )
             for each in known.received
-            if each.status in SUCCESS
+            if each.status in SUCCESS and each.sha256
         }
         if known.finds:
             said.update(known.holds.items())
@@ -259,8 +273,8 @@ class Checker:
     def _check_repeats(self) -> None:
         """Check that nothing was sent again to a node whose answer for it has arrived.
 
-        An answer has arrived if another instance followed on the same association. A crash may
-        have come before the ledger had it.
+        An answer has arrived if another instance or the release followed on the same association.
+        A crash may have come before the ledger had it.
         """
         if self.had_crash:
             return
@@ -270,7 +284,9 @@ class Checker:
             repeated: Counter[str] = Counter()
             for each in node.received:
                 repeated[each.sop_instance_uid] += answered[each.sop_instance_uid] > 0
-                if each.status in FOR_GOOD and last[each.association] > (each.answered_at or 0.0):
+                goes_on = last[each.association] > (each.answered_at or 0.0)
+                has_arrived = goes_on or each.association in node.released
+                if each.status in FOR_GOOD and has_arrived:
                     answered[each.sop_instance_uid] += 1
             for uid, times in repeated.items():
                 wanted = sum(

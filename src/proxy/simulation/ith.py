@@ -82,19 +82,13 @@ class Ith(DemoBackend):
 
     async def tell(self, event: JsonObject) -> bool:
         """Send an event, if a proxy is connected; return whether it was sent."""
-        if not self.online:
+        if not (self.online and self.is_alive):
             return False
         try:
             await self.send_event(event | {"timestamp": self._wire_time()})
         except trio_websocket.ConnectionClosed:
             return False
         return True
-
-    def die(self) -> None:
-        """Let the application die: until the receipt helper's change is merged."""
-
-    def revive(self) -> None:
-        """Bring it back."""
 
     def _wire_time(self) -> str:
         at = datetime.fromtimestamp(self._now(), UTC)
@@ -124,6 +118,8 @@ class Ith(DemoBackend):
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 await trio.sleep(self.script.ping_every_s)
+                if not self.is_alive:
+                    continue
                 ping = {"type": "ping", "timestamp": self._wire_time()}
                 await link.send_message(json.dumps(ping))
 

@@ -75,6 +75,8 @@ class SimulatedNode:
         self.associations = Associations()
         self.echoes = 0
         self.finds = 0
+        self.released: set[int] = set()
+        """The numbers of the associations whose release was asked for."""
         self.violations: list[str] = []
         self.misbehaviours = Misbehaviours()
         self.hits = self.misbehaviours.hits
@@ -217,6 +219,7 @@ class _Connection:
 
     async def _release(self) -> None:
         """Answer A-RELEASE-RQ; after a collision, the requestor answers first (PS3.8 AR-8)."""
+        self._node.released.add(self._number)
         if self._releasing:
             self._collided = True
             return

@@ -217,6 +217,23 @@ class Crash(IncidentBase, frozen=True, kw_only=True):
         return self.at + self.seconds
 
 
+class Stop(IncidentBase, frozen=True, kw_only=True):
+    """The program is told to stop, once or twice, and is started again."""
+
+    twice: bool
+
+
+class OperatorPause(IncidentBase, frozen=True, kw_only=True):
+    """The operator pauses the proxy for a time."""
+
+    seconds: float
+
+    @property
+    def until(self) -> float:
+        """When the operator lets it go on."""
+        return self.at + self.seconds
+
+
 class ClockStep(IncidentBase, frozen=True, kw_only=True):
     """The wall clock is set."""
 
@@ -250,6 +267,8 @@ Incident: TypeAlias = (
     | DeadApplication
     | DiskTrouble
     | Crash
+    | Stop
+    | OperatorPause
     | ClockStep
     | Corruption
     | Strike
@@ -362,7 +381,8 @@ def _troubles(rng: Random) -> Sequence[Incident]:
         after=rng.choice([0, 1, 7, 300, 900]),
         seconds=10 ** rng.uniform(-1, 2),
     )
-    return [Trouble(at=rng.uniform(0, BUSY_S), node=node, misbehaviour=misbehaviour)]
+    at = rng.choice([0.0, rng.uniform(0, BUSY_S / 2)])
+    return [Trouble(at=at, node=node, misbehaviour=misbehaviour)]
 
 
 def _outages(rng: Random) -> Sequence[Incident]:
@@ -439,6 +459,14 @@ def _crashes(rng: Random) -> Sequence[Incident]:
     return [Crash(at=at, power=power, seconds=10 ** rng.uniform(0, 2))]
 
 
+def _stops(rng: Random) -> Sequence[Incident]:
+    return [Stop(at=rng.uniform(0, BUSY_S / 2), twice=rng.random() < 0.5)]
+
+
+def _operator_pauses(rng: Random) -> Sequence[Incident]:
+    return [OperatorPause(at=rng.uniform(0, BUSY_S / 2), seconds=10 ** rng.uniform(0, 2.5))]
+
+
 def _clock_steps(rng: Random) -> Sequence[Incident]:
     step = rng.choice([-1, 1]) * rng.choice([1.0, 3600.0, YEAR_S, 20 * YEAR_S])
     return [ClockStep(at=rng.uniform(0, BUSY_S), seconds=step)]
@@ -479,6 +507,8 @@ KINDS: tuple[Drawing, ...] = (
     _activations,
     _node_changes,
     _troubles,
+    _troubles,
+    _troubles,
     _outages,
     _partial_outages,
     _flapping,
@@ -488,6 +518,8 @@ KINDS: tuple[Drawing, ...] = (
     _dead_applications,
     _disk_troubles,
     _crashes,
+    _stops,
+    _operator_pauses,
     _clock_steps,
     _corruptions,
     _strikes,
@@ -503,7 +535,10 @@ CODES_OF: dict[Kind, tuple[int, ...]] = {
     Kind.CLASS_REFUSED: (0, 1),
     Kind.PDU_LIMIT: (0, 128, 1024, 65536),
     Kind.ECHO_STATUS: (0x0122, 0x0110, 0x0211),
-    Kind.STORE_STATUS: (0xA700, 0xA900, 0xC000, 0x0110, 0x0111, 0x0122, 0x0213, 0xB000, 0xB007),
+    Kind.STORE_STATUS: (
+        *(0xA700, 0xA900, 0xC000, 0x0110, 0x0111, 0x0122, 0x0213, 0xB000, 0xB007),
+        *(0xC000, 0xC000, 0xB000, 0xB000),
+    ),
     Kind.EARLY_STATUS: (0x0000, 0xA700, 0xC000),
     Kind.GARBAGE: (0, 1, 2, 3),
     Kind.FLOOD: (0, 1, 2, 3),

@@ -79,6 +79,10 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
         case incidents.Crash(power=power, seconds=seconds):
             what = "the machine loses its power" if power else "the program is killed"
             return f"{what}, for {duration(seconds)}"
+        case incidents.Stop(twice=twice):
+            return f"the program is told {'twice' if twice else 'once'} to stop"
+        case incidents.OperatorPause(seconds=seconds):
+            return f"the operator pauses the proxy for {duration(seconds)}"
         case incidents.ClockStep(seconds=seconds):
             way = "ahead" if seconds > 0 else "back"
             return f"the wall clock is set {way} by {duration(abs(seconds))}"

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,6 +52,7 @@ from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
+from proxy.supervision.supervisor import Supervisor
 
 RESTART_S = 5.0
 """systemd starts the program again after as long."""
@@ -157,6 +159,8 @@ class World:
         self._checker = Checker(self._nodes, scenario.detail, trio.current_time)
         self._is_active = True
         self._program = trio.CancelScope()
+        self._supervisor: Supervisor | None = None
+        self._is_stopping = False
         self._is_counting = True
         self._has_disk_failed = False
         self._deleting = trio.Lock()
@@ -243,20 +247,25 @@ class World:
                 self._note(PROXY, "the program starts")
                 self._starts += 1
                 try:
-                    await serve(
-                        self._settings(),
-                        network=self._internet,
-                        offload=lambda _: Inline(),
-                        clock=self._wall,
-                        rng=Random(self._rng.random()),
-                    )
-                    self._checker.say("the program ended, and nobody asked it to")
+                    async with trio.open_nursery() as nursery:
+                        program = partial(
+                            serve,
+                            self._settings(),
+                            network=self._internet,
+                            offload=lambda _: Inline(),
+                            clock=self._wall,
+                            rng=Random(self._rng.random()),
+                        )
+                        self._supervisor = await nursery.start(program)
+                    if not self._is_stopping and self._is_counting:
+                        self._checker.say("the program ended, and nobody asked it to")
                 except* ProxyError as errors:
                     self._ended(errors)
                 except* Exception as errors:  # noqa: BLE001 - a defect is what is looked for
                     trail = "".join(traceback.format_exception(errors))
                     self._checker.say(f"a defect ended the program: {trail}")
                     self._tell()
+            self._supervisor, self._is_stopping = None, False
             await trio.sleep(self._down_s or RESTART_S)
             self._down_s = 0.0
             self._internet.plug_in()
@@ -378,6 +387,10 @@ class World:
                 await self._disk_trouble(incident)
             case incidents.Crash():
                 self._kill(power=incident.power, seconds=incident.seconds)
+            case incidents.Stop():
+                await self._stop(twice=incident.twice)
+            case incidents.OperatorPause():
+                await self._pause(incident.seconds)
             case incidents.ClockStep():
                 self._wall.ahead += incident.seconds
             case incidents.Corruption():
@@ -411,6 +424,22 @@ class World:
         """Whether the program has as many orders as ITH has sent it, or this one."""
         ordered = self.result.marks[Mark.ORDER_POSTED.name]
         return order.heard_at is not None or ordered >= len(self._checker.orders)
+
+    async def _stop(self, *, twice: bool) -> None:
+        """Tell the program to stop; a second time while it drains, if it still does."""
+        for _ in range(1 + twice):
+            if self._supervisor is not None:
+                self._is_stopping = True
+                self._checker.had_crash = True
+                self._supervisor.drain("the world stops it")
+            await trio.sleep(0.5)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._supervisor is not None:
+            self._supervisor.pause("the world's operator pauses it")
+        await trio.sleep(seconds)
+        while self._supervisor is None or not self._supervisor.resume():  # noqa: ASYNC110
+            await trio.sleep(1.0)
 
     async def _flap(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
