@@ -114,6 +114,15 @@ def test_a_report_that_was_sent_into_a_cut_is_lost_and_comes_again() -> None:
     assert any(each.text.startswith("connection reset, ") for each in result.history)
 
 
+def test_a_report_that_the_application_never_had_is_not_heard() -> None:
+    result = world(ORDER, Strike(at=0.0, mark=Mark.REPORT_SENT.name, nth=0, blow=Blow.SWALLOW))
+    finals = [m for m in messages(result, PROXY, ITH_LANE) if m.text == "0003 a: completed 100 %"]
+    assert [(each.arrived is not None, each.is_heard) for each in finals] == [
+        (True, False),
+        (True, True),
+    ]
+
+
 def test_an_answer_of_a_node_that_was_lost_is_not_there() -> None:
     trouble = Misbehaviour(Kind.CLOSED_BEFORE_STORING)
     result = world(ORDER, Trouble(at=0.0, node="a", misbehaviour=trouble))

@@ -88,7 +88,8 @@ def safe(text: str) -> str:
 def entries(result: Result) -> list[Shown]:
     """Return what the diagram shows, by time: moments, and folded ones."""
     extra = [*_violations(result), *_ends(result)]
-    moments = sorted([*result.history, *extra], key=lambda moment: moment.at)
+    # A violation tells its time in milliseconds, and comes after what it was seen by.
+    moments = sorted([*result.history, *extra], key=lambda moment: round(moment.at, 3))
     folded = _fold_routine(moments)
     if len(folded) <= PLAIN:
         return folded

@@ -40,6 +40,7 @@ class Total:
     faults: Counter[str] = field(default_factory=Counter)
     expected: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
+    incidents: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     steps: int = 0
 
@@ -53,6 +54,7 @@ class Total:
         self.faults.update(result.faults)
         self.expected.update(result.expected)
         self.endings.update(result.endings)
+        self.incidents.update(_spoken(type(each)) for each in result.scenario.incidents)
         self.seconds += result.seconds
         self.steps += result.steps
 
@@ -68,10 +70,16 @@ class Total:
             (self.faults, other.faults),
             (self.expected, other.expected),
             (self.endings, other.endings),
+            (self.incidents, other.incidents),
         ):
             mine.update(others)
         self.seconds += other.seconds
         self.steps += other.steps
+
+
+def _spoken(kind: type) -> str:
+    """Return the name of a class as words: ``partial outage``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
 
 def simulate(scenario: Scenario, *, with_history: bool = False) -> Result:
@@ -144,6 +152,8 @@ def table(total: Total, wall_seconds: float) -> Iterator[str]:
     yield ""
     yield from _coverage(total)
     yield ""
+    yield "incidents"
+    yield from _counted(total.incidents)
     yield "reports that ended"
     yield from (_line(f"  {word}", f"{count:,}") for word, count in sorted(total.endings.items()))
     if total.expected:
@@ -163,7 +173,7 @@ def _coverage(total: Total) -> Iterator[str]:
     yield _share("rows taken", len(total.rows & rows), len(rows))
     for machine in MACHINES:
         mine = [row.id for row in machine.rows]
-        left = [row for row in mine if row not in total.rows]
+        left = sorted(row for row in mine if row not in total.rows)
         yield _share(f"  {machine.name}", len(mine) - len(left), len(mine))
         if left:
             yield from wrapped(f"not taken: {' '.join(left)}", "    ")
@@ -181,7 +191,7 @@ def _faults(faults: Counter[str]) -> Iterator[str]:
         yield "".join((f"{'faults at marks':<24}", *(f"{blow.name:>11}" for blow in Blow)))
         for mark in Mark:
             counts = [faults[f"{blow.name} at {mark.name}"] for blow in Blow]
-            yield "".join((f"  {mark.name:<22}", *(f"{count:>11,}" for count in counts)))
+            yield "".join((f"  {mark.name:<22}", *(f"{count or '-':>11}" for count in counts)))
 
 
 def _counted(counts: Counter[str]) -> Iterator[str]:
