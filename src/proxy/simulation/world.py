@@ -673,6 +673,13 @@ def _order_event(incident: incidents.OrderSent, correlation_id: str) -> JsonObje
             )
 
 
+def _first(errors: BaseException) -> BaseException:
+    """Return the first error in a group, however deep."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
+
+
 @contextmanager
 def _scheduled(seed: int) -> Iterator[None]:
     """Let trio order its ready tasks by the seed; there is no public way to ask for that."""
@@ -694,5 +701,5 @@ def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> R
         try:
             trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
         except* Starved as errors:
-            world.result.violations.append(f" s: {errors.exceptions[0]}")
+            world.result.violations.append(f"0.000 s: {_first(errors)}")
     return world.result
