@@ -36,19 +36,27 @@ if TYPE_CHECKING:
     help="Write the page of the world, or of the first one that failed, to this file. A world "
     "that failed is written in any case, by default to ith-proxy-sim-SEED.html.",
 )
+@click.option(
+    "--teeth",
+    is_flag=True,
+    help="Plant known bugs in the program, one at a time, and print the seed that shows each.",
+)
 @click.option("--no-shrink", is_flag=True, help="Keep the incidents that a failure does not need.")
-def sim(seed: int, count: int, page: Path | None, no_shrink: bool) -> int:
+def sim(seed: int, count: int, page: Path | None, teeth: bool, no_shrink: bool) -> int:
     """Run the whole program in simulated worlds.
 
     A seed decides what happens in a world: what ITH orders and deletes, and which faults occur, in
     the network, at the nodes, on the disk and of the clock. The same seed gives the same world.
     Needs no account and no network.
-    Exit code 1 if the program did wrong in a world, or if two runs of a world differed.
+    Exit code 1 if the program did wrong in a world, if two runs of a world differed, or if a
+    planted bug was not caught.
     """
     code = Exit.INTERRUPTED
     logging.disable()  # the program's log is about a world that does not exist
     try:
-        if count == 1:
+        if teeth:
+            code = _teeth()
+        elif count == 1:
             code = _one(seed, page, shrinks=not no_shrink)
         else:
             code = _many(seed, count, page, shrinks=not no_shrink)
@@ -101,6 +109,25 @@ def _many(seed: int, count: int, page: Path | None, *, shrinks: bool) -> Exit:
     for line in table(total, seconds):
         click.echo(line)
     return Exit.NEGATIVE if total.failed or total.differed else Exit.OK
+
+
+def _teeth() -> Exit:
+    """Hunt planted bugs, and print which seed shows each."""
+    from proxy.simulation.bugs import MOST_SEEDS, Caught, hunt_all  # noqa: PLC0415
+    from proxy.simulation.many import brief, wrapped  # noqa: PLC0415
+
+    def show(caught: Caught) -> None:
+        seed = "not caught" if caught.seed is None else f"seed {caught.seed}"
+        click.echo(f"{caught.name:<40} {seed:>12} after {caught.seeds:>3} seeds")
+        if caught.violation:
+            click.echo("\n".join(wrapped(brief(caught.violation), "    ", "    ")))
+
+    found = hunt_all(on_caught=show)
+    missed = [caught for caught in found if caught.seed is None]
+    click.echo(
+        f"{len(found) - len(missed)} of {len(found)} planted bugs caught in {MOST_SEEDS} seeds."
+    )
+    return Exit.NEGATIVE if missed else Exit.OK
 
 
 def _write_failed(seed: int, violations: list[str], page: Path | None, *, shrinks: bool) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from proxy.activities.delivery.sender import InstanceSender
 from proxy.backend import link
+from proxy.backend.receipts import Receipts
 from proxy.dicom import storage
 from proxy.dicom.association import Association
 from proxy.dicom.pdu import InvalidPdu, PduReader, Received
@@ -54,7 +56,7 @@ class PlantedBug:
 class Caught(NamedTuple):
     """The seed that showed a bug, the number of seeds it took, and what failed."""
 
-    bug: PlantedBug
+    name: str
     seed: int | None
     seeds: int
     violation: str
@@ -145,6 +147,19 @@ def _outbox_forgets_when_sent() -> Iterator[None]:
             self._ledger.post_forget([kept.report_id])
 
     with _replaced(Outbox, sent=sent):
+        yield
+
+
+@_bug("A pong proves a report, and what is proven is forgotten.")
+def _pong_taken_as_a_receipt() -> Iterator[None]:
+    original = Outbox.confirm
+
+    def confirm(self: Outbox, mark: int) -> None:
+        original(self, mark)
+        self._ledger.post_forget([kept.report_id for kept in self._kept.values()])
+        self._kept.clear()
+
+    with _replaced(Outbox, confirm=confirm), _replaced(Receipts, _pongs_prove=True):
         yield
 
 
@@ -252,5 +267,21 @@ def hunt(bug: PlantedBug, most: int = MOST_SEEDS, first: int = 1) -> Caught:
         for number, seed in enumerate(range(first, first + most), 1):
             violations = simulate(draw(seed)).violations
             if violations:
-                return Caught(bug, seed, number, violations[0])
-    return Caught(bug, None, most, "")
+                return Caught(bug.name, seed, number, violations[0])
+    return Caught(bug.name, None, most, "")
+
+
+def hunt_all(
+    most: int = MOST_SEEDS, on_caught: Callable[[Caught], None] = lambda _: None
+) -> list[Caught]:
+    """Hunt every bug, on all processors; ``on_caught`` is told of each in turn."""
+    found = []
+    with ProcessPoolExecutor() as processes:
+        for caught in processes.map(_hunt_number, range(len(BUGS)), [most] * len(BUGS)):
+            on_caught(caught)
+            found.append(caught)
+    return found
+
+
+def _hunt_number(number: int, most: int) -> Caught:
+    return hunt(BUGS[number], most)

@@ -49,8 +49,10 @@ RETRANSMIT_S = 924.0
 """Linux gives up unacknowledged bytes after as long (tcp_retries2 = 15)."""
 USER_TIMEOUT_S = 120.0
 """The same for the wires to nodes, which set TCP_USER_TIMEOUT."""
+READ_BYTES = 4096
+"""A read from a node gets no more, so that a burst takes many."""
 BURST_BYTES, BURST_S = 65_536, 0.001
-MAX_READS_PER_STEP = 200
+MAX_READS_PER_STEP = 10
 """A task that reads more often without a checkpoint keeps every other task from running."""
 
 
@@ -440,7 +442,7 @@ class SimulatedWire:
         if not back.readable:
             return None
         self._internet.count_read()
-        data = back.take()
+        data = back.take(READ_BYTES)
         self._internet.most_heard = max(self._internet.most_heard, back.taken)
         return data
 

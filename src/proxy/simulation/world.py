@@ -61,6 +61,8 @@ REPEAT_S = 120.0
 PATIENCE_S = 4 * 3600.0
 """After the last fault, everything has ended within as long."""
 AFTERMATH_S = 60.0
+DEAD_S = 90.0
+"""An application that a blow has killed is dead for as long."""
 LEFT_S = 300.0
 """No association of a world lasts as long."""
 MOST_HEARD_BYTES = 16 << 20
@@ -603,7 +605,7 @@ class World:
                     self._internet.cut(ITH)
                     self._checker.excuse("wait: a connection to ITH was cut")
                 case Blow.SWALLOW:
-                    self._nursery.start_soon(self._kill_application, RESTART_S)
+                    self._nursery.start_soon(self._kill_application, DEAD_S)
                 case Blow.DISK_FULL:
                     self._disk.fail(DiskError.FULL, times=3)
                     self._has_disk_failed = True
@@ -671,6 +673,13 @@ def _order_event(incident: incidents.OrderSent, correlation_id: str) -> JsonObje
             )
 
 
+def _first(errors: BaseException) -> BaseException:
+    """Return the first error in a group, however deep."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
+
+
 @contextmanager
 def _scheduled(seed: int) -> Iterator[None]:
     """Let trio order its ready tasks by the seed; there is no public way to ask for that."""
@@ -692,5 +701,5 @@ def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> R
         try:
             trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
         except* Starved as errors:
-            world.result.violations.append(f" s: {errors.exceptions[0]}")
+            world.result.violations.append(f"0.000 s: {_first(errors)}")
     return world.result
