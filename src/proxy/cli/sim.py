@@ -61,7 +61,7 @@ def sim(seed: int, count: int, page: Path | None, teeth: bool, no_shrink: bool) 
         else:
             code = _many(seed, count, page, shrinks=not no_shrink)
     except* KeyboardInterrupt:
-        pass  # it comes in a group, from any task of a world
+        _clear()  # it comes in a group, from any task of a world
     finally:
         logging.disable(logging.NOTSET)
     return code

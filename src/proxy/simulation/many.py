@@ -24,7 +24,8 @@ from proxy.simulation.world import Result, run
 TWICE_ONE_IN = 100
 """One world in so many is run twice, and must be the same."""
 MEMORY = Path("/dev/shm")  # noqa: S108 - the directories in it are made safely
-BATCH = 10
+BATCH = 4
+"""So many worlds are run before Ctrl-C takes effect."""
 
 
 @dataclass
@@ -111,9 +112,13 @@ def simulate_many(
     seeds = range(first, first + count)
     batches = [seeds[start : start + BATCH] for start in range(0, count, BATCH)]
     with ProcessPoolExecutor(initializer=_begin_process) as processes:
-        for part in processes.map(simulate_seeds, batches):
-            total.merge(part)
-            on_batch(total)
+        try:
+            for part in processes.map(simulate_seeds, batches):
+                total.merge(part)
+                on_batch(total)
+        except KeyboardInterrupt:
+            processes.shutdown(cancel_futures=True)
+            raise
     return total
 
 
