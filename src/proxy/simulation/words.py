@@ -89,8 +89,7 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
         case incidents.Corruption():
             return "an object at rest is damaged"
         case incidents.Strike(mark=mark, nth=nth, blow=blow):
-            blow_text = blow.value[0].lower() + blow.value[1:].rstrip(".")
-            return f"at {mark} number {nth + 1}: {blow_text}"
+            return f"at {mark} number {nth + 1}: {_inside(blow.value)}"
         case _:
             assert_never(incident)
 
@@ -101,6 +100,12 @@ def duration(seconds: float) -> str:
         if seconds >= least:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _inside(sentence: str) -> str:
+    """Return a sentence as a part of another."""
+    first = sentence[0] if sentence[1].isupper() else sentence[0].lower()
+    return f"{first}{sentence[1:]}".rstrip(".")
 
 
 def _place(to: str) -> str:
