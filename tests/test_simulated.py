@@ -33,6 +33,7 @@ from proxy.service import serve
 from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from proxy.simulation.internet import OURS, Internet
 from proxy.simulation.node import SimulatedNode
+from proxy.simulation.world import Watchdog
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
 from tests.support.program import configure, offer
@@ -77,7 +78,7 @@ class Simulated:
         return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()
 
 
-async def one_order(directory: Path, seed: int) -> Simulated:
+async def one_order(directory: Path, seed: int, watchdog: Watchdog) -> Simulated:
     """Let the proxy start, be asked how it is, carry out an order and a deletion, and stop."""
     rng = Random(seed)
     ith, node = Ith(), SimulatedNode(rng)
@@ -94,6 +95,7 @@ async def one_order(directory: Path, seed: int) -> Simulated:
             world = await stack.enter_async_context(trio.open_nursery())
             internet = Internet(rng, {HOST: "127.0.0.1"}, world)
             internet.install()
+            watchdog.internet = internet
             internet.nodes[PACS] = ("a", node.serve)
             await stack.enter_async_context(ith.running())
             configure(ith, [frames.rest_node("a", "A", *PACS)])
@@ -134,8 +136,9 @@ async def one_order(directory: Path, seed: int) -> Simulated:
 
 
 def simulate(seed: int) -> Simulated:
+    clock, watchdog = MockClock(autojump_threshold=0), Watchdog()
     with fast_directory() as directory, shuffled(seed):
-        return trio.run(one_order, directory, seed, clock=MockClock(autojump_threshold=0))
+        return trio.run(one_order, directory, seed, watchdog, clock=clock, instruments=[watchdog])
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

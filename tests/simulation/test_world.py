@@ -3,43 +3,16 @@ from __future__ import annotations
 from proxy.fsm import WHEN_OVER
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
-from proxy.simulation.history import FAULT, ITH_LANE, LEDGER, PROXY, Moment
-from proxy.simulation.internet import Manner
 from proxy.simulation.many import simulate
-from proxy.simulation.misbehaviour import Kind, Misbehaviour
 from proxy.simulation.scenario import (
-    NODES,
     NOON,
-    Blow,
-    Cut,
     EntityLevel,
-    Incident,
     OrderSent,
-    Outage,
     Scenario,
-    Strike,
-    Trouble,
     draw,
 )
-from proxy.simulation.world import Result
 
 ORDER = OrderSent(at=1.0, number=3, level=EntityLevel.SESSION, session=1, nodes=("a",))
-
-
-def world(*incidents: Incident) -> Result:
-    """Run a world with these incidents alone."""
-    scenario = Scenario(1, NOON, 2, "both", incidents)
-    result = simulate(scenario, with_history=True)
-    assert result.violations == []
-    return result
-
-
-def messages(result: Result, lane: str, to: str) -> list[Moment]:
-    return [each for each in result.history if (each.lane, each.to) == (lane, to)]
-
-
-def texts(moments: list[Moment]) -> list[str]:
-    return [moment.text for moment in moments]
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
@@ -62,92 +35,10 @@ def test_keeping_a_history_changes_nothing() -> None:
 
 
 def test_a_world_knows_what_it_reached() -> None:
-    result = world(ORDER)
+    result = simulate(Scenario(1, NOON, 2, "both", (ORDER,)))
+    assert result.violations == []
     rows = {row.id for machine in MACHINES for row in machine.rows}
     ignores = {each.id for machine in MACHINES for each in machine.ignores}
     assert result.rows <= rows | ignores | {WHEN_OVER}
     assert {Mark.COMMIT_DONE.name, Mark.INSTANCE_ANSWERED.name} <= result.marks.keys()
     assert result.endings == {"completed": 2}
-
-
-def test_the_history_tells_an_order_from_its_event_to_its_last_report() -> None:
-    result = world(ORDER)
-    lanes = {each.lane for each in result.history}
-    assert lanes == {ITH_LANE, PROXY, LEDGER, FAULT, *NODES}
-    assert "session.dispatch 0003 sess-1 → a" in texts(messages(result, ITH_LANE, PROXY))
-    assert "GET session sess-1" in texts(messages(result, PROXY, ITH_LANE))
-    stores = [m.text for m in messages(result, PROXY, "a") if m.text.startswith("C-STORE")]
-    answers = [m.text for m in messages(result, "a", PROXY) if m.text.startswith("C-STORE")]
-    assert len(stores) == 2
-    assert answers == [f"{each}: 0000" for each in stores]
-    states = texts([each for each in result.history if each.lane == PROXY and not each.to])
-    assert "delivery 0003 a: STORING → COMPLETED" in states
-    assert texts(messages(result, PROXY, ITH_LANE)).count("0003 a: completed 100 %") == 1
-    assert any(each.text == "commit" for each in result.history if each.lane == LEDGER)
-    assert not [each for each in result.history if each.is_lost]
-
-
-def test_every_message_arrives_in_time_where_nothing_goes_wrong() -> None:
-    result = world(ORDER)
-    sent = [each for each in result.history if each.to]
-    assert all(each.arrived is not None for each in sent if each.at < result.seconds)
-    assert all(each.arrived - each.until < 0.01 for each in sent if each.arrived is not None)
-    assert all(each.is_heard for each in sent)
-
-
-def test_signs_of_life_are_routine_and_the_order_is_not() -> None:
-    result = world(ORDER)
-    routine = {each.text for each in result.history if each.is_routine}
-    assert {"C-ECHO", "C-ECHO: 0000", "A-ASSOCIATE-RQ", "proxy.heartbeat", "ping"} <= routine
-    important = {each.text for each in result.history if not each.is_routine}
-    assert not any(text.startswith(("C-ECHO", "ping", "proxy.heartbeat")) for text in important)
-    assert {"A-ASSOCIATE-RQ", "0003 a: completed 100 %"} <= important
-
-
-def test_a_report_that_was_sent_into_a_cut_is_lost_and_comes_again() -> None:
-    result = world(ORDER, Strike(at=0.0, mark=Mark.REPORT_SENT.name, nth=0, blow=Blow.CUT))
-    finals = [m for m in messages(result, PROXY, ITH_LANE) if "completed 100 %" in m.text]
-    lost = [each.text for each in finals if each.is_lost]
-    assert lost
-    arrived = {each.text for each in finals if each.arrived is not None}
-    assert {*lost} <= arrived
-    assert any(each.text.startswith("connection reset, ") for each in result.history)
-
-
-def test_a_report_that_the_application_never_had_is_not_heard() -> None:
-    result = world(ORDER, Strike(at=0.0, mark=Mark.REPORT_SENT.name, nth=0, blow=Blow.SWALLOW))
-    finals = [m for m in messages(result, PROXY, ITH_LANE) if m.text == "0003 a: completed 100 %"]
-    assert [(each.arrived is not None, each.is_heard) for each in finals] == [
-        (True, False),
-        (True, True),
-    ]
-
-
-def test_an_answer_of_a_node_that_was_lost_is_not_there() -> None:
-    trouble = Misbehaviour(Kind.CLOSED_BEFORE_STORING)
-    result = world(ORDER, Trouble(at=0.0, node="a", misbehaviour=trouble))
-    stores = [m for m in messages(result, PROXY, "a") if m.text.startswith("C-STORE")]
-    answers = [m for m in messages(result, "a", PROXY) if m.text.startswith("C-STORE")]
-    assert len(stores) == len(answers) + 1
-    assert "closes" in texts(messages(result, "a", PROXY))
-
-
-def test_a_node_that_is_away_is_a_connection_that_failed() -> None:
-    result = world(ORDER, Outage(at=0.0, of="a", seconds=60.0, manner=Manner.REFUSED))
-    failed = [each for each in messages(result, PROXY, "a") if each.text.startswith("connect: ")]
-    assert failed
-    assert all(each.is_lost for each in failed)
-
-
-def test_what_a_silent_network_held_back_arrives_late() -> None:
-    result = world(Outage(at=40.0, of="ith", seconds=20.0, manner=Manner.SILENT))
-    late = [m for m in result.history if m.arrived is not None and m.arrived - m.at > 5]
-    assert late
-    assert all(each.arrived == 60.0 for each in late)
-
-
-def test_a_cut_is_noted_where_it_was() -> None:
-    result = world(Cut(at=50.0, to="ith"))
-    assert any(m.lane == FAULT and "ITH are reset" in m.text for m in result.history)
-    resets = [m for m in result.history if m.text.startswith("connection reset")]
-    assert [(each.at, each.lane) for each in resets] == [(50.0, ITH_LANE)]
