@@ -7,6 +7,7 @@ time, the one thing it asks for, whether an older connection can be used again.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,6 +44,7 @@ class Ith(DemoBackend):
         self.upgrades: list[float] = []
         """When a proxy asked for a WebSocket."""
         self._now = now
+        self._numbers = itertools.count(1)
         self._on_status = on_status
         self._nodes = {
             node: frames.rest_node(node, node.upper(), *address) for node, address in nodes.items()
@@ -85,10 +87,16 @@ class Ith(DemoBackend):
         if not (self.online and self.is_alive):
             return False
         try:
-            await self.send_event(event | {"timestamp": self._wire_time()})
+            await self.send_event(event | self._own(event))
         except trio_websocket.ConnectionClosed:
             return False
         return True
+
+    def _own(self, event: JsonObject) -> JsonObject:
+        """Return what this world writes into an event: its time, and the id of what is no order."""
+        is_order = event["event_type"].endswith(".dispatch")
+        id_ = event["correlation_id"] if is_order else f"corr_{next(self._numbers):012x}"
+        return {"timestamp": self._wire_time(), "correlation_id": id_}
 
     def _wire_time(self) -> str:
         at = datetime.fromtimestamp(self._now(), UTC)
