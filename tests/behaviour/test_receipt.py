@@ -24,6 +24,7 @@ from proxy.service import serve
 from proxy.settings import DicomSettings, IthSettings, LimitSettings, Secret, Settings
 from proxy.simulation.internet import Internet
 from proxy.simulation.node import SimulatedNode
+from proxy.simulation.world import Watchdog
 from tests.support.clocks import VirtualClock
 from tests.support.program import configure, offer
 from tests.test_simulated import HOST, PACS, Ith
@@ -39,11 +40,14 @@ RARELY = IthSettings(ping_seconds=60.0, heartbeat=False)
 async def a_site(directory: Path, ith_settings: IthSettings = RARELY) -> AsyncIterator[Ith]:
     """Run the proxy, its ITH and one node that takes everything."""
     rng = Random(1)
-    ith, node = Ith(), SimulatedNode(rng)
+    ith, node, watchdog = Ith(), SimulatedNode(rng), Watchdog()
     async with AsyncExitStack() as stack:
+        trio.lowlevel.add_instrument(watchdog)
+        stack.callback(trio.lowlevel.remove_instrument, watchdog)
         world = await stack.enter_async_context(trio.open_nursery())
         internet = Internet(rng, {HOST: "127.0.0.1"}, world)
         internet.install()
+        watchdog.internet = internet
         internet.nodes[PACS] = ("a", node.serve)
         await stack.enter_async_context(ith.running())
         configure(ith, [frames.rest_node("a", "A", *PACS)])
