@@ -881,7 +881,7 @@ async def test_the_last_answer_is_waited_for_before_the_close(backend: DemoBacke
 async def test_a_dead_application_is_left_in_order_and_its_report_is_kept(
     backend: DemoBackend,
 ) -> None:
-    async with linked(backend.url, **PATIENT) as link:
+    async with linked(backend.url, **PATIENT, ping_seconds=0.001) as link:
         await link.reach(ONLINE)
         link.run.data = replace(link.run.data, close_seconds=PATIENCE_S)
         link.outbox.put("seen", over())

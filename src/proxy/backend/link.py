@@ -312,6 +312,8 @@ class Conversation:
         await self._heard.wait()
         while True:
             await trio.sleep(self._ith.ping_seconds)
+            if self._written.is_set():
+                return  # the goodbye has its own ping; a close fails a ping that is under way
             await self._round_trip(receipts)
 
     async def _round_trip(self, receipts: Receipts) -> None:
