@@ -68,7 +68,7 @@ async def test_it_loses_nothing_and_goes_on(tmp_path: Path, autojump_clock: Mock
         # Nobody noted which node, at which address, has what: nothing is taken for sent.
         again = (await ledger.accept(order("n1", correlation_id="corr_2"))).dispatch_id
         await ledger.plan(again)
-        assert await ledger.settle(again, "n1", "A@host:104", anew=False) == Counts(total=2)
+        assert await ledger.settle(again, "n1", "A@host:104", resend=False) == Counts(total=2)
 
 
 async def test_undecided_events_were_one_document(

@@ -38,7 +38,7 @@ async def remembers(path: Path) -> tuple[bool, int]:
         known = not (await ledger.accept(order(correlation_id="first"))).is_new
         later = await ledger.accept(order(correlation_id="later"))
         await ledger.plan(later.dispatch_id)
-        counts = await ledger.settle(later.dispatch_id, "n1", "node", anew=False)
+        counts = await ledger.settle(later.dispatch_id, "n1", "node", resend=False)
         return known, counts.stored
 
 

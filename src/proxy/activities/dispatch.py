@@ -120,7 +120,7 @@ class Dispatch(Granted):
         self._scope = trio.CancelScope()
         self._acceptance: PendingResult[Accepted] | None = None
         self._outcome: tuple[Outcome, str | None] | None = None
-        """How it ended, while that is not in the ledger."""
+        """The outcome, while it is not in the ledger."""
         self.run: DispatchRun = Run(
             DISPATCH,
             DispatchData(),

@@ -1,4 +1,4 @@
-"""What the settings and a node's configuration come to, for one association."""
+"""The values for one association, from the settings and the configuration of its node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.settings import DicomSettings, DispatchSettings
 
 
 def target_for(dicom: DicomSettings, node: Node) -> Target:
-    """Where the node is, and who we are to it."""
+    """Return the address of the node, both AE titles and the PDU size."""
     return Target(
         host=node.host,
         port=node.port,
@@ -20,7 +20,7 @@ def target_for(dicom: DicomSettings, node: Node) -> Target:
 
 
 def clocks_for(dicom: DicomSettings, node: Node) -> Clocks:
-    """How long to wait; a node's own connection_timeout goes before the settings."""
+    """Return the limits of waiting; a node's own connection_timeout goes before the settings."""
     return Clocks(
         connect=node.connection_timeout or dicom.connect_seconds,
         answer=node.connection_timeout or dicom.answer_seconds,
@@ -32,7 +32,7 @@ def clocks_for(dicom: DicomSettings, node: Node) -> Clocks:
 
 
 def retries_for(dicom: DicomSettings, node: Node) -> tuple[int, float]:
-    """How many attempts follow the first, and the seconds before the first of them."""
+    """Return the number of attempts after the first, and the seconds before the first of them."""
     count, delay = node.retry_count, node.retry_delay
     return (
         dicom.retry_count if count is None else count,
@@ -41,5 +41,5 @@ def retries_for(dicom: DicomSettings, node: Node) -> tuple[int, float]:
 
 
 def repush_for(dispatch: DispatchSettings, node: Node) -> Repush:
-    """What is sent of what the node has confirmed before."""
+    """Return the choice among the instances that the node has confirmed before."""
     return node.repush or dispatch.repush

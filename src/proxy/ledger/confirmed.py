@@ -29,7 +29,7 @@ _KNOWN = """
 """
 _SETTLE = f"""
     UPDATE sending SET state = 'stored' {_KNOWN} AND c.sha256 = i.sha256
-        AND (NOT :anew OR c.dispatch_id >= coalesce(d.joins, d.id))
+        AND (NOT :resend OR c.dispatch_id >= coalesce(d.joins, d.id))
 """  # noqa: S608 - made of constants
 _WITHHOLD = f"""
     UPDATE sending SET state = 'refused' {_KNOWN} AND c.dispatch_id < d.id
@@ -65,10 +65,10 @@ def note(  # noqa: PLR0917 - posted by position
 
 
 def settle(
-    connection: apsw.Connection, dispatch_id: int, node_id: str, node: str, anew: bool
+    connection: apsw.Connection, dispatch_id: int, node_id: str, node: str, resend: bool
 ) -> Counts:
     """Count instances that the node confirmed before as stored; return the delivery's counts."""
-    named = {"dispatch_id": dispatch_id, "node_id": node_id, "node": node, "anew": anew}
+    named = {"dispatch_id": dispatch_id, "node_id": node_id, "node": node, "resend": resend}
     connection.execute(_SETTLE, named)
     return counts(connection, dispatch_id, node_id)
 

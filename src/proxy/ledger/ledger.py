@@ -247,13 +247,13 @@ class Ledger:
                 self._now(),
             )
 
-    async def settle(self, dispatch_id: int, node_id: str, node: str, *, anew: bool) -> Counts:
+    async def settle(self, dispatch_id: int, node_id: str, node: str, *, resend: bool) -> Counts:
         """Count instances that the node confirmed before as stored; return the delivery's counts.
 
-        ``node`` is its identity. With ``anew``, all instances are to be sent again: a confirmation
+        ``node`` is its identity. With ``resend``, all instances are to be sent again: a confirmation
         counts only from a dispatch of the same entity that was at work when this one was accepted.
         """
-        return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, anew)
+        return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, resend)
 
     async def withhold(self, dispatch_id: int, node_id: str, node: str) -> int:
         """Refuse instances that the node has with another content; return the number of them."""

@@ -43,7 +43,7 @@ def observing(observer: Observer[Any, Any, Any]) -> Iterator[None]:
 
 
 class Run(Generic[S, D, O]):
-    """One machine at work."""
+    """One machine and what it is doing now."""
 
     def __init__(
         self,

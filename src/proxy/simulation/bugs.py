@@ -196,9 +196,9 @@ def _counts_swapped() -> Iterator[None]:
     original, latest = Ledger.settle, dict[int, Counts]()
 
     async def settle(
-        self: Ledger, dispatch_id: int, node_id: str, node: str, *, anew: bool
+        self: Ledger, dispatch_id: int, node_id: str, node: str, *, resend: bool
     ) -> Counts:
-        counts = await original(self, dispatch_id, node_id, node, anew=anew)
+        counts = await original(self, dispatch_id, node_id, node, resend=resend)
         return latest.setdefault(dispatch_id, counts)
 
     with _replaced(Ledger, settle=settle):

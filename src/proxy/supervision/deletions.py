@@ -1,4 +1,4 @@
-"""What ITH deleted: its dispatches are stopped, then it leaves the local PACS.
+"""Carries out deletions: stops the dispatches of the entity, then removes it from the local PACS.
 
 Owned by the supervisor. The rows go in the order of the events; where the end of the program
 overtakes a deletion, the next start removes the files.

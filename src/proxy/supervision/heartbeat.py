@@ -36,7 +36,7 @@ class Heartbeat:
         self._rng = rng
 
     def greeting(self, local_address: str) -> ConfigUpdate | None:
-        """Where this proxy is; None before ITH's configuration is known.
+        """The address of this proxy; None before ITH's configuration is known.
 
         ITH takes over what it is told, so what the site's settings do not say is told as ITH has
         it; but for the address, which is the one used towards ITH.
@@ -54,7 +54,7 @@ class Heartbeat:
         )
 
     def health(self, *, online: bool) -> HealthUpdate:
-        """Which active nodes answered when they were last asked."""
+        """The active nodes, each with whether it answered when it was last asked."""
         return HealthUpdate.create(
             proxy_status="online" if online else "offline",
             proxy_version=__version__,

@@ -23,7 +23,7 @@ REMEMBERED_DAYS = 90
 
 
 class Days(msgspec.Struct):
-    """What is kept: the hours since the last mark, and the marks, dispatch ids, oldest first."""
+    """The document: the hours since the last mark, and the marks, dispatch ids, oldest first."""
 
     hours: int = 0
     marks: list[int] = []

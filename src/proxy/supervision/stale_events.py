@@ -1,4 +1,4 @@
-"""Which of ITH's changes is older than one that was applied: it came again, or out of order.
+"""Finds changes of ITH that are older than an applied one: they came again, or out of order.
 
 Used by the supervisor. An event's time is ITH's own, so two of them can be compared; one without
 a readable time counts as new. What is outdated is not applied, and ITH's configuration is fetched:

@@ -84,7 +84,7 @@ class Supervisor:
         self._unfinished: list[Unfinished] = []
         self._early_events = EarlyEvents(services.ledger, get_args(EarlyEvent))
         self.counts: Counter[str] = Counter()
-        """How many events came, by type, and how many of all were not acted upon, by reason.
+        """The number of events by type, and of those that were not acted upon by reason.
 
         ``broken``, ``unknown``, ``failed`` for a defect, ``foreign`` where they were for another
         workspace or proxy, ``early`` where it was not known yet who we are.
@@ -303,7 +303,7 @@ def _uuid(id: str) -> str:
 
 
 def entity_of(event: AnyDispatchEvent | NewScanAvailableEvent) -> Entity:
-    """What is to be dispatched, with the parents that its download URL wants."""
+    """Return the entity to dispatch, with the parents that its download URL needs."""
     match event:
         case SubjectDispatchEvent():
             return Entity(EntityType.SUBJECT, event.entity_id)

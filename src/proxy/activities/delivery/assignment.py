@@ -38,7 +38,7 @@ class Assignment:
 
     @property
     def repush(self) -> Repush:
-        """What is sent of the instances that the node has confirmed before."""
+        """The choice among the instances that the node has confirmed before."""
         return repush_for(self.services.settings.dispatch, self.node.configured)
 
     # -- The ledger's counts ----------------------------------------------------------------------
@@ -51,7 +51,7 @@ class Assignment:
         """Count as stored what the node has confirmed, to whatever dispatch."""
         node = self.node.configured
         return await self.services.ledger.settle(
-            self.dispatch_id, node.node_id, node.identity, anew=self.repush == "all"
+            self.dispatch_id, node.node_id, node.identity, resend=self.repush == "all"
         )
 
     async def voided(self, counts: Counts) -> str | None:

@@ -32,7 +32,7 @@ from proxy.runtime.marks import Mark
 from proxy.work.runs import DeliveryRun
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
-"""Why an instance is not sent that the node has with another content."""
+"""The reason for an instance that is not sent, because the node has another content of it."""
 
 
 class Attempt:

@@ -1,4 +1,4 @@
-"""What one attempt says of the node: its failures, its complaints, the instances it stored."""
+"""The facts about a node that one attempt shows: failures, complaints, stored instances."""
 
 from __future__ import annotations
 
