@@ -250,8 +250,9 @@ class Ledger:
     async def settle(self, dispatch_id: int, node_id: str, node: str, *, resend: bool) -> Counts:
         """Count instances that the node confirmed before as stored; return the delivery's counts.
 
-        ``node`` is its identity. With ``resend``, all instances are to be sent again: a confirmation
-        counts only from a dispatch of the same entity that was at work when this one was accepted.
+        ``node`` is its identity. With ``resend``, all instances are to be sent again: then a
+        confirmation counts only from a dispatch of the same entity that was at work when this one
+        was accepted.
         """
         return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, resend)
 

@@ -1,7 +1,7 @@
 """Keeps events that came before the first configuration: which nodes are ours is not known then.
 
-The events are in the ledger in the order they came, so that a restart, or a crash, before ITH answers for the first
-time loses no order. Owned by the supervisor.
+The events are in the ledger in the order they came, so that a restart, or a crash, before ITH
+answers for the first time loses no order. Owned by the supervisor.
 """
 
 from __future__ import annotations
