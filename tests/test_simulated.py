@@ -33,11 +33,11 @@ from proxy.service import serve
 from proxy.settings import IthSettings, LimitSettings, Secret, Settings
 from proxy.simulation.internet import OURS, Internet
 from proxy.simulation.node import SimulatedNode
+from proxy.simulation.schedule import shuffled
 from proxy.simulation.world import Watchdog
 from tests.ledger.make import fast_directory
 from tests.support.clocks import VirtualClock
 from tests.support.program import configure, offer
-from tests.support.schedules import shuffled
 
 ORDER = "corr_000000000001"
 PING = "corr_000000000002"

@@ -6,6 +6,8 @@ turns a :class:`ProxyError` into a fact for its machine. Anything else is a defe
 
 from __future__ import annotations
 
+import errno
+
 
 class ProxyError(Exception):
     """Base of all foreseen errors: ``str()`` is one sentence, ``hint`` names the remedy.
@@ -59,6 +61,9 @@ class LinkEvicted(ProxyError):
     """ITH closed the connection because another program connected with the same key."""
 
 
+CHECK_DISK = "Look at the disk that holds the state directory: space, permissions, health."
+
+
 class BackendError(ProxyError):
     """ITH's HTTPS interface did not answer as asked; ``permanent`` if another request cannot help.
 
@@ -76,6 +81,12 @@ class BackendError(ProxyError):
         super().__init__(sentence, hint=hint)
         self.permanent = permanent
         self.retry_after = retry_after
+
+    @classmethod
+    def of_disk(cls, sentence: str, error: OSError, hint: str = CHECK_DISK) -> BackendError:
+        """Return the error for an answer that the disk did not take: it may later."""
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        return cls(f"{sentence} on this machine: {name}", permanent=False, hint=hint)
 
 
 class ArchiveError(BackendError):

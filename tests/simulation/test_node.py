@@ -30,6 +30,7 @@ from proxy.dicom.find import FIND as FIND_PROPOSAL
 from proxy.dicom.find import find
 from proxy.dicom.storage import echo, store
 from proxy.simulation.node import ALWAYS, Kind, Misbehaviour, ReceivedInstance, SimulatedNode
+from proxy.simulation.schedule import shuffled
 from tests.dicom import scripted
 from tests.dicom.objects import data_set as file_data_set
 from tests.dicom.objects import write_ct
@@ -50,7 +51,6 @@ from tests.simulation.requestor import (
     encoded,
     usual_contexts,
 )
-from tests.support.schedules import shuffled
 
 STUDY = Study(seed=3)
 SLICES = ct_series(STUDY, slices=3, size=32)

@@ -7,13 +7,13 @@ calls these functions. Nothing here is random: the same test takes the same step
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
-from trio._core import _run
 from trio.testing import MockClock
+
+from proxy.simulation.schedule import shuffled
 
 T = TypeVar("T")
 
@@ -71,17 +71,3 @@ class _CancelAtStep(trio.abc.Instrument):
         while task and task is not self._root:
             task = task.parent_nursery.parent_task if task.parent_nursery else None
         return task is not None
-
-
-@contextmanager
-def shuffled(seed: int) -> Iterator[None]:
-    """Let trio shuffle its ready tasks by ``seed``; there is no public way to ask for that."""
-    before = _run._ALLOW_DETERMINISTIC_SCHEDULING
-    state = _run._r.getstate()
-    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    _run._r.seed(seed)
-    try:
-        yield
-    finally:
-        _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
-        _run._r.setstate(state)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -297,8 +295,10 @@ class Dispatch(Granted):
         try:
             cached = await self._services.ledger.cached_entity(self.order.entity)
             if cached is None or not (self.content.planned or self.is_fresh):
-                with _disk_translated():
+                try:
                     await self._cache(run)
+                except OSError as error:
+                    raise BackendError.of_disk("The content cannot be kept", error) from None
             run.tell(dispatch.Fetched(await self._plan()))
         except BackendError as error:
             log("dispatch.fetch_failed", level="warning", error=error, permanent=error.permanent)
@@ -479,20 +479,6 @@ class Dispatch(Granted):
     @property
     def _are_over(self) -> bool:
         return all(each.run.over for each in self.deliveries.values())
-
-
-@contextmanager
-def _disk_translated() -> Iterator[None]:
-    """Turn an error of the disk into one after which the fetch is tried again."""
-    try:
-        yield
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "unknown error")
-        raise BackendError(
-            f"The content cannot be kept on this machine: {name}",
-            permanent=False,
-            hint="Look at the disk that holds the state directory: space, permissions, health.",
-        ) from None
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

@@ -9,7 +9,6 @@ package and ``pacs`` stay independent.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 from collections import Counter
@@ -74,13 +73,8 @@ def unpack(
     try:
         return _Unpacking(archive, staging, limits, checkpoint, read).unpack()
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "unknown error")
         shutil.rmtree(staging, ignore_errors=True)
-        raise BackendError(
-            f"The archive cannot be unpacked on this machine: {name}",
-            permanent=False,
-            hint="Look at the disk that holds the state directory: space, permissions, health.",
-        ) from None
+        raise BackendError.of_disk("The archive cannot be unpacked", error) from None
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -7,7 +7,6 @@ try again later. ``archive.py`` unpacks the archives.
 
 from __future__ import annotations
 
-import errno
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -204,12 +203,8 @@ class Backend:
             await self._offload(part.finish)
             return Download(into, part.size, fetch.etag)
         except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, "unknown error")
-            raise BackendError(
-                f"The archive cannot be written on this machine: {name}",
-                permanent=False,
-                hint="Look at the disk that holds the state directory: space, permissions.",
-            ) from None
+            hint = "Look at the disk that holds the state directory: space, permissions."
+            raise BackendError.of_disk("The archive cannot be written", error, hint) from None
         finally:
             part.discard()  # not through Offload: a cancelled task cannot wait for a thread
 

@@ -226,7 +226,6 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.nodes: dict[Address, tuple[str, Handler]] = {}
         self.listeners: dict[Address, Socket] = {}
         self.lines: list[TcpLine] = []
-        self.opened: Counter[str] = Counter()
         self.looked_up: Counter[str] = Counter()
         self.snags: list[Snag] = []
         self.away: dict[str, Manner] = {}
@@ -323,7 +322,6 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             else:
                 pipe.freeze_at = snag.after
         self.lines.append(line)
-        self.opened[to] += 1
         return line
 
     async def connect(self, host: str, port: int) -> Wire:

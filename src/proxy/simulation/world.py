@@ -12,8 +12,8 @@ import hashlib
 import json
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from random import Random
 from typing import Any
 
 import trio
-from trio._core import _run
 from trio.testing import MockClock
 
 from proxy.demo import frames
@@ -50,6 +49,7 @@ from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
+from proxy.simulation.schedule import shuffled
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
 from proxy.supervision.supervisor import Supervisor
@@ -680,24 +680,11 @@ def _first(errors: BaseException) -> BaseException:
     return errors
 
 
-@contextmanager
-def _scheduled(seed: int) -> Iterator[None]:
-    """Let trio order its ready tasks by the seed; there is no public way to ask for that."""
-    allowed, state = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r.getstate()  # noqa: SLF001
-    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
-    _run._r.seed(seed)  # noqa: SLF001
-    try:
-        yield
-    finally:
-        _run._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc]  # noqa: SLF001
-        _run._r.setstate(state)  # noqa: SLF001
-
-
 def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> Result:
     """Run the world of a scenario; ``directory`` is empty, and better in memory."""
     watchdog = Watchdog()
     world = World(scenario, directory, watchdog, with_history=with_history)
-    with _scheduled(scenario.seed):
+    with shuffled(scenario.seed):
         try:
             trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
         except* Starved as errors:
