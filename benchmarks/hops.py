@@ -27,7 +27,8 @@ from proxy.demo import frames  # noqa: E402 - of this checkout, which is no pack
 from proxy.demo.backend import DemoBackend  # noqa: E402
 
 SOURCE = f"{ROOT / 'src/proxy'}/"
-BESIDE_THE_WAY = ("demo/", "logs/", "errors.py", "settings/")
+BESIDE_THE_WAY = ("demo/", "logs/", "errors.py", "settings/", "runtime/marks.py")
+"""As a line of the log, a mark is a note beside the way: in the program it does nothing."""
 SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 MAX_MODULES, MAX_MOVES = 40, 500
 

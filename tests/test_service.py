@@ -20,7 +20,7 @@ from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
 from proxy.errors import ConfigError, LedgerError, ProxyError, first
-from proxy.ledger import dispatches
+from proxy.ledger import statements
 from proxy.machines import MACHINES
 from proxy.machines.operation import OperationState
 from proxy.pacs.local import Checked, LocalPacs
@@ -330,7 +330,7 @@ async def test_a_full_disk_in_mid_run_stops_the_program_with_that_error(
     async def break_the_disk() -> None:
         await until(lambda: backend.frames_named("config_update"))
         await trio.sleep(0.2)
-        monkeypatch.setattr(dispatches, "accept", full)
+        monkeypatch.setattr(statements, "accept", full)
         await backend.send_event(event)
 
     async with trio.open_nursery() as nursery:

@@ -29,8 +29,7 @@ from proxy.ledger import Ledger
 from proxy.logs import log
 from proxy.machines.connection import CloseRequested, ConnectionState, ConnectRequested
 from proxy.machines.operation import OperationState
-from proxy.pacs.local import LocalPacs
-from proxy.pacs.objects import Objects
+from proxy.pacs.local import LocalPacs, Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Reports
 from proxy.runtime.clock import SYSTEM_CLOCK, Clock

@@ -34,7 +34,7 @@ COMMITS = {
     "keep": "keep",
     "plan": "plan",
     "settle": "settle",
-    "over": "dispatch_over",
+    "over": "end_dispatch",
 }
 """Steps that are a commit, and the ledger's function in it."""
 STEPS = [

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger
-from proxy.ledger.writer import LINGER_S
+from proxy.ledger.database import LINGER_S
 from proxy.runtime.offload import Inline, Threads
 from tests.ledger.make import SlowOffload, order
 

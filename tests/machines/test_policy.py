@@ -18,7 +18,7 @@ from proxy.machines.delivery import (
     Purpose,
 )
 from proxy.machines.dispatch import DispatchState
-from proxy.machines.failure_table import Remedy
+from proxy.machines.failures import Remedy
 from tests.machines.walk import UNHURRIED
 
 DONE, FAILED, CANCELLED = Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED

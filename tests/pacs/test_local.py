@@ -16,8 +16,7 @@ from trio.testing import MockClock
 from proxy.errors import InstanceUnusable, LedgerError, NotConverted
 from proxy.ledger import CachedEntity, Ledger
 from proxy.model import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Instance
-from proxy.pacs.local import CLEAN_UP_S, Checked, LocalPacs
-from proxy.pacs.objects import Objects
+from proxy.pacs.local import CLEAN_UP_S, Checked, LocalPacs, Objects
 from proxy.runtime.offload import Inline, Offload, Threads
 from tests.ledger.make import OTHER_SESSION, SESSION, body_of, instance, order, uid
 from tests.support.clocks import SetClock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.pacs.objects import Objects
+from proxy.pacs.local import Objects
 
 
 def stage(objects: Objects, content: bytes, number: int = 1) -> tuple[Path, str]:

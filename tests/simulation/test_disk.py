@@ -18,8 +18,7 @@ from trio.testing import MockClock
 from proxy.errors import LedgerError
 from proxy.ledger import Ledger, database
 from proxy.model import Entity
-from proxy.pacs.local import LocalPacs
-from proxy.pacs.objects import Objects
+from proxy.pacs.local import LocalPacs, Objects
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Inline

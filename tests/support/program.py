@@ -37,8 +37,7 @@ from proxy.machines.delivery import DeliveryState
 from proxy.machines.dispatch import DispatchState
 from proxy.machines.node import NodeState
 from proxy.nodes import NewScans, Repush
-from proxy.pacs.local import LocalPacs
-from proxy.pacs.objects import Objects
+from proxy.pacs.local import LocalPacs, Objects
 from proxy.reporting.outbox import Outbox
 from proxy.reporting.reports import Detail, Reports
 from proxy.runtime.clock import SYSTEM_CLOCK, Clock

@@ -8,7 +8,7 @@ from functools import partial
 import trio
 from msgspec.structs import replace
 
-from proxy.activities.delivery.assignment import Assignment
+from proxy.activities.delivery.attempt import Assignment
 from proxy.activities.delivery.delivery import Delivery, SavedBackOff
 from proxy.activities.node import NodeAtWork
 from proxy.backend.archive import unpack
@@ -114,6 +114,7 @@ class Dispatch(Granted):
         self._operation = operation
         self._registry = registry
         self._downloads = downloads
+        self._rank = order.priority.rank
         self.content = Content()
         self._scope = trio.CancelScope()
         self._acceptance: PendingResult[Accepted] | None = None
@@ -360,7 +361,7 @@ class Dispatch(Granted):
                 order.entity,
                 [(each.path, each.instance) for each in unpacked.instances],
                 # What is lacking is to come again, not to be taken for all there is.
-                None if undeliverable.total else got.etag,
+                None if any(undeliverable) else got.etag,
                 # What was deleted before the youngest order is wanted again by that one.
                 dispatch_id=max(each.dispatch_id for each in served),
             )
@@ -387,7 +388,7 @@ class Dispatch(Granted):
             # After a restart also what a node answered for and a deletion has taken since.
             planned = max(planned, await each.planned())
         self.content.planned = planned
-        return total + self.content.undeliverable.total
+        return total + sum(self.content.undeliverable)
 
     # -- Outputs ----------------------------------------------------------------------------------
 
@@ -429,12 +430,12 @@ class Dispatch(Granted):
 
     def _count_backlog(self, change: int) -> None:
         for each in self.deliveries.values():
-            each.node.backlog[self.order.priority.rank] += change * (not each.run.over)
+            each.node.backlog[self._rank] += change * (not each.run.over)
 
     def _delivery_over(self, node_id: str, outcome: Outcome, progress: DeliveryProgress) -> None:
         """Do what the end of a delivery leads to."""
         backlog = self.deliveries[node_id].node.backlog
-        backlog[self.order.priority.rank] -= self.content.ready.is_set()
+        backlog[self._rank] -= self.content.ready.is_set()
         self._downloads.serve()
         self._end(node_id, outcome, progress)
         self._close_if_over()

@@ -9,15 +9,16 @@ from typing import Protocol
 
 import trio
 
-from proxy.activities.target import clocks_for, target_for
+from proxy.dicom.association import Target
 from proxy.dicom.storage import verify
 from proxy.errors import NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
 from proxy.machines.failures import is_answer
 from proxy.machines.node import NODE, Health, NodeOutput, NodeState
+from proxy.machines.upper_layer import Clocks
 from proxy.model import EntityType
-from proxy.nodes import Effect, Node
+from proxy.nodes import Effect, Node, Repush
 from proxy.runtime.runner import Run
 from proxy.work.fair_queue import FairQueue
 from proxy.work.runs import NodeRun, log_fault
@@ -56,6 +57,7 @@ class NodeAtWork:
         self, services: Services, configured: Node, *, on_open: Callable[[str], None]
     ) -> None:
         """Prepare a node; ``on_open`` is called with its id when its gate opens."""
+        self.node_id = configured.node_id
         self.configured = configured
         self.queue = FairQueue(
             services.settings.dicom.associations_per_node,
@@ -83,10 +85,47 @@ class NodeAtWork:
         if not configured.is_active:
             self.run.tell(node.DisableRequested())
 
+    # -- Its own values go before the settings ----------------------------------------------------
+
     @property
-    def node_id(self) -> str:
-        """ITH's id of the node."""
-        return self.configured.node_id
+    def target(self) -> Target:
+        """The address of the node, both AE titles and the PDU size."""
+        settings, configured = self._services.settings.dicom, self.configured
+        return Target(
+            host=configured.host,
+            port=configured.port,
+            called_ae_title=configured.ae_title,
+            calling_ae_title=configured.calling_ae_title or settings.ae_title,
+            max_pdu_size=configured.max_pdu_size or settings.max_pdu_size,
+        )
+
+    @property
+    def clocks(self) -> Clocks:
+        """The limits of waiting of an association."""
+        settings, own = self._services.settings.dicom, self.configured.connection_timeout
+        return Clocks(
+            connect=own or settings.connect_seconds,
+            answer=own or settings.answer_seconds,
+            stall=settings.stall_seconds,
+            response=settings.response_seconds,
+            response_per_megabyte=settings.response_seconds_per_megabyte,
+            release=settings.release_seconds,
+        )
+
+    @property
+    def retries(self) -> tuple[int, float]:
+        """The number of attempts after the first, and the seconds before the first of them."""
+        settings = self._services.settings.dicom
+        count, delay = self.configured.retry_count, self.configured.retry_delay
+        return (
+            settings.retry_count if count is None else count,
+            settings.retry_delay_seconds if delay is None else delay,
+        )
+
+    @property
+    def repush(self) -> Repush:
+        """The choice among the instances that the node has confirmed before."""
+        return self.configured.repush or self._services.settings.dispatch.repush
 
     # -- Deliveries ask and tell ------------------------------------------------------------------
 
@@ -158,7 +197,7 @@ class NodeAtWork:
         """
         asked = self.configured
         with trio.CancelScope() as self._asking:
-            error = await self._verify(asked)
+            error = await self._verify()
             if error is not None and self.queue.in_use:
                 await trio.sleep(self._services.settings.dicom.echo_seconds)
                 return False
@@ -171,17 +210,16 @@ class NodeAtWork:
             self.failed(error.in_full, is_probe=True)
         return True
 
-    async def _verify(self, asked: Node) -> NodeError | None:
+    async def _verify(self) -> NodeError | None:
         """Send a C-ECHO; return the error that says the node may not be there.
 
         Any answer shows that it is: many nodes take C-STORE and refuse C-ECHO, each in its way.
         """
-        dicom, accepted = self._services.settings.dicom, trio.Event()
-        target, clocks = target_for(dicom, asked), clocks_for(dicom, asked)
+        target, clocks, accepted = self.target, self.clocks, trio.Event()
         problem: NodeError
         try:
             async with self._echo:
-                with trio.fail_after(dicom.echo_seconds):
+                with trio.fail_after(self._services.settings.dicom.echo_seconds):
                     await verify(self._services.network, target, clocks, accepted.set)
         except NodeError as error:
             problem = error
@@ -191,7 +229,7 @@ class NodeAtWork:
             return None
         if not (accepted.is_set() or is_answer(problem)):
             return problem
-        log("node.echo_refused", level="debug", node_id=asked.node_id, problem=str(problem))
+        log("node.echo_refused", level="debug", node_id=self.node_id, problem=str(problem))
         return None
 
     # -- Outputs ----------------------------------------------------------------------------------

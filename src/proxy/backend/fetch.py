@@ -8,22 +8,31 @@ byte has a limit of its own. ``rest.py`` is the caller.
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import shutil
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TypeAlias
 
 import httpx2
 import msgspec
 import trio
 
-from proxy.backend.bodies import reading
 from proxy.backend.content import HEAD_BYTES, MESSAGES, kind_of
-from proxy.backend.part import Part
-from proxy.backend.refusals import Interrupted, translated
 from proxy.errors import BackendError
+from proxy.runtime import marks
+from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Offload
 from proxy.runtime.rng import Random
+
+ASK_LATER = "This is tried again; if it keeps failing, ask the operators of ITH."
+ASK_NETWORK = "Check this machine's network, DNS, firewall and HTTPS proxy on the way to ITH."
+ASK_CERTIFICATE = (
+    "If the network inspects TLS, put its certificate into the system's store or ith.ca_file."
+)
 
 Responder: TypeAlias = "Callable[[dict[str, str]], AbstractAsyncContextManager[httpx2.Response]]"
 """Sends a request with these additional headers; yields the answer after all redirects."""
@@ -41,6 +50,15 @@ MOVING_BYTES = 16 * 1024
 LONGEST_WAIT_S = 30.0
 
 CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+
+
+class Interrupted(BackendError):
+    """An attempt ended in a way that another one may cure."""
+
+    def __init__(
+        self, sentence: str, *, hint: str = ASK_LATER, retry_after: float | None = None
+    ) -> None:
+        super().__init__(sentence, permanent=False, hint=hint, retry_after=retry_after)
 
 
 class FetchLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,3 +246,113 @@ class Fetch:
         if self._pending and self._recognisable:
             await self._flush()
         self._pending, self._pending_bytes = [], 0
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the HTTP library's errors into :class:`Interrupted`, without their texts."""
+    try:
+        yield
+    except httpx2.ConnectTimeout:
+        raise Interrupted("ITH cannot be reached: no answer", hint=ASK_NETWORK) from None
+    except httpx2.ConnectError as error:
+        if _untrusted(error):
+            sentence = "The certificate of ITH is not trusted"
+            raise Interrupted(sentence, hint=ASK_CERTIFICATE) from None
+        raise Interrupted("ITH cannot be reached", hint=ASK_NETWORK) from None
+    except httpx2.ProxyError:
+        raise Interrupted("The HTTPS proxy refused the connection", hint=ASK_NETWORK) from None
+    except (httpx2.TransportError, httpx2.DecodingError):
+        raise Interrupted("The connection to ITH broke") from None
+
+
+def _untrusted(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+class Part:
+    """An incomplete file; ``size`` is the number of bytes written."""
+
+    def __init__(self, target: Path, *, max_bytes: int | None, reserve_bytes: int) -> None:
+        self.size = 0
+        self._target = target
+        self._path = target.with_name(target.name + ".part")
+        self._max_bytes = max_bytes
+        self._reserve_bytes = reserve_bytes
+        self._file = -1
+
+    def open(self) -> None:
+        """Create the file; the leftover of a killed run is removed."""
+        self._path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+
+    def empty(self) -> None:
+        """Discard the bytes written so far."""
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        self.size = 0
+
+    def expect(self, size: int) -> None:
+        """Raise :class:`BackendError` unless ``size`` bytes in all are allowed and fit the disk."""
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise BackendError(
+                f"The archive is larger than {self._max_bytes} bytes",
+                permanent=True,
+                hint="If it is to be dispatched all the same, raise limits.archive_bytes.",
+            )
+        free = shutil.disk_usage(self._path.parent).free
+        if free - (size - self.size) < self._reserve_bytes:
+            raise BackendError(
+                "The disk is too full for the archive",
+                permanent=False,
+                hint="Free disk space on this machine, or lower limits.reserve_gb.",
+            )
+
+    def append(self, blocks: Sequence[bytes]) -> None:
+        """Write ``blocks`` at the end; raises as :meth:`expect` does."""
+        for block in blocks:
+            view = memoryview(block)
+            while view:
+                marks.reached(Mark.BLOCK_WRITTEN)
+                written = os.write(self._file, view)
+                self.size += written
+                view = view[written:]
+        self.expect(self.size)
+
+    def finish(self) -> None:
+        """Give the complete file its name."""
+        self._path.replace(self._target)
+        self._close()
+        marks.reached(Mark.DOWNLOAD_DONE)
+
+    def discard(self) -> None:
+        """Remove the file, unless it was never opened or is finished."""
+        if self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        os.close(file)
+
+
+@asynccontextmanager
+async def reading(blocks: AsyncGenerator[bytes, None]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Yield ``blocks`` and close them at the end, even if they were not read to the end.
+
+    The HTTP library nests generators and closes only the outermost one; the inner ones would be
+    left to the garbage collector. A cancellation ends them all, from the innermost outwards.
+    """
+    try:
+        yield blocks
+    finally:
+        with trio.move_on_after(0, shield=True), suppress(httpx2.TransportError):
+            async for _ in blocks:
+                pass  # blocks that have already arrived come without a checkpoint
+            await blocks.aclose()

@@ -1,15 +1,13 @@
-"""The meaning of an HTTP answer, or of its absence, for the operator and for another attempt."""
+"""The meaning of an HTTP answer for the operator, and for another attempt."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from proxy.backend.fetch import ASK_LATER, Interrupted
 from proxy.errors import BackendError
 
 LATER = frozenset({408, 425, 429})
@@ -19,20 +17,6 @@ ASK_FOR_KEY = "Check the proxy key (ITH_TOKEN or ith.token_file)."
 ASK_FOR_RIGHTS = "Check in ITH that this proxy is active and belongs to the right workspace."
 ASK_FOR_PROXY = "Check ith.url; if the proxy was deleted in ITH, enter the key of a new one."
 ASK_FOR_ENTITY = "It was deleted in ITH, or belongs to another workspace."
-ASK_LATER = "This is tried again; if it keeps failing, ask the operators of ITH."
-ASK_NETWORK = "Check this machine's network, DNS, firewall and HTTPS proxy on the way to ITH."
-ASK_CERTIFICATE = (
-    "If the network inspects TLS, put its certificate into the system's store or ith.ca_file."
-)
-
-
-class Interrupted(BackendError):
-    """An attempt ended in a way that another one may cure."""
-
-    def __init__(
-        self, sentence: str, *, hint: str = ASK_LATER, retry_after: float | None = None
-    ) -> None:
-        super().__init__(sentence, permanent=False, hint=hint, retry_after=retry_after)
 
 
 def refusal(response: httpx2.Response, what: str, *, own: bool, now: float) -> BackendError:
@@ -56,33 +40,6 @@ def refusal(response: httpx2.Response, what: str, *, own: bool, now: float) -> B
     elif status in {404, 410}:
         sentence, hint = f"ITH has no such {what}", ASK_FOR_ENTITY
     return BackendError(f"{sentence} ({status})", permanent=True, hint=hint)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the HTTP library's errors into :class:`Interrupted`, without their texts."""
-    try:
-        yield
-    except httpx2.ConnectTimeout:
-        raise Interrupted("ITH cannot be reached: no answer", hint=ASK_NETWORK) from None
-    except httpx2.ConnectError as error:
-        if _untrusted(error):
-            sentence = "The certificate of ITH is not trusted"
-            raise Interrupted(sentence, hint=ASK_CERTIFICATE) from None
-        raise Interrupted("ITH cannot be reached", hint=ASK_NETWORK) from None
-    except httpx2.ProxyError:
-        raise Interrupted("The HTTPS proxy refused the connection", hint=ASK_NETWORK) from None
-    except (httpx2.TransportError, httpx2.DecodingError):
-        raise Interrupted("The connection to ITH broke") from None
-
-
-def _untrusted(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _retry_after(response: httpx2.Response, now: float) -> float | None:

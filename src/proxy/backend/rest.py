@@ -21,10 +21,17 @@ import trio
 
 from proxy import __version__
 from proxy.backend.addresses import Addresses
-from proxy.backend.bodies import reading
-from proxy.backend.fetch import Fetch, FetchLimits, OnReceived
-from proxy.backend.part import Part
-from proxy.backend.refusals import ASK_LATER, Interrupted, refusal, translated
+from proxy.backend.fetch import (
+    ASK_LATER,
+    Fetch,
+    FetchLimits,
+    Interrupted,
+    OnReceived,
+    Part,
+    reading,
+    translated,
+)
+from proxy.backend.refusals import refusal
 from proxy.backend.trust import system_trust
 from proxy.errors import BackendError, ConfigError
 from proxy.model import Entity

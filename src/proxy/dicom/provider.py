@@ -14,15 +14,22 @@ from typing import Protocol
 import trio
 
 from proxy.dicom import pdu
-from proxy.dicom.translate import error_of, event_of
-from proxy.errors import AssociationLost, NodeError, NodeUnreachable
+from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUnreachable
 from proxy.fsm import Event
 from proxy.machines import upper_layer as ul
 from proxy.machines.association import ASSOCIATION, AssociationState
+from proxy.machines.failures import classify_abort, classify_rejection
 from proxy.machines.upper_layer import Clocks
 from proxy.runtime.runner import Run
-from proxy.runtime.wire import Buffer, Network, Wire, lost
+from proxy.runtime.wire import Buffer, Network, Wire, lost, unreachable
 
+_PLAIN_EVENTS: dict[type[pdu.Received], type[Event]] = {
+    pdu.Accept: ul.AssociateAccepted,
+    pdu.AssociateRequest: ul.AssociateRequestCame,
+    pdu.Data: ul.DataCame,
+    pdu.ReleaseRequest: ul.ReleaseRequestCame,
+    pdu.ReleaseReply: ul.ReleaseReplyCame,
+}
 _FIXED_PDUS = {ul.Pdu.RELEASE_RQ: pdu.RELEASE_RQ, ul.Pdu.RELEASE_RP: pdu.RELEASE_RP}
 
 
@@ -218,7 +225,7 @@ class Provider:
         try:
             for received in self._reader.pdus():
                 self._received = received
-                self._run.tell(event_of(received))
+                self._run.tell(_event_of(received))
                 if self._run.over:
                     return
         except pdu.InvalidPdu as fault:
@@ -257,12 +264,12 @@ class Provider:
             case ul.Primitive.RELEASE, _:
                 asked_first = self._run.state is AssociationState.Sta8
                 if asked_first:
-                    self.error = error_of(primitive, cause)
+                    self.error = _error_of(primitive, cause)
                 # The rest of a message would leave with the answer, though it counts as unsent.
                 cut = asked_first and self._unsent
                 self._run.tell(ul.AbortRequested() if cut else ul.ReleaseAnswered())
             case ((ul.Primitive.REJECTED | ul.Primitive.ABORTED), _):
-                self.error = self.error or error_of(primitive, cause)
+                self.error = self.error or _error_of(primitive, cause)
             case _:
                 pass  # The association is released, or the data came too late.
 
@@ -276,3 +283,33 @@ def _drop(buffers: list[Buffer], taken: int) -> None:
     del buffers[:whole]
     if taken:
         buffers[0] = memoryview(buffers[0])[taken:]
+
+
+def _event_of(received: pdu.Received) -> Event:
+    """Return the event that a received PDU is (PS3.8 Table 9-10)."""
+    match received:
+        case pdu.Reject(result, source, reason):
+            return ul.AssociateRejected(result, source, reason)
+        case pdu.PeerAbort(source, reason):
+            return ul.AbortCame(source, reason)
+        case _:
+            return _PLAIN_EVENTS[type(received)]()
+
+
+def _error_of(primitive: ul.Primitive, cause: Event) -> NodeError:
+    """Build the operator's error for an association that ended, or did not begin."""
+    match primitive, cause:
+        case ul.Primitive.REJECTED, ul.AssociateRejected(result, source, reason):
+            failure = classify_rejection(result, source, reason)
+            return AssociationRejected(result, source, reason, failure.sentence, hint=failure.hint)
+        case ul.Primitive.RELEASE, _:
+            return lost("released")
+        case _, ul.AbortCame(source, reason):
+            failure = classify_abort(source, reason)
+            return AssociationLost(
+                "abort", failure.sentence, source=source, reason=reason, hint=failure.hint
+            )
+        case _, ul.TransportTimedOut():
+            return unreachable("timeout")
+        case _:
+            return lost("timeout" if isinstance(cause, ul.AnswerTimedOut) else "protocol")

@@ -85,7 +85,7 @@ def mermaid(machine: Machine[S, D, O]) -> str:
         group = machine.group(state)
         if group is None:
             lines += _box(machine, state)
-        elif state is group.states[0]:
+        elif state is group[0]:
             lines += _group(machine, group, within[group.name])
     lines += _notes(machine)
     lines.append(f"[*] --> {_end(machine, machine.initial)}")
@@ -145,7 +145,7 @@ def _group(machine: Machine[S, D, O], group: Group[S], within: Arrows) -> list[s
     name = word(group.name)
     head = f"{name}: {caption(group.doc)}" if machine.captioned else name
     lines = [f'state "{head}" as {name} {{']
-    if machine.initial in group.states:
+    if machine.initial in group:
         lines.append(f"[*] --> {word(machine.initial.name)}")
     lines += [line for state in group for line in _box(machine, state)]
     place = [state.name for state in group]

@@ -30,7 +30,7 @@ from enum import Enum
 from itertools import product
 from typing import Final, Generic, TypeVar
 
-from proxy.fsm.table import ActivityFailed, Event, Group, Ignore, Row, Source, StateDef
+from proxy.fsm.table import Action, ActivityFailed, Event, Group, Ignore, Row, Source, StateDef
 
 S = TypeVar("S", bound=Enum)
 D = TypeVar("D")
@@ -84,6 +84,10 @@ class Machine(Generic[S, D, O]):
     cells: Mapping[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = field(init=False, repr=False)
     definition: Mapping[S, StateDef[S, D]] = field(init=False, repr=False)
     """By state, what goes on in it; final states have none."""
+    _steps: Mapping[tuple[S, type[Event]], tuple[str, S, Action[D, O] | None]] = field(
+        init=False, repr=False
+    )
+    """By cell, the id of its entry, the state that follows, and the action."""
 
     def __post_init__(self) -> None:
         cells: dict[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = {}
@@ -107,6 +111,15 @@ class Machine(Generic[S, D, O]):
         )
         for event in self.events:
             cells |= {(state, event): over for state in self.can_occur(event) & self.final}
+        steps = {
+            pair: (
+                entry.id,
+                entry.leads_to(pair[0]),
+                entry.action if isinstance(entry, Row) else None,
+            )
+            for pair, entry in cells.items()
+        }
+        object.__setattr__(self, "_steps", steps)
 
     @property
     def entries(self) -> tuple[Row[S, D, O] | Ignore[S], ...]:
@@ -135,7 +148,7 @@ class Machine(Generic[S, D, O]):
 
     def group(self, state: S) -> Group[S] | None:
         """Return the group that ``state`` is of, if any."""
-        return next((g for g in self.groups if state in g.states), None)
+        return next((g for g in self.groups if state in g), None)
 
     def seconds(self, state: S, data: D) -> float:
         """Return the seconds that ``state`` may last with ``data``; infinity without a limit."""
@@ -149,13 +162,12 @@ class Machine(Generic[S, D, O]):
 
     def step(self, state: S, data: D, event: Event) -> Step[S, D, O]:
         """Look up one event. Pure: the caller keeps the returned state and data."""
-        cell = self.cells.get((state, type(event)))
-        if cell is None:
+        found = self._steps.get((state, type(event)))
+        if found is None:
             raise IllegalEvent(self.name, state, event)
-        if isinstance(cell, Ignore):
-            return Step(cell.id, state, state, data, ())
-        data, outputs = cell.action(data, event) if cell.action else (data, ())
-        return Step(cell.id, state, cell.leads_to(state), data, outputs)
+        entry, after, action = found
+        data, outputs = action(data, event) if action else (data, ())
+        return Step(entry, state, after, data, outputs)
 
     def reachable(
         self, start: Iterable[S], by: Callable[[type[Event]], bool] = lambda _: True

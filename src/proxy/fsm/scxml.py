@@ -35,18 +35,18 @@ def scxml(machine: Machine[S, D, O]) -> str:
         group = machine.group(state)
         if group is None or machine.final >= {*group}:
             lines += _state(machine, state)
-        elif state is group.states[0]:
+        elif state is group[0]:
             lines += _compound(machine, group)
     return "\n".join([*lines, "</scxml>"]) + "\n"
 
 
 def _compound(machine: Machine[S, D, O], group: Group[S]) -> Iterator[str]:
-    initial = machine.initial if machine.initial in group.states else group.states[0]
+    initial = machine.initial if machine.initial in group else group[0]
     yield (
         f'  <state id="{word(group.name)}" initial="{word(initial.name)}" '
         f"table:means={quoteattr(group.doc)}>"
     )
-    yield from _transitions(machine, group.states)
+    yield from _transitions(machine, group)
     for state in group:
         yield from (f"  {line}" for line in _state(machine, state))
     yield "  </state>"
@@ -80,9 +80,9 @@ def _place(
     if group and row.otherwise and claimed & {*group} and {*row.sources} >= {*group}:
         cells = (machine.cells.get((source, event)) for source in group)
         if all(isinstance(cell, Row) for cell in cells):
-            return group.states
+            return group
     if group and claimed >= {*group}:
-        return group.states
+        return group
     return (state,) if state in claimed else None
 
 

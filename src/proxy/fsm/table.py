@@ -5,10 +5,10 @@ Data alone; ``proxy.fsm.kernel`` makes a machine of it and checks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -17,6 +17,9 @@ D = TypeVar("D")
 E = TypeVar("E", bound="Event")
 F = TypeVar("F", bound="Event")
 O = TypeVar("O")  # noqa: E741 - the machines' letter for an output
+
+Action: TypeAlias = Callable[[D, Any], tuple[D, tuple[O, ...]]]
+"""Makes the new data and the outputs of the data and the event."""
 
 
 class Source(Enum):
@@ -57,28 +60,20 @@ class Stay(Enum):
 STAY: Final = Stay.STAY
 
 
-@dataclass(frozen=True, slots=True)
-class Group(Collection[S]):
+class Group(tuple[S, ...]):
     """States with something in common: UML's composite state, SCXML's compound state.
 
     It stands for its states wherever sources are named; the machine is always in one of those.
     """
 
     name: str
-    states: tuple[S, ...]
     doc: str
 
-    def __iter__(self) -> Iterator[S]:
-        """Go through its states, so that ``(WAITING, *WIRED)`` can be written."""
-        return iter(self.states)
-
-    def __len__(self) -> int:
-        """Return the number of its states."""
-        return len(self.states)
-
-    def __contains__(self, state: object) -> bool:
-        """Say whether ``state`` is one of its states."""
-        return state in self.states
+    def __new__(cls, name: str, states: tuple[S, ...], doc: str) -> Self:
+        """Build a group of ``states``, which a tuple holds as it is."""
+        made = super().__new__(cls, states)
+        made.name, made.doc = name, doc
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +87,7 @@ class Row(Generic[S, D, O]):
     sources: tuple[S, ...]
     on: tuple[type[Event], ...]
     target: S | Stay
-    action: Callable[[D, Any], tuple[D, tuple[O, ...]]] | None
+    action: Action[D, O] | None
     doc: str
     traces: tuple[str, ...]
     otherwise: bool
@@ -138,7 +133,7 @@ class StateDef(Generic[S, D]):
 @overload
 def row(
     id: str,
-    sources: S | Group[S] | tuple[S, ...],
+    sources: S | tuple[S, ...],
     on: type[E] | tuple[type[E], ...],
     target: S | Stay,
     action: Callable[[D, E], tuple[D, tuple[O, ...]]] | None = None,
@@ -150,7 +145,7 @@ def row(
 @overload
 def row(
     id: str,
-    sources: S | Group[S] | tuple[S, ...],
+    sources: S | tuple[S, ...],
     on: tuple[type[E], type[F]],
     target: S | Stay,
     action: Callable[[D, E | F], tuple[D, tuple[O, ...]]],
@@ -161,10 +156,10 @@ def row(
 ) -> Row[S, D, O]: ...
 def row(
     id: str,
-    sources: S | Group[S] | tuple[S, ...],
+    sources: S | tuple[S, ...],
     on: type[Event] | tuple[type[Event], ...],
     target: S | Stay,
-    action: Callable[[D, Any], tuple[D, tuple[O, ...]]] | None = None,
+    action: Action[D, O] | None = None,
     *,
     doc: str,
     traces: tuple[str, ...] = (),
@@ -176,7 +171,7 @@ def row(
 
 def ignore(
     id: str,
-    sources: S | Group[S] | tuple[S, ...],
+    sources: S | tuple[S, ...],
     on: type[Event] | tuple[type[Event], ...],
     *,
     doc: str,
@@ -202,9 +197,7 @@ def state(
     return StateDef(state, do, after, untimed)
 
 
-def _states(sources: S | Group[S] | tuple[S, ...]) -> tuple[S, ...]:
-    if isinstance(sources, Group):
-        return sources.states
+def _states(sources: S | tuple[S, ...]) -> tuple[S, ...]:
     return sources if isinstance(sources, tuple) else (sources,)
 
 

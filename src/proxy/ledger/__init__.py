@@ -1,5 +1,6 @@
 """The durable memory of the program: one SQLite file, one writer, every answer already on disk."""
 
+from proxy.ledger.database import PendingResult
 from proxy.ledger.ledger import Ledger
 from proxy.ledger.records import (
     Accepted,
@@ -14,7 +15,6 @@ from proxy.ledger.records import (
     Undeliverable,
     Unfinished,
 )
-from proxy.ledger.writer import PendingResult
 
 __all__ = [
     "Accepted",

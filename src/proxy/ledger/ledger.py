@@ -1,7 +1,7 @@
 """The ledger: accepted orders, held entities, the instances at each node, the reports to ITH.
 
 ``post_*`` methods return at once; operations posted in one synchronous stretch are committed
-together or not at all (:mod:`proxy.ledger.writer`). ``async`` methods answer when their answer is
+together or not at all (:mod:`proxy.ledger.database`). ``async`` methods answer when their answer is
 durable. If the file cannot be written, LedgerError is raised by :meth:`Ledger.open` and in every
 task that waits: the program must stop, because its answers would be false.
 
@@ -18,8 +18,16 @@ from pathlib import Path
 
 import trio
 
-from proxy.ledger import cached, confirmed, dispatches, documents, sending
-from proxy.ledger.database import VACUUM_BYTES, close_database, last_written_at, open_database
+from proxy.ledger import statements
+from proxy.ledger.database import (
+    LAST_COMMIT_S,
+    VACUUM_BYTES,
+    PendingResult,
+    Writer,
+    close_database,
+    last_written_at,
+    open_database,
+)
 from proxy.ledger.records import (
     Accepted,
     CachedEntity,
@@ -31,8 +39,6 @@ from proxy.ledger.records import (
     Undeliverable,
     Unfinished,
 )
-from proxy.ledger.sql import text
-from proxy.ledger.writer import LAST_COMMIT_S, PendingResult, Writer
 from proxy.model import Entity, EntityType, Instance, Order
 from proxy.runtime.clock import SYSTEM_CLOCK, Clock
 from proxy.runtime.offload import Offload
@@ -80,7 +86,7 @@ class Ledger:
                         clock,
                         was_unclean=was_unclean,
                         last_written=last_written,
-                        next_report_id=await writer.call(documents.next_report_id),
+                        next_report_id=await writer.call(statements.next_report_id),
                     )
                 finally:
                     writer.close()
@@ -96,25 +102,25 @@ class Ledger:
 
     def post_document(self, name: str, body: bytes) -> None:
         """Keep ``body`` under ``name``, in place of the former document."""
-        self._writer.post(documents.put_document, name, body)
+        self._writer.post(statements.put_document, name, body)
 
     async def document(self, name: str) -> bytes | None:
         """Return the document kept under ``name``."""
-        return await self._writer.call(documents.document, name)
+        return await self._writer.call(statements.document, name)
 
     # Events that cannot be acted upon yet.
 
     def post_early_event(self, event: str) -> None:
         """Keep one more event."""
-        self._writer.post(documents.put_early_event, event)
+        self._writer.post(statements.put_early_event, event)
 
     async def early_events(self) -> list[str]:
         """Return the events that are kept, oldest first."""
-        return await self._writer.call(documents.early_events)
+        return await self._writer.call(statements.early_events)
 
     def post_early_events_taken(self) -> None:
         """Drop the events: their consequences are posted in the same stretch."""
-        self._writer.post(documents.forget_early_events)
+        self._writer.post(statements.forget_early_events)
 
     # Dispatches and deliveries.
 
@@ -125,15 +131,15 @@ class Ledger:
         that names more nodes makes a new dispatch of those alone, so that one that is running,
         or over, need not change. An order without correlation id is always new.
         """
-        return self._writer.begin(dispatches.accept, order, self._now())
+        return self._writer.begin(statements.accept, order, self._now())
 
     def post_order(self, order: Order) -> None:
         """Keep an order for the next start."""
-        self._writer.post(dispatches.accept, order, self._now())
+        self._writer.post(statements.accept, order, self._now())
 
     async def unfinished(self) -> list[Unfinished]:
         """Return the dispatches that are not over, in the order they were accepted."""
-        return await self._writer.call(dispatches.unfinished)
+        return await self._writer.call(statements.unfinished)
 
     def post_attempt(
         self,
@@ -150,26 +156,32 @@ class Ledger:
         ``away`` says that it failed because the node did not answer.
         """
         self._writer.post(
-            dispatches.attempt, dispatch_id, node_id, attempts, next_attempt_at, text(error), away
+            statements.note_attempt,
+            dispatch_id,
+            node_id,
+            attempts,
+            next_attempt_at,
+            error,
+            away,
         )
 
     def post_delivery_over(
         self, dispatch_id: int, node_id: str, outcome: OutcomeWord, error: str | None
     ) -> None:
         """Note the outcome of a delivery; the first outcome stays."""
-        self._writer.post(dispatches.delivery_over, dispatch_id, node_id, outcome, text(error))
+        self._writer.post(statements.end_delivery, dispatch_id, node_id, outcome, error)
 
     def post_dispatch_over(self, dispatch_id: int, outcome: OutcomeWord, error: str | None) -> None:
         """Note the outcome of a dispatch; its counts stay, its instances' rows are deleted."""
-        self._writer.post(dispatches.dispatch_over, dispatch_id, outcome, text(error), self._now())
+        self._writer.post(statements.end_dispatch, dispatch_id, outcome, error, self._now())
 
     def post_undeliverable(self, dispatch_id: int, what: Undeliverable) -> None:
         """Note the numbers of files of a dispatch's archive that cannot be sent to any node."""
-        self._writer.post(dispatches.undeliverable, dispatch_id, what)
+        self._writer.post(statements.note_undeliverable, dispatch_id, what)
 
     async def last_dispatch_id(self) -> int:
         """Return the id of the newest dispatch there ever was, 0 before the first."""
-        return await self._writer.call(dispatches.last_id)
+        return await self._writer.call(statements.last_dispatch_id)
 
     async def forget_dispatches(self, up_to: int) -> int:
         """Delete the dispatches up to an id that are over; return their number.
@@ -177,8 +189,8 @@ class Ledger:
         The confirmations that nodes gave to dispatches up to it are forgotten as well. After that
         a repeated order is not recognised, and its instances are sent again.
         """
-        self._writer.post(confirmed.forget, up_to)
-        return await self._writer.call(dispatches.forget_over, up_to)
+        self._writer.post(statements.forget_confirmed, up_to)
+        return await self._writer.call(statements.forget_over, up_to)
 
     # Instances on their way to nodes.
 
@@ -189,11 +201,11 @@ class Ledger:
         instances deleted after the order was accepted are not planned. Returns the number of
         instances that the dispatch has now, 0 if its entity is not held.
         """
-        return await self._writer.call(sending.plan, dispatch_id)
+        return await self._writer.call(statements.plan, dispatch_id)
 
     async def to_send(self, dispatch_id: int, node_id: str) -> list[Instance]:
         """Return the instances without an answer, by study, series and instance number."""
-        return await self._writer.call(sending.to_send, dispatch_id, node_id)
+        return await self._writer.call(statements.to_send, dispatch_id, node_id)
 
     async def in_doubt(self, dispatch_id: int, node_id: str, node: str) -> list[Instance]:
         """Return the instances that the node may have, because they were sent without an answer.
@@ -201,15 +213,15 @@ class Ledger:
         ``node`` is its identity. An instance of which it has confirmed another content is left
         out: a query by UID would find that content.
         """
-        return await self._writer.call(sending.in_doubt, dispatch_id, node_id, node)
+        return await self._writer.call(statements.in_doubt, dispatch_id, node_id, node)
 
     async def counts(self, dispatch_id: int, node_id: str) -> Counts:
         """Return the counts of a delivery, also when its dispatch is over."""
-        return await self._writer.call(sending.counts, dispatch_id, node_id)
+        return await self._writer.call(statements.counts, dispatch_id, node_id)
 
     async def emptied_by(self, dispatch_id: int, node_id: str) -> EntityType | None:
         """Return the type of the last deletion, if deletions left no instance of a delivery."""
-        return await self._writer.call(sending.emptied_by, dispatch_id, node_id)
+        return await self._writer.call(statements.emptied_by, dispatch_id, node_id)
 
     def post_result(  # noqa: PLR0917 - the C-STORE response's own order
         self,
@@ -228,17 +240,17 @@ class Ledger:
         ``confirmed_by`` is the identity of the node that confirms exactly this content.
         """
         self._writer.post(
-            sending.instance_state,
+            statements.instance_state,
             dispatch_id,
             node_id,
             instance,
             state,
             status,
-            text(comment),
+            comment,
         )
         if confirmed_by is not None:
             self._writer.post(
-                confirmed.note,
+                statements.note_confirmed,
                 dispatch_id,
                 node_id,
                 confirmed_by,
@@ -254,11 +266,11 @@ class Ledger:
         confirmation counts only from a dispatch of the same entity that was at work when this one
         was accepted.
         """
-        return await self._writer.call(confirmed.settle, dispatch_id, node_id, node, resend)
+        return await self._writer.call(statements.settle, dispatch_id, node_id, node, resend)
 
     async def withhold(self, dispatch_id: int, node_id: str, node: str) -> int:
         """Refuse instances that the node has with another content; return the number of them."""
-        return await self._writer.call(confirmed.withhold, dispatch_id, node_id, node)
+        return await self._writer.call(statements.withhold, dispatch_id, node_id, node)
 
     # Entities and instances that the local PACS holds.
 
@@ -277,19 +289,19 @@ class Ledger:
         objects (sha256) that no row refers to any more.
         """
         return await self._writer.call(
-            cached.keep, entity, instances, etag, dispatch_id, self._now()
+            statements.keep, entity, instances, etag, dispatch_id, self._now()
         )
 
     async def cached_entity(self, entity: Entity) -> CachedEntity | None:
         """Return the holding of an entity; None if it is not complete in the local PACS."""
-        return await self._writer.call(cached.cached_entity, entity)
+        return await self._writer.call(statements.cached_entity, entity)
 
     def delete_session(
         self, session_id: str | None, study_instance_uid: str | None
     ) -> PendingResult[Deleted]:
         """Delete a session: the instances held under its id, and every instance of the study."""
         return self._writer.begin(
-            cached.delete,
+            statements.delete,
             EntityType.SESSION,
             session_id,
             study_instance_uid,
@@ -311,7 +323,7 @@ class Ledger:
         since the deleted one must not stay, and the other one can be fetched again.
         """
         return self._writer.begin(
-            cached.delete,
+            statements.delete,
             EntityType.SCAN,
             scan_id,
             study_instance_uid,
@@ -325,7 +337,7 @@ class Ledger:
     ) -> PendingResult[Deleted]:
         """Delete a subject: instances held under its id, and every instance of that PatientID."""
         return self._writer.begin(
-            cached.delete,
+            statements.delete,
             EntityType.SUBJECT,
             subject_id,
             None,
@@ -344,11 +356,13 @@ class Ledger:
         patient_id: str | None = None,
     ) -> None:
         """Delete an entity whose objects are removed by the janitor of the next start."""
-        self._writer.post(cached.delete, type, id, study_instance_uid, series_number, patient_id)
+        self._writer.post(
+            statements.delete, type, id, study_instance_uid, series_number, patient_id
+        )
 
     async def release_unused(self) -> tuple[str, ...]:
         """Delete the instances without use; return the objects that have no row then."""
-        return await self._writer.begin(cached.release_unused, scrub=VACUUM_BYTES)
+        return await self._writer.begin(statements.release_unused, scrub=VACUUM_BYTES)
 
     async def rewrite(self) -> None:
         """Write the file again, however large it is: nothing of what was deleted is left in it."""
@@ -356,15 +370,15 @@ class Ledger:
 
     async def lose(self, hashes: Collection[str]) -> int:
         """Note objects as missing or damaged; return the number of entities held no more."""
-        return await self._writer.call(cached.lose, hashes)
+        return await self._writer.call(statements.lose, hashes)
 
     async def referenced(self, hashes: Collection[str]) -> frozenset[str]:
         """Return those of the objects (sha256) that some row refers to."""
-        return await self._writer.call(cached.referenced, hashes)
+        return await self._writer.call(statements.referenced, hashes)
 
     async def all_objects(self, kept_after: float | None = None) -> dict[str, int]:
         """Return the size of every object by sha256, or of those kept after a time (UTC)."""
-        return await self._writer.call(cached.all_objects, kept_after)
+        return await self._writer.call(statements.all_objects, kept_after)
 
     # Reports to ITH, for the outbox.
 
@@ -372,13 +386,13 @@ class Ledger:
         """Keep a frame until it is forgotten; return its id. Ids grow with each call."""
         report_id = self._next_report_id
         self._next_report_id += 1
-        self._writer.post(documents.put_report, report_id, key, frame)
+        self._writer.post(statements.put_report, report_id, key, frame)
         return report_id
 
     async def reports(self) -> list[Report]:
         """Return the frames that are kept, oldest first."""
-        return await self._writer.call(documents.reports)
+        return await self._writer.call(statements.reports)
 
     def post_forget(self, report_ids: Iterable[int]) -> None:
         """Drop frames that are not to be sent again."""
-        self._writer.post(documents.forget_reports, tuple(report_ids))
+        self._writer.post(statements.forget_reports, tuple(report_ids))

@@ -46,11 +46,6 @@ class Undeliverable(NamedTuple):
     damaged: int = 0
     passed_over: int = 0
 
-    @property
-    def total(self) -> int:
-        """The number of both kinds."""
-        return self.damaged + self.passed_over
-
 
 class Over(msgspec.Struct, frozen=True):
     """The end of a delivery whose dispatch is over; the total includes undeliverable files."""

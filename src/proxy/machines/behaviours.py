@@ -499,7 +499,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_so_long_and_no_longer",
                     "test_days_are_counted_over_restarts",
                 ),
-                ("ledger/confirmed.py", "supervision/retention.py"),
+                ("ledger/statements.py", "supervision/retention.py"),
             ),
             Requirement(
                 "BEH-33",
@@ -513,7 +513,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "activities/delivery/test_query.py",
                     "test_where_all_is_wanted_again_a_find_proves_nothing",
                 ),
-                ("activities/target.py", "ledger/sending.py"),
+                ("activities/node.py", "ledger/statements.py"),
                 more="**If a PACS has lost data**, use this setting and dispatch again.",
             ),
             Requirement(
@@ -526,7 +526,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_a_later_order_sends_what_the_policy_says",
                     "test_only_changed_content_is_sent_again",
                 ),
-                ("activities/target.py", "ledger/sending.py"),
+                ("activities/node.py", "ledger/statements.py"),
             ),
         ),
     ),
@@ -805,7 +805,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_where_the_node_has_another_content_a_find_proves_nothing",
                 )
                 + shown("end_to_end/test_asking.py", "test_a_node_that_only_stores_gets_it_again"),
-                ("activities/delivery/query.py",),
+                ("activities/delivery/attempt.py",),
                 more="The question is left out, and the instance is sent again, in three "
                 "cases: the node offers no C-FIND; the node once ended the association "
                 "over the question; the answer would prove nothing, because the node has "
@@ -850,7 +850,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_what_does_not_match_its_class_is_tried_once_in_another_syntax",
                 )
                 + shown("end_to_end/test_converted.py", "test_storescp", "test_orthanc"),
-                ("activities/delivery/sender.py", "pacs/convert.py"),
+                ("activities/delivery/attempt.py", "pacs/convert.py"),
                 failures_with(Remedy.OTHER_SYNTAX),
                 more="This is the only exception to BEH-53.",
             ),
@@ -944,7 +944,7 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_no_field_is_named_after_patient_data",
                 )
                 + shown("ledger/test_ledger.py", "test_uids_and_patient_ids_are_in_no_error"),
-                ("logs/fields.py", "pacs/objects.py"),
+                ("logs/fields.py", "pacs/local.py"),
             ),
         ),
     ),

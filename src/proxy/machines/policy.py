@@ -11,7 +11,7 @@ from typing import TypeAlias
 from proxy.machines import delivery, dispatch, node, operation
 from proxy.machines.delivery import DeliveryProgress, DeliveryState, Outcome, Purpose
 from proxy.machines.dispatch import DispatchState
-from proxy.machines.failure_table import Remedy
+from proxy.machines.failures import Remedy
 from proxy.machines.node import NodeState
 
 Ending: TypeAlias = (

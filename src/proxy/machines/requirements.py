@@ -493,7 +493,7 @@ _PROTOCOL = Chapter(
             )
             + shown("pacs/test_objects.py", "test_what_is_no_hash_is_no_name")
             + shown("backend/test_archive.py", "test_names_never_become_paths"),
-            ("backend/addresses.py", "pacs/objects.py"),
+            ("backend/addresses.py", "pacs/local.py"),
         ),
         Requirement(
             "REQ-PROT-22",
@@ -809,7 +809,7 @@ _PROTOCOL = Chapter(
                 "end_to_end/test_nodes_change.py",
                 "test_a_node_that_is_to_see_another_calling_ae_title_gets_the_rest_from_that",
             ),
-            ("settings/schema.py", "activities/target.py"),
+            ("settings/schema.py", "activities/node.py"),
         ),
         Requirement(
             "REQ-PROT-46",
@@ -1564,7 +1564,7 @@ _OPERATION = Chapter(
                 "pacs/test_objects.py",
                 "test_an_object_is_named_by_its_content_and_its_owners_alone",
             ),
-            ("settings/state.py", "ledger/database.py", "pacs/objects.py"),
+            ("settings/state.py", "ledger/database.py", "pacs/local.py"),
         ),
         Requirement(
             "REQ-OPS-10",
@@ -1604,7 +1604,7 @@ _OPERATION = Chapter(
                 "ledger/test_writer.py",
                 "test_a_full_disk_stops_the_program_and_tells_everyone_who_waits",
             ),
-            ("ledger/writer.py", "service.py"),
+            ("ledger/database.py", "service.py"),
         ),
         Requirement(
             "REQ-OPS-13",

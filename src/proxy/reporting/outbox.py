@@ -33,6 +33,7 @@ from msgspec.structs import replace
 
 from proxy.events import codec
 from proxy.events.outgoing import DispatchStatusEvent
+from proxy.events.outgoing.dispatch_status import FINAL
 from proxy.ledger import Ledger
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
@@ -115,7 +116,7 @@ class Outbox:
         progress = max(report.payload.progress, self.reached(key))
         if progress > report.payload.progress:
             report = replace(report, payload=replace(report.payload, progress=progress))
-        if report.is_final:
+        if report.payload.status in FINAL:
             frame = codec.encode(report)
             report_id = self._ledger.post_report(key, frame)
             parcel = Parcel(key, frame, report_id)

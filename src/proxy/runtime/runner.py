@@ -142,7 +142,7 @@ class Run(Generic[S, D, O]):
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
         moved, limit = self._moved, self._definition.after if self._definition else None
-        with trio.move_on_after(self.machine.seconds(self.state, self.data)):
+        with trio.move_on_after(limit.seconds(self.data) if limit else math.inf):
             await moved.wait()
         if limit and not moved.is_set():
             self.tell(limit.event())

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import trio
 from msgspec.structs import replace
 
-from proxy.activities.delivery.sender import InstanceSender
+from proxy.activities.delivery.attempt import InstanceSender
 from proxy.backend import link
 from proxy.backend.receipts import Receipts
 from proxy.dicom import storage
@@ -27,7 +27,7 @@ from proxy.dicom.pdu import InvalidPdu, PduReader, Received
 from proxy.dicom.provider import Provider
 from proxy.dicom.storage import StoreInterrupted, StoreResult
 from proxy.events.incoming import Incoming
-from proxy.ledger import Counts, Ledger, database, sending
+from proxy.ledger import Counts, Ledger, database, statements
 from proxy.machines.connection import ConnectionData
 from proxy.machines.failures import Failure, classify_store
 from proxy.model import Instance
@@ -165,8 +165,9 @@ def _pong_taken_as_a_receipt() -> Iterator[None]:
 
 @_bug("After an interruption everything is sent again, stored or not.")
 def _sent_twice_after_a_resume() -> Iterator[None]:
-    everything = sending._INSTANCES + sending._TO_SEND[sending._TO_SEND.index("ORDER BY") :]  # noqa: SLF001
-    with _replaced(sending, _TO_SEND=everything):
+    to_send = statements._TO_SEND  # noqa: SLF001
+    everything = statements._INSTANCES + to_send[to_send.index("ORDER BY") :]  # noqa: SLF001
+    with _replaced(statements, _TO_SEND=everything):
         yield
 
 

@@ -38,7 +38,7 @@ class Deletions:
 
     def delete(self, event: DeletionEvent) -> None:
         """Stop the work for the entity, then remove the entity from the local PACS."""
-        if self._registry.operation.over:
+        if self._registry.operation.run.over:
             self._keep(event)
             return
         reason = policy.deleted(event.entity_type or "entity")

@@ -43,11 +43,6 @@ class Operation:
         """Whether work goes on."""
         return self.run.state is OperationState.ACTIVE
 
-    @property
-    def over(self) -> bool:
-        """Whether the proxy has stopped."""
-        return self.run.over
-
     def restore(self, lock: PauseLock, kept: PauseReason) -> None:
         """Take a lock that was held at a restart."""
         self.run.tell(operation.PauseRequested(lock, kept.reason, kept.since))

@@ -37,11 +37,11 @@ class Registry:
         self.downloads = FairQueue(
             limits.downloads,
             reserved=1,
-            admission=backlog_limit(limits.dispatches_per_node, self._backlog),
+            admission=backlog_limit(
+                limits.dispatches_per_node,
+                lambda node_id: self.nodes[node_id].backlog if node_id in self.nodes else Counter(),
+            ),
         )
         self.operation = Operation(services, self.dispatches, stop_work)
         self.configuration: Configuration | None = None
         self.identity = Identity()
-
-    def _backlog(self, node_id: str) -> Counter[int]:
-        return self.nodes[node_id].backlog if node_id in self.nodes else Counter()

@@ -244,7 +244,7 @@ class Supervisor:
 
     def _start(self, order: Order) -> None:
         """Begin a dispatch; where the work has stopped, keep its order for the next start."""
-        if self._operation.over:
+        if self._operation.run.over:
             self._services.ledger.post_order(order)
         else:
             self._dispatches.start(order)
@@ -268,12 +268,12 @@ class Supervisor:
     def pause(self, reason: str) -> bool:
         """Take the operator's lock; False if the proxy has stopped and cannot keep it."""
         self._operation.pause(PauseLock.OPERATOR, reason)
-        return not self._operation.over
+        return not self._operation.run.over
 
     def resume(self) -> bool:
         """Give back the operator's lock, as with :meth:`pause`; ITH may still hold its own."""
         self._operation.resume(PauseLock.OPERATOR)
-        return not self._operation.over
+        return not self._operation.run.over
 
     def _set_active(self, is_active: bool, reason: str | None = None) -> None:
         """Take or give back ITH's lock; without a reason, that of a lock in force stays."""

@@ -5,34 +5,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
-from proxy.activities.delivery.assignment import Assignment
-from proxy.activities.delivery.feedback import NodeFeedback
-from proxy.activities.delivery.query import InstanceQuery
-from proxy.activities.delivery.sender import InstanceSender
-from proxy.activities.delivery.unsent import UnsentInstances
-from proxy.activities.target import clocks_for, retries_for, target_for
-from proxy.dicom.association import associate
+from msgspec.structs import replace
+
+from proxy.activities.node import NodeAtWork
+from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import MAX_CONTEXTS, plan
-from proxy.dicom.find import FIND
+from proxy.dicom.find import FIND, find, is_answered
 from proxy.dicom.pdu import Proposal
-from proxy.dicom.storage import StoreResult
-from proxy.errors import InstanceUnusable, NodeError
-from proxy.ledger import InstanceState
+from proxy.dicom.storage import StoreResult, store
+from proxy.errors import AssociationLost, InstanceUnusable, NodeError, NotConverted
+from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
-from proxy.machines.delivery import DeliveryState
-from proxy.machines.failures import Remedy, classify_local, is_answer
+from proxy.machines.delivery import DeliveryProgress, DeliveryState
+from proxy.machines.failures import Remedy, classify_error, classify_local, is_answer
 from proxy.machines.policy import Ending
-from proxy.model import Instance
+from proxy.model import Instance, Order
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
-from proxy.work.runs import DeliveryRun
+from proxy.work.runs import Content, DeliveryRun
+from proxy.work.services import Services
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """The reason for an instance that is not sent, because the node has another content of it."""
+ROOM_INSTANCES = 100
+"""After so many without complaint a node that complained is given one association more."""
 
 
 class Attempt:
@@ -102,7 +103,7 @@ class Attempt:
 
     async def _withhold_changed(self) -> None:
         """Refuse, where repush is never, what the node has with another content."""
-        if self._assignment.repush != "never":
+        if self._assignment.node.repush != "never":
             return
         configured = self._node.configured
         changed = await self._services.ledger.withhold(
@@ -115,8 +116,8 @@ class Attempt:
         self, proposals: Sequence[Proposal], part: Sequence[Instance], in_doubt: Sequence[Instance]
     ) -> Ending | None:
         """Send what one association can carry; None if all of it is answered for."""
-        dicom, to, run = self._services.settings.dicom, self._node, self._run
-        target, clocks = target_for(dicom, to.configured), clocks_for(dicom, to.configured)
+        to, run = self._node, self._run
+        target, clocks = to.target, to.clocks
         self._feedback.accepted = False
         begun = count()
 
@@ -274,15 +275,250 @@ def after_failure(
     if run.data.stop is not None:
         return policy.stopped(run.data)
     services = assignment.services
-    dicom = services.settings.dicom
-    retries, delay = retries_for(dicom, assignment.node.configured)
+    retries, delay = assignment.node.retries
     return policy.after_attempt(
         run.data,
         error,
         remedy,
         retry_count=retries,
         retry_delay=delay,
-        retry_max=dicom.retry_max_seconds,
+        retry_max=services.settings.dicom.retry_max_seconds,
         uniform=services.rng.random(),
         away=away,
+    )
+
+
+class UnsentInstances:
+    """The instances that the node has not answered for.
+
+    ``is_outdated`` says that ITH deleted something since they were read.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._instances: set[Instance] | None = None
+        self.is_outdated = False
+
+    async def read(self) -> list[Instance]:
+        """Return the instances that are left, in the order to send them, and track them."""
+        listed = await self._list()
+        self._instances = set(listed)
+        return listed
+
+    async def has(self, instance: Instance) -> bool:
+        """Whether an instance is still to be sent.
+
+        That its file is there does not say so: files go after the rows, and a later order for a
+        deleted entity brings its files back, for its own nodes.
+        """
+        if self.is_outdated and self._instances:
+            self._instances &= set(await self._list())
+        return instance in (self._instances or ())
+
+    def answered(self, instance: Instance) -> None:
+        """Note that the node has answered for an instance."""
+        if self._instances:
+            self._instances.discard(instance)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known that nothing is left."""
+        return self._instances == set()
+
+    async def _list(self) -> list[Instance]:
+        self.is_outdated = False  # the ledger answers in turn: after the deletions up to now
+        ledger = self._assignment.services.ledger
+        return await ledger.to_send(self._assignment.dispatch_id, self._assignment.node_id)
+
+
+class InstanceQuery:
+    """The questions of one delivery to its node.
+
+    A node that leaves over a question is not asked again: else each attempt would end there, and
+    the delivery would fail for what it can do without.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._has_left = False
+
+    async def in_doubt(self) -> set[Instance]:
+        """Return the instances to ask for: none where all are sent, whatever the node has."""
+        if self._has_left or self._assignment.node.repush == "all":
+            return set()
+        node, ledger = self._assignment.node.configured, self._assignment.services.ledger
+        dispatch_id = self._assignment.dispatch_id
+        return {*await ledger.in_doubt(dispatch_id, node.node_id, node.identity)}
+
+    async def ask(
+        self,
+        association: Association,
+        in_doubt: Sequence[Instance],
+        settle: Callable[[Instance, bool], None],
+        may_begin: Callable[[], bool],
+    ) -> bool:
+        """Ask for one after the other; ``settle`` is told of each whether the node has it.
+
+        A question takes the node's time as an instance does. Returns False where ``may_begin`` did
+        not allow one; the instances that were not asked for stay in doubt.
+
+        Raises :class:`proxy.errors.AssociationLost`.
+        """
+        if not in_doubt or not is_answered(association):
+            return True
+        asked = found = 0
+        try:
+            for instance in in_doubt:
+                if not may_begin():
+                    break
+                is_there = await find(association, instance)
+                settle(instance, is_there)
+                asked += 1
+                found += is_there
+        except AssociationLost:
+            self._has_left = True
+            raise
+        log("delivery.asked", node_id=self._assignment.node_id, count=asked, found=found)
+        return asked == len(in_doubt)
+
+
+class NodeFeedback:
+    """The feedback of one attempt at a node as it is configured now.
+
+    ``accepted`` says that the node accepted the association. A node that moves meanwhile is another
+    one: nothing of this is counted for that.
+    """
+
+    def __init__(self, node: NodeAtWork) -> None:
+        self.configured = node.configured
+        self.accepted = False
+        self._node = node
+        self._given = node.run.data.associations
+        self._complained = False
+
+    @property
+    def _has_moved(self) -> bool:
+        return self._node.configured.address != self.configured.address
+
+    def blame(self, error: NodeError) -> Remedy:
+        """Count an error against the node, if it is one; return what to do about it.
+
+        An association that is not to be had beside one that the node has accepted is a matter of
+        congestion: many take one at a time, and let the next one wait without a word.
+        """
+        remedy = classify_error(error).remedy
+        if remedy is Remedy.RETRY_LATER and self._node.established and not self.accepted:
+            return Remedy.FEWER_ASSOCIATIONS
+        if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW} and not self._has_moved:
+            self._node.failed(error.in_full, is_probe=False)
+        return remedy
+
+    def complain(self) -> None:
+        """Have the node given fewer associations at a time: it was congested."""
+        self._complained = True
+        fewer = policy.congested(self._node.run.data, given=self._given)
+        if fewer is not None and not self._has_moved:
+            self._node.run.tell(fewer)
+
+    def end(self, stored: int) -> None:
+        """Count for the node what it stored in this attempt, unless it complained."""
+        if not self._complained and not self._has_moved:
+            run = self._node.run
+            run.tell(policy.coped(run.data, stored, threshold=ROOM_INSTANCES))
+
+
+class InstanceSender:
+    """Stores what one delivery sends over one association, and counts what it converted."""
+
+    def __init__(self, services: Services, run: DeliveryRun, association: Association) -> None:
+        self.association = association
+        self._pacs = services.pacs
+        self._reserve_bytes = services.archive_limits.reserve_bytes
+        self._run = run
+        self._converted = 0
+
+    async def store(self, instance: Instance) -> StoreResult | None:
+        """Send one instance; None where a stop came while it was converted, so nothing was sent.
+
+        It is sent as it is. If the node does not take its transfer syntax, or finds that it does
+        not match its SOP class, it is sent once more in a syntax that was accepted beside it.
+        Raises what :func:`proxy.dicom.storage.store` does.
+        """
+        association = self.association
+        result = await store(association, instance, self._pacs.path(instance))
+        if result.failure.remedy is not Remedy.OTHER_SYNTAX:
+            return result
+        syntax = association.contexts.fallback(instance.sop_class_uid, instance.transfer_syntax_uid)
+        return result if syntax is None else await self._store_converted(instance, syntax)
+
+    async def _store_converted(self, instance: Instance, syntax: str) -> StoreResult | None:
+        async with AsyncExitStack() as stack:
+            with self._run.only_in(DeliveryState.STORING):
+                try:
+                    path, converted = await stack.enter_async_context(
+                        self._pacs.converted(instance, syntax, self._reserve_bytes)
+                    )
+                except NotConverted as error:
+                    return StoreResult(classify_local(error.code))
+            if self._run.state is not DeliveryState.STORING:
+                return None
+            result = await store(self.association, converted, path)
+            self._converted += 1
+            return result
+
+    def log(self, node_id: str) -> None:
+        """Tell the log how many instances were sent converted."""
+        if self._converted:
+            log("delivery.converted", node_id=node_id, count=self._converted)
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The order, its content, and the node that the content goes to."""
+
+    services: Services
+    order: Order
+    content: Content
+    node: NodeAtWork
+
+    @property
+    def dispatch_id(self) -> int:
+        """The ledger's id of the dispatch."""
+        return self.content.dispatch_id
+
+    @property
+    def node_id(self) -> str:
+        """ITH's id of the node."""
+        return self.node.node_id
+
+    # -- The ledger's counts ----------------------------------------------------------------------
+
+    async def counts(self) -> Counts:
+        """Return what the ledger counts of this delivery."""
+        return await self.services.ledger.counts(self.dispatch_id, self.node_id)
+
+    async def settle(self) -> Counts:
+        """Count as stored what the node has confirmed, to whatever dispatch."""
+        node = self.node.configured
+        return await self.services.ledger.settle(
+            self.dispatch_id, node.node_id, node.identity, resend=self.node.repush == "all"
+        )
+
+    async def voided(self, counts: Counts) -> str | None:
+        """Return the reason where deletions took all there was to send before all of it was sent.
+
+        What the node has does not make the delivery complete then.
+        """
+        if 0 < counts.total >= self.content.planned:
+            return None
+        kind = await self.services.ledger.emptied_by(self.dispatch_id, self.node_id)
+        return policy.deleted(kind.value) if kind else None
+
+
+def not_less(counts: Counts, known: DeliveryProgress) -> Counts:
+    """Return the ledger's counts; while it was asked, the node may have answered for more."""
+    return replace(
+        counts,
+        stored=max(counts.stored, known.files_stored),
+        refused=max(counts.refused, known.files_refused),
     )

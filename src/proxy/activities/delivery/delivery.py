@@ -9,9 +9,13 @@ from typing import NamedTuple
 import trio
 from msgspec.structs import replace
 
-from proxy.activities.delivery.assignment import Assignment, not_less
-from proxy.activities.delivery.attempt import Attempt, after_failure
-from proxy.activities.delivery.query import InstanceQuery
+from proxy.activities.delivery.attempt import (
+    Assignment,
+    Attempt,
+    InstanceQuery,
+    after_failure,
+    not_less,
+)
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import (
     DELIVERY,
@@ -74,6 +78,7 @@ class Delivery(Granted):
         self._refetch = refetch
         self._on_over = on_over
         self._rank = assignment.order.priority.rank
+        self._entity = assignment.order.entity.key
         self._query = InstanceQuery(assignment)
         self._tried: Counter[Instance] = Counter()
         self._attempt: Attempt | None = None
@@ -235,8 +240,8 @@ class Delivery(Granted):
         One that ended in the instant in which it might lead must not: nobody would follow it to an
         end.
         """
-        leaders, key = self.node.leaders, self.order.entity.key
-        while not run.over and (leader := leaders.setdefault(key, self)) is not self:
+        leaders, entity = self.node.leaders, self._entity
+        while not run.over and (leader := leaders.setdefault(entity, self)) is not self:
             advanced = leader.advanced
             leader.promote(self._rank)
             ready = self._content.counted(await self._assignment.settle())
@@ -245,9 +250,9 @@ class Delivery(Granted):
 
     def _step_down(self) -> None:
         """Let another delivery of the entity lead."""
-        leaders, key = self.node.leaders, self.order.entity.key
-        if leaders.get(key) is self:
-            del leaders[key]
+        leaders, entity = self.node.leaders, self._entity
+        if leaders.get(entity) is self:
+            del leaders[entity]
             self._tell_followers()
 
     def _tell_followers(self) -> None:

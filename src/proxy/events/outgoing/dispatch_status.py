@@ -11,6 +11,9 @@ from proxy.events.base import WebSocketEvent
 StatusWord: TypeAlias = Literal["downloading", "processing", "completed", "failed"]
 """The four words the deployed backend knows."""
 
+FINAL: frozenset[StatusWord] = frozenset({"completed", "failed"})
+"""The words that end a stream of reports."""
+
 
 class DispatchStatusPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``progress`` is in percent; without ``node_id`` it is that of the dispatch."""
@@ -27,11 +30,6 @@ class DispatchStatusEvent(WebSocketEvent, frozen=True, kw_only=True, tag="dispat
     """The state of the delivery to one node or, without ``node_id``, of the dispatch."""
 
     payload: DispatchStatusPayload
-
-    @property
-    def is_final(self) -> bool:
-        """Whether its stream ends with this report."""
-        return self.payload.status in {"completed", "failed"}
 
     @classmethod
     def create(

@@ -15,7 +15,7 @@ from proxy.machines.delivery import (
     Outcome,
     Purpose,
 )
-from proxy.machines.failure_table import Remedy
+from proxy.machines.failures import Remedy
 from proxy.machines.policy import Ending
 from proxy.nodes import Effect
 from proxy.simulation.machines.ledger import ModelRow

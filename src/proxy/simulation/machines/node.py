@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from proxy.fsm import ActivityFailed, Event
 from proxy.machines import node
 from proxy.machines.delivery import DeliveryState
-from proxy.machines.failure_table import Remedy
+from proxy.machines.failures import Remedy
 from proxy.machines.node import Health, NodeOutput, NodeState
 from proxy.nodes import Effect
 from proxy.simulation.machines.queue import Queue
