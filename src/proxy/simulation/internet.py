@@ -21,6 +21,7 @@ from typing import Literal, Protocol, Self, TypeAlias
 import trio
 
 from proxy.runtime.wire import Buffer, Wire, lost, unreachable
+from proxy.simulation.trace import ENDED, LOST, Trace
 
 Address: TypeAlias = tuple[str, int]
 Found4: TypeAlias = tuple[
@@ -103,7 +104,13 @@ class Listener(Protocol):
 class Pipe:
     """Bytes on their way in one direction; ``changed`` wakes whoever waits at either end."""
 
-    def __init__(self, capacity: int, changed: trio.lowlevel.ParkingLot) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        changed: trio.lowlevel.ParkingLot,
+        trace: Trace | None = None,
+        number: int = 0,
+    ) -> None:
         self.tap: PipeListener | None = None
         self.held = bytearray()
         self.ended = False
@@ -115,6 +122,8 @@ class Pipe:
         self.freeze_at = math.inf
         self._capacity = capacity
         self._changed = changed
+        self._trace = trace
+        self._number = number
 
     @property
     def room(self) -> int:
@@ -133,6 +142,8 @@ class Pipe:
             self.frozen = True
         self.held += data[:taken]
         self.passed += taken
+        if self._trace:
+            self._trace.passed(self._number, data[:taken])
         if self.tap:
             self.tap.put(data[:taken])
         self._changed.unpark_all()
@@ -150,6 +161,8 @@ class Pipe:
 
     def lose(self) -> None:
         """Reset this direction: what is held is lost."""
+        if self._trace and not self.reset:
+            self._trace.ended(self._number, LOST)
         if self.tap and not self.reset:
             self.tap.cut(len(self.held))
         self.reset = True
@@ -157,6 +170,8 @@ class Pipe:
 
     def end(self) -> None:
         """Let the reader find the end after what is held."""
+        if self._trace and not self.ended:
+            self._trace.ended(self._number, ENDED)
         if self.tap and not self.ended:
             self.tap.ended()
         self.ended = True
@@ -169,13 +184,15 @@ class TcpLine:
 
     to: str
     at: float
+    number: int
+    trace: Trace
     changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     frozen_since: float = math.inf
 
     def __post_init__(self) -> None:
         """Lay both directions."""
-        self.out = Pipe(CAPACITY, self.changed)
-        self.back = Pipe(CAPACITY, self.changed)
+        self.out = Pipe(CAPACITY, self.changed, self.trace, 2 * self.number)
+        self.back = Pipe(CAPACITY, self.changed, self.trace, 2 * self.number + 1)
 
     @property
     def is_open(self) -> bool:
@@ -235,6 +252,9 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.most_heard = 0
         """The bytes that the program has taken on one connection from a node, at most."""
         self.ports = itertools.count(40000)
+        self.trace = Trace()
+        """Of all bytes on all connections; of the rest of the world too, if it gives its own."""
+        self._numbers = itertools.count(1)
         self._rng = rng
         self._hosts = hosts
         self._nursery = nursery
@@ -312,7 +332,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             raise OSError(errno.ETIMEDOUT, "nobody answers")
         if self.away.get(to) is Manner.REFUSED:
             raise OSError(errno.ECONNREFUSED, "nobody listens")
-        line = TcpLine(to, trio.current_time())
+        line = TcpLine(to, trio.current_time(), next(self._numbers), self.trace)
         snag = next((each for each in self.snags if each.to == to), None)
         if snag is not None:
             self.snags.remove(snag)

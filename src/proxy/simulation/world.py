@@ -8,7 +8,6 @@ Nothing in it is patched. The machine starts it again whenever it has ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import traceback
 from collections import Counter, defaultdict
@@ -50,6 +49,7 @@ from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
 from proxy.simulation.schedule import shuffled
+from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
 from proxy.supervision.supervisor import Supervisor
@@ -171,16 +171,18 @@ class World:
         self._starts = 0
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
-        self._hash = hashlib.sha256()
+        self._trace = Trace()
 
     async def run(self) -> None:
         """Run the world to its end."""
         directory = self._directory / "0"
         directory.mkdir(mode=0o700)
         with Disk.running(directory, self._wall) as self._disk:
+            self._disk.on_operation = self._trace.wrote
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._internet = Internet(Random(self._rng.random()), {HOST: "127.0.0.1"}, nursery)
+                self._internet.trace = self._trace
                 self._watchdog.internet = self._internet
                 self._internet.install()
                 if self._history:
@@ -225,10 +227,10 @@ class World:
         for node in self._nodes.values():
             result.faults.update(kind.value for kind in node.hits.elements())
             for each in node.received:
-                self._hash.update(repr(each).encode())
+                self._trace.said(repr(each))
         for heard in self._ith.heard:
-            self._hash.update(json.dumps(heard, sort_keys=True).encode())
-        result.trace = self._hash.hexdigest()
+            self._trace.said(json.dumps(heard, sort_keys=True))
+        result.trace = self._trace.hexdigest()
         if self._history:
             self._wiretap.finish()
             result.history = self._history.moments
@@ -319,8 +321,7 @@ class World:
         if not self._is_counting:
             return
         self.result.rows.add(step.row)
-        line = f"{trio.current_time():.6f} {run.machine.name} {step.row} {step.after.name}"
-        self._hash.update(line.encode())
+        self._trace.said(f"{run.machine.name} {step.row} {step.after.name}")
         if self._history:
             self._history.step(run, step)
 
