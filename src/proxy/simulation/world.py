@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,8 +40,9 @@ from proxy.settings import (
     Settings,
 )
 from proxy.simulation import scenario as incidents
+from proxy.simulation.bounds import Bounds, Population, freeze
 from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
-from proxy.simulation.content import thing
+from proxy.simulation.content import archive, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
 from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
@@ -65,7 +66,8 @@ DEAD_S = 90.0
 """An application that a blow has killed is dead for as long."""
 LEFT_S = 300.0
 """No association of a world lasts as long."""
-MOST_HEARD_BYTES = 16 << 20
+REST_S = 30.0
+"""After everything has ended, the program is at rest at a moment within as long."""
 SLOWER = 20.0
 """In a long world the signs of life come so many times more seldom."""
 MAX_TASK_STEPS = 500_000
@@ -142,13 +144,20 @@ class World:
     """The site, the machine and ITH."""
 
     def __init__(
-        self, scenario: Scenario, directory: Path, watchdog: Watchdog, *, with_history: bool
+        self,
+        scenario: Scenario,
+        directory: Path,
+        watchdog: Watchdog,
+        population: Population,
+        *,
+        with_history: bool,
     ) -> None:
         self.scenario = scenario
         self.result = Result(scenario)
         self._directory = directory
         self._watchdog = watchdog
-        watchdog.on_endless = self._end_the_endless
+        self._population = population
+        watchdog.on_endless = self._end
         self._history = History() if with_history else None
         self._rng = Random(f"world {scenario.seed}")
         self._places = addresses(NODES)
@@ -185,6 +194,8 @@ class World:
                 self._internet.trace = self._trace
                 self._watchdog.internet = self._internet
                 self._internet.install()
+                self._bounds = Bounds(self._population, self._internet)
+                self._internet.on_much = self._check_much
                 if self._history:
                     self._wiretap = Wiretap(self._history)
                     self._internet.listener = self._wiretap
@@ -198,8 +209,8 @@ class World:
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
 
-    def _end_the_endless(self, sentence: str) -> None:
-        """End a world that would not end by itself."""
+    def _end(self, sentence: str) -> None:
+        """End a world that would not end by itself, or not soon."""
         if not self._nursery.cancel_scope.cancel_called:
             self._checker.say(sentence)
             self._nursery.cancel_scope.cancel("the world never ends")
@@ -216,6 +227,7 @@ class World:
             self._checker.check_attempts(self._ith.upgrades)
             self._check_network()
             self._check_disk()
+            await self._check_bounds()
 
     def _finish(self) -> None:
         result = self.result
@@ -248,6 +260,7 @@ class World:
             with trio.CancelScope() as self._program, ExitStack() as stack:
                 stack.enter_context(observing(self._on_step))
                 stack.enter_context(marking(self._on_mark))
+                stack.enter_context(self._population.of_program())
                 self._note(PROXY, "the program starts")
                 self._starts += 1
                 try:
@@ -269,6 +282,9 @@ class World:
                     trail = "".join(traceback.format_exception(errors))
                     self._checker.say(f"a defect ended the program: {trail}")
                     self._tell()
+            if self._is_counting:
+                for sentence in self._bounds.after_its_end(self._disk.directory):
+                    self._checker.say(sentence)
             self._supervisor, self._is_stopping = None, False
             await trio.sleep(self._down_s or RESTART_S)
             self._down_s = 0.0
@@ -530,6 +546,7 @@ class World:
         else:
             self._checker.excuse("wait: the node was away", node=incident.of)
         await trio.sleep(incident.seconds)
+        self._check_work()
         self._internet.come_back(incident.of)
 
     async def _partial_outage(self, incident: incidents.PartialOutage) -> None:
@@ -614,6 +631,7 @@ class World:
 
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
+        self._check_work()
         self._note(FAULT, "every fault has healed")
         self._strikes.clear()
         self._disk.heal()
@@ -635,14 +653,34 @@ class World:
         self._ith.publish(is_active=True)
 
     def _check_network(self) -> None:
-        """Check that no connection to a node is left, and that none was listened to for long."""
+        """Check that no connection to a node is left."""
         for node in NODES:
             for line in self._internet.open_lines(node):
                 if trio.current_time() - line.at > LEFT_S:
                     self._checker.say(f"{node}: a connection is left since {line.at:.3f} s (P6)")
-        if self._internet.most_heard > MOST_HEARD_BYTES:
-            heard = self._internet.most_heard
-            self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
+    async def _check_bounds(self) -> None:
+        """Check that the program is at rest at some moment, and never held too much."""
+        orders = len(self._checker.orders)
+        until = trio.current_time() + REST_S
+        while excess := [*self._bounds.at_rest(self._disk.directory, orders)]:
+            if trio.current_time() > until:
+                break
+            await trio.sleep(1.0)
+        ever = self._bounds.ever(orders, self.scenario.associations, LimitSettings().downloads)
+        for sentence in (*excess, *ever):
+            self._checker.say(sentence)
+
+    def _check_work(self) -> None:
+        """Check that what the program holds is explained by its orders."""
+        for sentence in self._bounds.at_work(len(self._checker.orders)):
+            self._checker.say(sentence)
+
+    def _check_much(self) -> None:
+        """End the world if the program keeps what it was sent, before there is too much of it."""
+        excess = [*self._bounds.at_work(len(self._checker.orders))]
+        if excess:
+            self._end(f"it is sent much, and keeps {excess[0]}")
 
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""
@@ -681,13 +719,25 @@ def _first(errors: BaseException) -> BaseException:
     return errors
 
 
+@cache
+def _prepare() -> None:
+    """Make what all worlds of this process share, and leave it out of what is counted."""
+    for level in EntityLevel:
+        for session in range(incidents.SESSIONS):
+            archive(level, session)
+    freeze()
+
+
 def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> Result:
     """Run the world of a scenario; ``directory`` is empty, and better in memory."""
-    watchdog = Watchdog()
-    world = World(scenario, directory, watchdog, with_history=with_history)
+    _prepare()
+    watchdog, population = Watchdog(), Population()
+    world = World(scenario, directory, watchdog, population, with_history=with_history)
     with shuffled(scenario.seed):
         try:
-            trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
+            trio.run(
+                world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog, population]
+            )
         except* Starved as errors:
             world.result.violations.append(f"0.000 s: {_first(errors)}")
     return world.result
