@@ -1,7 +1,8 @@
-"""What else there is of chance in a process: trio's order of tasks, and what libraries draw."""
+"""What a world needs of trio and of libraries: their chance comes from a seed, and a clock."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from random import Random
 
 from trio._core import _run
+from trio.testing import MockClock
+
+FOR_EVER_S = 1e9
 
 
 @contextmanager
@@ -31,3 +35,30 @@ def shuffled(seed: int) -> Iterator[None]:
         random.setstate(drawn)
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]  # noqa: SLF001
         _run._r.setstate(state)  # noqa: SLF001
+
+
+def world_clock() -> MockClock:
+    """Return a clock that jumps to the next deadline whenever every task waits.
+
+    It is trio's own, which trio asks for the time and for a jump some thousand times in a world.
+    Here it answers from one number: trio's looks at the real clock as well, and at its statistics.
+    """
+    clock = MockClock(autojump_threshold=0)
+    now = 0.0
+
+    def current_time() -> float:
+        return now
+
+    def seconds_until(deadline: float) -> float:
+        return 0.0 if deadline <= now else FOR_EVER_S
+
+    def jump() -> None:
+        nonlocal now
+        deadline = _run.GLOBAL_RUN_CONTEXT.runner.deadlines.next_deadline()
+        if now < deadline < math.inf:
+            now = deadline
+
+    clock.current_time = current_time  # type: ignore[method-assign]
+    clock.deadline_to_sleep_time = seconds_until  # type: ignore[method-assign]
+    clock._autojump = jump  # type: ignore[method-assign]  # noqa: SLF001
+    return clock

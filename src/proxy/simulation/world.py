@@ -20,7 +20,6 @@ from random import Random
 from typing import Any
 
 import trio
-from trio.testing import MockClock
 
 from proxy.demo import frames
 from proxy.demo.frames import JsonObject
@@ -49,7 +48,7 @@ from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
-from proxy.simulation.schedule import shuffled
+from proxy.simulation.schedule import shuffled, world_clock
 from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
@@ -68,8 +67,6 @@ LEFT_S = 300.0
 """No association of a world lasts as long."""
 REST_S = 30.0
 """After everything has ended, the program is at rest at a moment within as long."""
-SLOWER = 20.0
-"""In a long world the signs of life come so many times more seldom."""
 MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
 MAX_STEPS_AT_ONCE = 50_000
@@ -165,8 +162,7 @@ class World:
         self._wall = WallClock(scenario.ahead)
         self._truth = WallClock(incidents.NOON)
         self._ith = Ith(self._truth.now, self._places, self._on_status)
-        if scenario.is_long:
-            self._ith.script.ping_every_s *= SLOWER
+        self._ith.script.ping_every_s *= scenario.slower
         self._checker = Checker(self._nodes, scenario.detail, trio.current_time)
         self._is_active = True
         self._program = trio.CancelScope()
@@ -301,7 +297,7 @@ class World:
             self._checker.say(f"the program ended without a fault of the disk: {errors!r}")
 
     def _settings(self) -> Settings:
-        slower = SLOWER if self.scenario.is_long else 1.0
+        slower = self.scenario.slower
         return Settings(
             ith=IthSettings(
                 url=f"http://{HOST}:{self._ith.port}",
@@ -736,7 +732,7 @@ def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> R
     with shuffled(scenario.seed):
         try:
             trio.run(
-                world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog, population]
+                world.run, clock=world_clock(), instruments=[watchdog, population]
             )
         except* Starved as errors:
             world.result.violations.append(f"0.000 s: {_first(errors)}")
