@@ -25,6 +25,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 COUNTED = ("proxy.", "trio", "wsproto", "h11", "httpcore2", "httpx2", "apsw")
 OTHERS = ("proxy.simulation", "proxy.demo")
 """Packages that are no part of the program."""
+BUFFERS = (bytes, bytearray)
 LEAST_BYTES = 1024
 """Smaller buffers are not counted."""
 
@@ -125,18 +126,24 @@ class Memory(NamedTuple):
 def memory() -> Memory:
     """Count what is in memory; what is waste is collected before."""
     gc.collect()
-    objects: Counter[str] = Counter()
-    buffers: dict[int, int] = {}
-    for each in gc.get_objects():
-        kind = type(each)
-        if kind.__module__.startswith(OTHERS):
-            continue
-        if kind.__module__.startswith(COUNTED):
-            objects[f"{kind.__module__}.{kind.__qualname__}"] += 1
-        for held in gc.get_referents(each):
-            if type(held) in {bytes, bytearray} and len(held) > LEAST_BYTES:
-                buffers[id(held)] = len(held)
-    return Memory(objects, sum(buffers.values()))
+    living = [each for each in gc.get_objects() if not _is_of_world(type(each))]
+    kinds = Counter(map(type, living))
+    counted = {kind: n for kind, n in kinds.items() if kind.__module__.startswith(COUNTED)}
+    buffers = {
+        id(held): len(held)
+        for held in gc.get_referents(*living)
+        if type(held) in BUFFERS and len(held) > LEAST_BYTES
+    }
+    return Memory(
+        Counter({f"{kind.__module__}.{kind.__qualname__}": n for kind, n in counted.items()}),
+        sum(buffers.values()),
+    )
+
+
+@cache
+def _is_of_world(kind: type) -> bool:
+    """Whether the objects of a class are no part of the program."""
+    return kind.__module__.startswith(OTHERS)
 
 
 class Bounds:
@@ -154,18 +161,25 @@ class Bounds:
         if files := open_files(directory):
             yield f"the program ended, and these files are open: {', '.join(files)}"
 
-    def at_rest(self, directory: Path, orders: int) -> Iterator[str]:
-        """Yield what is more than a program may hold that has nothing left to do."""
+    def at_rest(self, directory: Path, orders: int, *, is_weighed: bool) -> Iterator[str]:
+        """Yield one thing that is more than a program may hold that has nothing left to do.
+
+        Memory is looked at in worlds that are to be weighed alone, since that takes time.
+        """
         most = TASKS + TASKS_OF_NODE * len(NODES)
         if self._population.living > most:
             yield f"{self._population.living} tasks at rest, where {most} are enough"
+            return
         for to, ends in self._internet.ends.items():
             if len(ends) > (to == ITH):
                 yield f"{len(ends)} connections to {to} at rest"
+                return
         files = [file for file in open_files(directory) if not file.startswith("ledger.db")]
         if files:
             yield f"these files are open at rest: {', '.join(files)}"
-        yield from self._memory(OBJECTS + orders * (1 + len(NODES)), LIBRARIES)
+            return
+        if is_weighed:
+            yield from self._memory(OBJECTS + orders * (1 + len(NODES)), LIBRARIES)
 
     def at_work(self, orders: int) -> Iterator[str]:
         """Yield what is more than a program may hold with so many orders."""
