@@ -140,7 +140,6 @@ def memory() -> Memory:
     )
 
 
-@cache
 def _is_of_world(kind: type) -> bool:
     """Whether the objects of a class are no part of the program."""
     return kind.__module__.startswith(OTHERS)
