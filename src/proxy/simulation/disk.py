@@ -58,6 +58,8 @@ class DiskPart(Enum):
     CONTENT = "a write of a download, or of an unpacked or converted file"
     MOVES = "the move of a finished file to the name of its object"
 
+    __hash__ = object.__hash__  # an enum hashes its name; a world does so a thousand times
+
 
 _PARTS = {
     Mark.BLOCK_WRITTEN: DiskPart.CONTENT,
