@@ -123,6 +123,28 @@ def test_a_file_is_left_open(monkeypatch: pytest.MonkeyPatch, opened: list[Binar
     assert "the program ended, and these files are open: staging/" in found[0]
 
 
+def test_a_file_is_left_in_staging(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = archive._Unpacking.unpack
+
+    def unpack(self: archive._Unpacking) -> archive.Unpacked:
+        self._archive.parent.with_name("forgotten").touch()
+        return original(self)
+
+    monkeypatch.setattr(archive._Unpacking, "unpack", unpack)
+    assert "1 files are left in staging at rest" in violations()[0]
+
+
+def test_the_program_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Backend.configuration
+
+    async def configuration(self: Backend) -> bytes:
+        await trio.open_tcp_listeners(0, host="192.0.2.10")
+        return await original(self)
+
+    monkeypatch.setattr(Backend, "configuration", configuration)
+    assert "1 listeners of the program" in violations()[0]
+
+
 def test_reports_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Parcel] = []
     original = Outbox.put

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import trio
 
 from proxy.simulation.internet import ITH, Internet
+from proxy.simulation.object_files import STAGING, files_in
 from proxy.simulation.scenario import NODES
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -38,6 +39,8 @@ LINKS = 2
 """An old link to ITH may end while a new one begins."""
 QUESTIONS = 2
 """Requests to ITH beside the downloads, of which an urgent one may be one more."""
+LISTENERS = 1
+"""ITH's own: the program listens on no network."""
 PROBES = 1
 """Associations with a node beside those of its deliveries."""
 OBJECTS, OBJECTS_OF_ORDER = 80, 40
@@ -176,6 +179,12 @@ class Bounds:
         files = [file for file in open_files(directory) if not file.startswith("ledger.db")]
         if files:
             yield f"these files are open at rest: {', '.join(files)}"
+            return
+        if staged := files_in(directory / STAGING):
+            yield f"{len(staged)} files are left in staging at rest"
+            return
+        if len(self._internet.listeners) > LISTENERS:
+            yield f"{len(self._internet.listeners) - LISTENERS} listeners of the program"
             return
         if is_weighed:
             yield from self._memory(OBJECTS + orders * (1 + len(NODES)), LIBRARIES)
