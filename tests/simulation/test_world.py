@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+from types import ModuleType
+
+import pytest
+
+from proxy.dicom import pdu
 from proxy.fsm import WHEN_OVER
+from proxy.ledger import database
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
 from proxy.simulation.many import simulate
@@ -20,6 +26,25 @@ def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert one.trace == again.trace
     assert one == again
     assert one.trace != other.trace
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (pdu, "IMPLEMENTATION_CLASS_UID", "2.25.1"),
+        (database, "APPLICATION_ID", 7),
+    ],
+    ids=["wire", "ledger"],
+)
+def test_the_trace_tells_worlds_apart_by_bytes(
+    monkeypatch: pytest.MonkeyPatch, part: ModuleType, name: str, value: object
+) -> None:
+    scenario = Scenario(1, NOON, 2, "both", (ORDER,))
+    before = simulate(scenario)
+    monkeypatch.setattr(part, name, value)
+    after = simulate(scenario)
+    assert (before.rows, before.steps, before.violations) == (after.rows, after.steps, [])
+    assert before.trace != after.trace
 
 
 def test_keeping_a_history_changes_nothing() -> None:

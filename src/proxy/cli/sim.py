@@ -141,8 +141,7 @@ def _write_failed(seed: int, violations: list[str], page: Path | None, *, shrink
         click.echo("\n".join(wrapped(brief(violation), "  ", "      ")))
     scenario = draw(seed)
     if shrinks:
-        _say("Leaving out incidents, for as long as it still fails …")
-        smaller, runs = shrunk(scenario)
+        smaller, runs = shrunk(scenario, _say_run)
         _clear()
         click.echo(
             f"{len(smaller.incidents)} of its {len(scenario.incidents)} incidents are enough, as "
@@ -154,6 +153,10 @@ def _write_failed(seed: int, violations: list[str], page: Path | None, *, shrink
         text = drawn(simulate(scenario, with_history=True))
     _write(page or Path(f"ith-proxy-sim-{seed}.html"), text)
     click.echo(f"Replay: ith-proxy sim --seed {seed}")
+
+
+def _say_run(runs: int, left: int) -> None:
+    _say(f"Leaving out incidents, for as long as it still fails: {left} are left, run {runs} …")
 
 
 def _list(listed: Iterable[Incident]) -> None:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
-import tempfile
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
 from proxy.simulation.scenario import Blow, Scenario, draw
+from proxy.simulation.scratch import scratch_directory
 from proxy.simulation.shrink import Shrunk, shrink
 from proxy.simulation.world import Result, run
 
 TWICE_ONE_IN = 100
 """One world in so many is run twice, and must be the same."""
-MEMORY = Path("/dev/shm")  # noqa: S108 - the directories in it are made safely
 BATCH = 4
 """So many worlds are run before Ctrl-C takes effect."""
 
@@ -85,9 +82,8 @@ def _spoken(kind: type) -> str:
 
 def simulate(scenario: Scenario, *, with_history: bool = False) -> Result:
     """Run one world in a directory of its own, in memory where there is some."""
-    memory = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory, prefix="ith-proxy-sim-") as directory:
-        return run(scenario, Path(directory), with_history=with_history)
+    with scratch_directory() as directory:
+        return run(scenario, directory, with_history=with_history)
 
 
 def simulate_seeds(seeds: Iterable[int]) -> Total:
@@ -128,10 +124,14 @@ def _begin_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def shrunk(scenario: Scenario) -> Shrunk:
+def shrunk(
+    scenario: Scenario, on_run: Callable[[int, int], None] = lambda runs, left: None
+) -> Shrunk:
     """Return the smallest scenario found that fails as this one does."""
     kind = _kind(simulate(scenario).violations)
-    return shrink(scenario, lambda smaller: _kind(simulate(smaller).violations) == kind)
+    return shrink(
+        scenario, lambda smaller: _kind(simulate(smaller).violations) == kind, on_run=on_run
+    )
 
 
 def _kind(violations: list[str]) -> str:

@@ -190,6 +190,8 @@ class Misbehaviours:
 
     def fires(self, kind: Kind) -> Misbehaviour | None:
         """Tell that a moment of this kind has come; return the misbehaviour that spoils it."""
+        if not self._armed:
+            return None  # as nearly always: to look an enum up takes time
         armed = self._armed.get(kind)
         if armed is None:
             return None

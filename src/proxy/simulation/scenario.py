@@ -302,8 +302,15 @@ class Scenario(msgspec.Struct, frozen=True):
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than an hour: signs of life are slower there, to save time."""
+        """Whether it takes more than an hour."""
         return self.healed_at > 3600.0
+
+    @property
+    def slower(self) -> float:
+        """How many times more seldom than by default there are signs of life, to save time."""
+        if self.is_long:
+            return 20.0
+        return 1.0 if self.seed % LIVELY_ONE_IN == 0 else 4.0
 
     @property
     def orders(self) -> tuple[OrderSent, ...]:
@@ -317,6 +324,8 @@ class Scenario(msgspec.Struct, frozen=True):
 
 NOON = 1_800_000_000.0
 YEAR_S = 365.25 * 24 * 3600.0
+LIVELY_ONE_IN = 4
+"""One world in so many has signs of life as often as by default."""
 LONG_ONE_IN = 100
 """One world in so many has an outage of more than an hour."""
 

@@ -8,20 +8,18 @@ Nothing in it is patched. The machine starts it again whenever it has ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import trio
-from trio.testing import MockClock
 
 from proxy.demo import frames
 from proxy.demo.frames import JsonObject
@@ -41,15 +39,17 @@ from proxy.settings import (
     Settings,
 )
 from proxy.simulation import scenario as incidents
+from proxy.simulation.bounds import Bounds, Population, freeze
 from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
-from proxy.simulation.content import thing
+from proxy.simulation.content import archive, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
 from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
-from proxy.simulation.schedule import shuffled
+from proxy.simulation.schedule import shuffled, world_clock
+from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
 from proxy.supervision.supervisor import Supervisor
@@ -65,9 +65,10 @@ DEAD_S = 90.0
 """An application that a blow has killed is dead for as long."""
 LEFT_S = 300.0
 """No association of a world lasts as long."""
-MOST_HEARD_BYTES = 16 << 20
-SLOWER = 20.0
-"""In a long world the signs of life come so many times more seldom."""
+REST_S = 30.0
+"""After everything has ended, the program is at rest at a moment within as long."""
+WEIGHED_ONE_IN = 4
+"""In one world of so many, what is left in memory is counted at the end."""
 MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
 MAX_STEPS_AT_ONCE = 50_000
@@ -142,13 +143,20 @@ class World:
     """The site, the machine and ITH."""
 
     def __init__(
-        self, scenario: Scenario, directory: Path, watchdog: Watchdog, *, with_history: bool
+        self,
+        scenario: Scenario,
+        directory: Path,
+        watchdog: Watchdog,
+        population: Population,
+        *,
+        with_history: bool,
     ) -> None:
         self.scenario = scenario
         self.result = Result(scenario)
         self._directory = directory
         self._watchdog = watchdog
-        watchdog.on_endless = self._end_the_endless
+        self._population = population
+        watchdog.on_endless = self._end
         self._history = History() if with_history else None
         self._rng = Random(f"world {scenario.seed}")
         self._places = addresses(NODES)
@@ -156,8 +164,7 @@ class World:
         self._wall = WallClock(scenario.ahead)
         self._truth = WallClock(incidents.NOON)
         self._ith = Ith(self._truth.now, self._places, self._on_status)
-        if scenario.is_long:
-            self._ith.script.ping_every_s *= SLOWER
+        self._ith.script.ping_every_s *= scenario.slower
         self._checker = Checker(self._nodes, scenario.detail, trio.current_time)
         self._is_active = True
         self._program = trio.CancelScope()
@@ -171,18 +178,22 @@ class World:
         self._starts = 0
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
-        self._hash = hashlib.sha256()
+        self._trace = Trace()
 
     async def run(self) -> None:
         """Run the world to its end."""
         directory = self._directory / "0"
         directory.mkdir(mode=0o700)
         with Disk.running(directory, self._wall) as self._disk:
+            self._disk.on_operation = self._trace.wrote
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._internet = Internet(Random(self._rng.random()), {HOST: "127.0.0.1"}, nursery)
+                self._internet.trace = self._trace
                 self._watchdog.internet = self._internet
                 self._internet.install()
+                self._bounds = Bounds(self._population, self._internet)
+                self._internet.on_much = self._check_much
                 if self._history:
                     self._wiretap = Wiretap(self._history)
                     self._internet.listener = self._wiretap
@@ -196,8 +207,8 @@ class World:
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
 
-    def _end_the_endless(self, sentence: str) -> None:
-        """End a world that would not end by itself."""
+    def _end(self, sentence: str) -> None:
+        """End a world that would not end by itself, or not soon."""
         if not self._nursery.cancel_scope.cancel_called:
             self._checker.say(sentence)
             self._nursery.cancel_scope.cancel("the world never ends")
@@ -214,6 +225,7 @@ class World:
             self._checker.check_attempts(self._ith.upgrades)
             self._check_network()
             self._check_disk()
+            await self._check_bounds()
 
     def _finish(self) -> None:
         result = self.result
@@ -225,10 +237,10 @@ class World:
         for node in self._nodes.values():
             result.faults.update(kind.value for kind in node.hits.elements())
             for each in node.received:
-                self._hash.update(repr(each).encode())
+                self._trace.said(repr(each))
         for heard in self._ith.heard:
-            self._hash.update(json.dumps(heard, sort_keys=True).encode())
-        result.trace = self._hash.hexdigest()
+            self._trace.said(json.dumps(heard, sort_keys=True))
+        result.trace = self._trace.hexdigest()
         if self._history:
             self._wiretap.finish()
             result.history = self._history.moments
@@ -246,6 +258,7 @@ class World:
             with trio.CancelScope() as self._program, ExitStack() as stack:
                 stack.enter_context(observing(self._on_step))
                 stack.enter_context(marking(self._on_mark))
+                stack.enter_context(self._population.of_program())
                 self._note(PROXY, "the program starts")
                 self._starts += 1
                 try:
@@ -267,6 +280,9 @@ class World:
                     trail = "".join(traceback.format_exception(errors))
                     self._checker.say(f"a defect ended the program: {trail}")
                     self._tell()
+            if self._is_counting:
+                for sentence in self._bounds.after_its_end(self._disk.directory):
+                    self._checker.say(sentence)
             self._supervisor, self._is_stopping = None, False
             await trio.sleep(self._down_s or RESTART_S)
             self._down_s = 0.0
@@ -283,7 +299,7 @@ class World:
             self._checker.say(f"the program ended without a fault of the disk: {errors!r}")
 
     def _settings(self) -> Settings:
-        slower = SLOWER if self.scenario.is_long else 1.0
+        slower = self.scenario.slower
         return Settings(
             ith=IthSettings(
                 url=f"http://{HOST}:{self._ith.port}",
@@ -319,8 +335,7 @@ class World:
         if not self._is_counting:
             return
         self.result.rows.add(step.row)
-        line = f"{trio.current_time():.6f} {run.machine.name} {step.row} {step.after.name}"
-        self._hash.update(line.encode())
+        self._trace.said(f"{run.machine.name} {step.row} {step.after.name}")
         if self._history:
             self._history.step(run, step)
 
@@ -529,6 +544,7 @@ class World:
         else:
             self._checker.excuse("wait: the node was away", node=incident.of)
         await trio.sleep(incident.seconds)
+        self._check_work()
         self._internet.come_back(incident.of)
 
     async def _partial_outage(self, incident: incidents.PartialOutage) -> None:
@@ -634,14 +650,39 @@ class World:
         self._ith.publish(is_active=True)
 
     def _check_network(self) -> None:
-        """Check that no connection to a node is left, and that none was listened to for long."""
+        """Check that no connection to a node is left."""
         for node in NODES:
             for line in self._internet.open_lines(node):
                 if trio.current_time() - line.at > LEFT_S:
                     self._checker.say(f"{node}: a connection is left since {line.at:.3f} s (P6)")
-        if self._internet.most_heard > MOST_HEARD_BYTES:
-            heard = self._internet.most_heard
-            self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
+    async def _check_bounds(self) -> None:
+        """Check that the program is at rest at some moment, and never held too much."""
+        orders = len(self._checker.orders)
+        until = trio.current_time() + REST_S
+        while excess := self._unrest(orders):
+            if trio.current_time() > until:
+                break
+            await trio.sleep(1.0)
+        ever = self._bounds.ever(orders, self.scenario.associations, LimitSettings().downloads)
+        for sentence in (*excess, *ever):
+            self._checker.say(sentence)
+
+    def _unrest(self, orders: int) -> list[str]:
+        """Return what the program should not hold when nothing is left to do."""
+        is_weighed = self.scenario.seed % WEIGHED_ONE_IN == 0
+        return [*self._bounds.at_rest(self._disk.directory, orders, is_weighed=is_weighed)]
+
+    def _check_work(self) -> None:
+        """Check that what the program holds is explained by its orders."""
+        for sentence in self._bounds.at_work(len(self._checker.orders)):
+            self._checker.say(sentence)
+
+    def _check_much(self) -> None:
+        """End the world if the program keeps what it was sent, before there is too much of it."""
+        excess = [*self._bounds.at_work(len(self._checker.orders))]
+        if excess:
+            self._end(f"it is sent much, and keeps {excess[0]}")
 
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""
@@ -680,13 +721,23 @@ def _first(errors: BaseException) -> BaseException:
     return errors
 
 
+@cache
+def _prepare() -> None:
+    """Make what all worlds of this process share, and leave it out of what is counted."""
+    for level in EntityLevel:
+        for session in range(incidents.SESSIONS):
+            archive(level, session)
+    freeze()
+
+
 def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> Result:
     """Run the world of a scenario; ``directory`` is empty, and better in memory."""
-    watchdog = Watchdog()
-    world = World(scenario, directory, watchdog, with_history=with_history)
+    _prepare()
+    watchdog, population = Watchdog(), Population()
+    world = World(scenario, directory, watchdog, population, with_history=with_history)
     with shuffled(scenario.seed):
         try:
-            trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
+            trio.run(world.run, clock=world_clock(), instruments=[watchdog, population])
         except* Starved as errors:
             world.result.violations.append(f"0.000 s: {_first(errors)}")
     return world.result
