@@ -38,6 +38,7 @@ from proxy.settings import (
     IthSettings,
     LimitSettings,
     Secret,
+    ServiceSettings,
     Settings,
 )
 from proxy.simulation import scenario as incidents
@@ -51,7 +52,7 @@ from proxy.simulation.node import SimulatedNode
 from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
 from proxy.simulation.schedule import shuffled
 from proxy.simulation.wiretap import Wiretap, told
-from proxy.simulation.words import in_words
+from proxy.simulation.words import in_words, spoken
 from proxy.supervision.supervisor import Supervisor
 
 RESTART_S = 5.0
@@ -97,6 +98,14 @@ class _Aimed:
 
     nth: int
     blow: Blow
+
+
+@dataclass
+class _Watched:
+    """An incident that happens when its moment has come ``nth`` more times."""
+
+    nth: int
+    aimed: incidents.Aimed
 
 
 class WallClock:
@@ -171,6 +180,7 @@ class World:
         self._starts = 0
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
+        self._watched: defaultdict[str, list[_Watched]] = defaultdict(list)
         self._hash = hashlib.sha256()
 
     async def run(self) -> None:
@@ -191,7 +201,7 @@ class World:
                 async with self._ith.running():
                     nursery.start_soon(self._machine)
                     for incident in self.scenario.incidents:
-                        nursery.start_soon(self._happen, incident)
+                        nursery.start_soon(self._happen_at, incident)
                     await self._to_the_end()
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
@@ -296,6 +306,7 @@ class World:
                 echo_interval_seconds=30.0 * slower,
             ),
             dispatch=DispatchSettings(status_detail=self.scenario.detail),
+            service=ServiceSettings(drain_seconds=self.scenario.drain_seconds),
             limits=LimitSettings(reserve_gb=0.0),
             state_dir=self._disk.directory,
             token=Secret(self._ith.key),
@@ -323,6 +334,10 @@ class World:
         self._hash.update(line.encode())
         if self._history:
             self._history.step(run, step)
+        if self._watched:
+            self._moment(step.row)
+            if step.after is not step.before:
+                self._moment(f"{run.machine.name} {step.after.name}")
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._is_counting:
@@ -332,6 +347,8 @@ class World:
             self._history.mark(mark)
         if self._strikes:
             self._strike(mark)
+        if self._watched:
+            self._moment(mark.name)
         self._disk.reached(mark)
 
     # -- ITH --------------------------------------------------------------------------------------
@@ -354,8 +371,15 @@ class World:
 
     # -- What happens -----------------------------------------------------------------------------
 
-    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
+    async def _happen_at(self, incident: Incident) -> None:
         await trio.sleep_until(incident.at)
+        await self._happen(incident)
+
+    async def _happen_later(self, aimed: incidents.Aimed) -> None:
+        await trio.sleep(aimed.later)
+        await self._happen(aimed.incident)
+
+    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
         is_wish = isinstance(incident, incidents.WISHES)
         self._note(ITH_LANE if is_wish else FAULT, in_words(incident))
         match incident:
@@ -399,10 +423,16 @@ class World:
                 self._disk.corrupt(self._rng)
             case incidents.Strike():
                 self._strikes[incident.mark].append(_Aimed(incident.nth, incident.blow))
+            case incidents.Aimed():
+                self._watched[incident.moment].append(_Watched(incident.nth, incident))
 
     async def _order(self, incident: incidents.OrderSent) -> None:
         wanted = thing(incident.level, incident.session)
         correlation_id = f"corr_{incident.number:012}"
+        if correlation_id in self._checker.orders:
+            if not self._checker.is_deleted(wanted):
+                await self._send(_order_event(incident, correlation_id))
+            return
         node_ids = tuple(node for node in incident.nodes if self._ith.node(node))
         if not node_ids or self._checker.is_deleted(wanted):
             return
@@ -611,10 +641,25 @@ class World:
                     self._has_disk_failed = True
                     self._checker.excuse("wait: the disk failed")
 
+    def _moment(self, moment: str) -> None:
+        """Let happen what is aimed at a moment."""
+        due = self._watched.get(moment, [])
+        if not due or trio.current_time() > incidents.BUSY_S:
+            return
+        for watched in [*due]:
+            watched.nth -= 1
+            if watched.nth >= 0:
+                continue
+            due.remove(watched)
+            what = spoken(type(watched.aimed.incident))
+            self.result.faults[f"{what} at {moment}"] += 1
+            self._nursery.start_soon(self._happen_later, watched.aimed)
+
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
         self._note(FAULT, "every fault has healed")
         self._strikes.clear()
+        self._watched.clear()
         self._disk.heal()
         for to in (ITH, *NODES):
             self._internet.come_back(to)
