@@ -190,7 +190,7 @@ class Checker:
         if payload["status"] != "completed":
             return
         nodes = tuple(each for each in nodes if not self._is_changed(each))
-        due = order.thing.sent.keys() - self._deleted_uids
+        due = (order.thing.sent.keys() - self._deleted_uids) or {*order.thing.sent}
         lacking = sum(len(due - self._confirmed(order.thing, each)) for each in nodes)
         if lacking:
             self.say(
