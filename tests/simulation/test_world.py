@@ -50,8 +50,10 @@ def test_a_world_knows_what_it_reached() -> None:
 PAUSE = OperatorPause(at=0.0, seconds=5.0)
 
 
-def at(moment: str, incident: Incident, *, nth: int = 0, later: float = 0.0) -> Aimed:
-    return Aimed(at=0.0, moment=moment, nth=nth, later=later, incident=incident)
+def at(
+    moment: str, incident: Incident, *, nth: int = 0, later: float = 0.0, there: bool = False
+) -> Aimed:
+    return Aimed(at=0.0, moment=moment, nth=nth, later=later, there=there, incident=incident)
 
 
 def test_an_incident_may_happen_at_a_mark_a_state_and_a_row() -> None:

@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from proxy.fsm import Source
+from proxy.fsm import ActivityFailed, Event, Source
+from proxy.machines import connection, delivery, dispatch, node, operation, upper_layer
 from proxy.reporting.reports import Detail
 from proxy.runtime.marks import Mark
-from proxy.simulation.internet import Manner
+from proxy.simulation.internet import ITH, Manner
 from proxy.simulation.misbehaviour import Kind, Misbehaviour
 from proxy.simulation.steering import BUSY, Lead, moments, strikes_for
 
@@ -261,12 +262,13 @@ class Aimed(IncidentBase, frozen=True, kw_only=True):
 
     The moment is a mark, a state that a machine comes into (``delivery STORING``), or a row of one.
     It counts from ``at`` on, until ``BUSY_S``; the incident follows on the ``nth``, ``later``
-    seconds after it.
+    seconds after it. If it is ``there``, it is about the order and the node of the machine.
     """
 
     moment: str
     nth: int
     later: float
+    there: bool
     incident: Incident
 
     @property
@@ -297,6 +299,26 @@ Incident: TypeAlias = (
     | Strike
     | Aimed
 )
+
+
+def about(incident: Incident, order: OrderSent | None, place: str) -> Incident:
+    """Return an incident that is about an order, and a node or ITH, where it is about such."""
+    changes: dict[str, object] = {}
+    match incident:
+        case OrderSent() if order is not None:
+            return msgspec.structs.replace(order, at=incident.at, copies=0, gap=0.0)
+        case Deletion() if order is not None:
+            changes["session"] = order.session
+        case NodeChange() | Trouble() if place in NODES:
+            changes["node"] = place
+        case Outage() if place:
+            changes["of"] = place
+        case Cut() | Snagged() if place:
+            changes["to"] = place
+        case _:
+            pass
+    return msgspec.structs.replace(incident, **changes)
+
 
 WISHES = (OrderSent, Deletion, Activation, NodeChange)
 """The incidents that ITH wants; the others are faults."""
@@ -422,7 +444,7 @@ def _meetings(rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
     """Draw incidents at moments for some of the worlds: half of them where two of them meet."""
     count = rng.choice([0, 0, 0, 1, 2, 3])
     if count and rng.random() < 0.5:
-        return [_aimed(rng, orders, *each) for each in rng.choice(MEETINGS)]
+        return [_aimed(rng, orders, *each) for each in rng.choice([*MEETINGS.values()])]
     moment = rng.choice(moments())
     return [_aimed(rng, orders, moment, AT_MOMENTS) for _ in range(count)]
 
@@ -430,6 +452,9 @@ def _meetings(rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
 def _strikes_for(aim: str, rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
     """Draw the incidents that may lead to an aim; in some of the worlds a node is slow."""
     slow = [_slow(rng, rng.choice(orders))] if rng.random() < 0.5 else []
+    known = next((meeting for aims, meeting in MEETINGS.items() if aim in aims), ())
+    if known and rng.random() < 0.5:
+        return [*slow, *(_aimed(rng, orders, *each) for each in known)]
     return [*slow, *(_lead(rng, orders, lead) for lead in strikes_for(aim, rng))]
 
 
@@ -443,40 +468,29 @@ def _slow(rng: Random, order: OrderSent) -> Incident:
 
 def _lead(rng: Random, orders: Sequence[OrderSent], lead: Lead) -> Incident:
     """Draw an incident that may tell the event which is wanted at a moment, or any other."""
-    wanted = BY_SOURCE.get(lead.source) if lead.source and rng.random() < 0.7 else None
+    wanted: Sequence[Drawing] | None = None
+    if lead.event is not None and rng.random() < 0.8:
+        wanted = BY_EVENT.get(lead.event) or BY_SOURCE.get(lead.event.source)
     return _aimed(rng, orders, lead.moment, wanted or AT_MOMENTS)
 
 
 def _aimed(
     rng: Random, orders: Sequence[OrderSent], moment: str, kinds: Sequence[Drawing]
 ) -> Incident:
-    """Draw an incident of one of these kinds for a moment; most are about one of the orders."""
+    """Draw an incident of one of these kinds for a moment, about one of the orders."""
     (drawn,) = rng.choice(kinds)(rng)
-    changes: dict[str, object] = {"at": 0.0}
+    order = rng.choice(orders)
+    drawn = msgspec.structs.replace(about(drawn, order, rng.choice([ITH, *order.nodes])), at=0.0)
     if isinstance(drawn, Activation | Outage | PartialOutage | Crash | OperatorPause | DiskTrouble):
-        changes["seconds"] = 10 ** rng.uniform(-2.5, 2.0)
-    if isinstance(drawn, OrderSent) or rng.random() < 0.8:
-        order = rng.choice(orders)
-        node = rng.choice(order.nodes)
-        match drawn:
-            case OrderSent():
-                drawn = msgspec.structs.replace(order, copies=0, gap=0.0)
-            case Deletion():
-                changes["session"] = order.session
-            case NodeChange() | Trouble():
-                changes["node"] = node
-            case Outage(of="a" | "b" | "c"):
-                changes["of"] = node
-            case Cut(to="a" | "b" | "c") | Snagged(to="a" | "b" | "c"):
-                changes["to"] = node
-            case _:
-                pass
+        exponent = rng.choice([rng.uniform(-3.0, -1.5), rng.uniform(-1.5, 2.0)])
+        drawn = msgspec.structs.replace(drawn, seconds=10**exponent)
     return Aimed(
-        at=rng.choice([0.0, 0.0, rng.uniform(0, BUSY_S / 2)]),
+        at=rng.choice([0.0, 0.0, 0.0, rng.uniform(0, BUSY_S / 2)]),
         moment=moment,
         nth=rng.choice([0, 0, 1, 2, 5] if moment in BUSY else [0, 0, 0, 0, 1]),
         later=rng.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.005, 0.5, 3.0]),
-        incident=msgspec.structs.replace(drawn, **changes),
+        there=rng.random() < 0.7,
+        incident=drawn,
     )
 
 
@@ -514,6 +528,37 @@ def _node_changes(rng: Random) -> Sequence[Incident]:
     node, change = rng.choice(NODES), rng.choice([*NodeEdit])
     at, lag = rng.uniform(1, BUSY_S), rng.choice([0.0, 0.0, 2.0, 40.0])
     return [NodeChange(at=at, node=node, change=change, lag=lag)]
+
+
+def _disabling(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.DISABLED)]
+
+
+def _enabling(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.ENABLED)]
+
+
+def _removing(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.REMOVED)]
+
+
+def _moving(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.MOVED)]
+
+
+def _evictions(rng: Random) -> Sequence[Incident]:
+    return [PartialOutage(at=0.0, rest=False, seconds=10 ** rng.uniform(0, 2), status=4002)]
+
+
+def _no_downloads(rng: Random) -> Sequence[Incident]:
+    times, status = rng.choice([1, 6, 20]), rng.choice([404, 404, 500])
+    return [BadAnswer(at=0.0, about="download", times=times, status=status)]
+
+
+def _collisions(rng: Random) -> Sequence[Incident]:
+    kind = rng.choice([Kind.RELEASE_COLLISION, Kind.RELEASE_BY_NODE])
+    misbehaviour = Misbehaviour(kind=kind, times=rng.choice([1, 2, 5]))
+    return [Trouble(at=0.0, node=rng.choice(NODES), misbehaviour=misbehaviour)]
 
 
 def _troubles(rng: Random) -> Sequence[Incident]:
@@ -702,6 +747,33 @@ AT_MOMENTS: tuple[Drawing, ...] = (
 )
 """What may happen at a moment."""
 
+BY_EVENT: Mapping[type[Event], tuple[Drawing, ...]] = {
+    connection.CloseRequested: (_stops,),
+    connection.CloseTimedOut: (_outages,),
+    connection.KeyTaken: (_evictions,),
+    operation.DrainRequested: (_stops,),
+    operation.StopRequested: (_stops,),
+    operation.DrainTimedOut: (_outages,),
+    delivery.HoldRequested: (_activations, _operator_pauses, _stops, _disabling),
+    delivery.ResumeRequested: (_activations, _operator_pauses, _enabling),
+    delivery.RestartRequested: (_moving,),
+    delivery.NodeMoved: (_moving,),
+    delivery.CancelRequested: (_deletions, _removing),
+    delivery.StopTimedOut: (_outages, _troubles),
+    delivery.BackOffKept: (_crashes,),
+    delivery.AttemptFailed: (_outages, _cuts, _troubles),
+    dispatch.ContentLost: (_corruptions,),
+    dispatch.RefetchExhausted: (_no_downloads, _partial_outages),
+    node.ChangeRequested: (_moving,),
+    node.DisableRequested: (_disabling,),
+    node.EnableRequested: (_enabling,),
+    node.RemoveRequested: (_removing,),
+    upper_layer.ReleaseRequestCame: (_collisions,),
+    upper_layer.ReleaseAnswered: (_collisions,),
+    ActivityFailed: (_disk_troubles,),
+}
+"""What may tell an event, where it is known better than by the event's source."""
+
 BY_SOURCE: Mapping[Source, tuple[Drawing, ...]] = {
     Source.BACKEND: STOPPING,
     Source.SUPERVISOR: (*STOPPING, _corruptions, _outages),
@@ -714,16 +786,39 @@ BY_SOURCE: Mapping[Source, tuple[Drawing, ...]] = {
 
 Meeting: TypeAlias = tuple[tuple[str, tuple[Drawing, ...]], ...]
 
-MEETINGS: tuple[Meeting, ...] = (
-    (("delivery STORING", STOPPING), ("delivery STOPPING", STOPPING)),
-    ((Mark.INSTANCE_SENT.name, STOPPING), ("delivery STOPPING", STOPPING)),
-    ((Mark.INSTANCE_READ.name, (_outages,)), (Mark.INSTANCE_READ.name, STOPPING)),
-    ((Mark.INSTANCE_SENT.name, (_stops,)), ("operation DRAINING", (_stops, _operator_pauses))),
-    (("delivery STORING", (_outages, _cuts)), ("delivery BACKING_OFF", (_crashes, _node_changes))),
-    ((Mark.CONTENT_PLANNED.name, (_corruptions,)), ("DSP-16", (_bad_answers, _partial_outages))),
-    (("connection ONLINE", (_stops,)), ("connection CLOSING", (_cuts, _outages))),
-)
-"""Incidents of which the second finds what the first one began, at a moment that takes both."""
+IN_FLIGHT = Mark.INSTANCE_SENT.name
+MEETINGS: Mapping[tuple[str, ...], Meeting] = {
+    ("CON-16", "CON-17"): (
+        ("connection ONLINE", (_stops,)),
+        ("connection CLOSING", (_cuts, _outages)),
+    ),
+    ("OPS-07", "OPS-08", "OPS-10"): (
+        ("DLV-03", (_outages,)),
+        (IN_FLIGHT, (_stops,)),
+        ("operation DRAINING", (_stops, _operator_pauses)),
+    ),
+    ("DSP-17",): (
+        (Mark.CONTENT_PLANNED.name, (_corruptions,)),
+        ("DSP-16", (_no_downloads, _partial_outages)),
+    ),
+    ("DLV-12", "DLV-18", "DLV-21"): (
+        ("delivery STORING", STOPPING),
+        ("delivery STOPPING", (*STOPPING, _moving, _removing)),
+    ),
+    ("DLV-14", "DLV-20", "DLV-24", "DLV-26"): (
+        (IN_FLIGHT, (*STOPPING, _removing)),
+        ("delivery STOPPING", STOPPING),
+    ),
+    ("DLV-23", "DLV-25"): (
+        ("DLV-03", STOPPING),
+        ("delivery STOPPING", (_outages,)),
+    ),
+    ("DLV-29",): (
+        ("delivery STORING", (_outages, _cuts)),
+        ("delivery BACKING_OFF", (_crashes,)),
+    ),
+}
+"""Incidents of which one finds what another began, by the rows that they may lead to."""
 
 CODES_OF: dict[Kind, tuple[int, ...]] = {
     Kind.REJECT: (0x010101, 0x010103, 0x010107, 0x020301, 0x020302, 0x010303),

@@ -13,7 +13,7 @@ from functools import cache
 from random import Random
 from typing import Any, NamedTuple
 
-from proxy.fsm import Machine, Row, Source
+from proxy.fsm import Event, Machine, Row
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
 
@@ -27,21 +27,15 @@ UNREACHABLE = {
 }
 """The rows that no world reaches, and why: a simulated world breaks nothing inside the program."""
 
-BUSY = (
-    "delivery STORING",
-    Mark.INSTANCE_SENT.name,
-    Mark.INSTANCE_READ.name,
-    "dispatch FETCHING",
-    "dispatch DELIVERING",
-)
+BUSY = ("delivery STORING", "DLV-03", Mark.INSTANCE_SENT.name, "dispatch FETCHING")
 """Moments at which work is under way: what begins in a first state, or at a mark, begins there."""
 
 
 class Lead(NamedTuple):
-    """A way to an aim: the moment to strike at, and the source of the event that is wanted then."""
+    """A way to an aim: the moment to strike at, and the event that is wanted then, if any."""
 
     moment: str
-    source: Source | None
+    event: type[Event] | None
 
 
 AnyRow = Row[Any, Any, Any]
@@ -82,8 +76,11 @@ def strikes_for(aim: str, rng: Random) -> list[Lead]:
     if aim not in ROWS:
         return [Lead(rng.choice((aim, *BUSY)), None) for _ in range(3)]
     at, before = _leads(aim)
-    chosen = [rng.choice(at) for _ in range(rng.choice([1, 1, 2]))]
-    return chosen + [rng.choice(before) for _ in range(rng.choice([0, 1, 1, 2]) if before else 0)]
+    chosen = [rng.choice(at) for _ in range(rng.choice([1, 2, 2]))]
+    for _ in range(rng.choice([0, 1, 2]) if before else 0):
+        lead = rng.choice(before)
+        chosen.append(lead._replace(moment=rng.choice(BUSY)) if rng.random() < 0.6 else lead)
+    return chosen
 
 
 @cache
@@ -112,4 +109,4 @@ def _entered(machine: Machine[Any, Any, Any], state: object) -> str:
 def _in_all(moments: Iterable[str], row: AnyRow) -> list[Lead]:
     """Return the leads for a row's events at some moments."""
     at = [moment for moment in dict.fromkeys(moments) if moment] or BUSY
-    return [Lead(moment, event.source) for moment in at for event in row.on]
+    return [Lead(moment, event) for moment in at for event in row.on]

@@ -91,9 +91,10 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
             return "an object at rest is damaged"
         case incidents.Strike(mark=mark, nth=nth, blow=blow):
             return f"at {mark} number {nth + 1}: {_inside(blow.value)}"
-        case incidents.Aimed(moment=moment, nth=nth, later=later):
+        case incidents.Aimed(moment=moment, nth=nth, later=later, there=there):
             wait = f", {duration(later)} later" if later else ""
-            return f"at {moment} number {nth + 1}{wait}: {in_words(incident.incident)}"
+            where = " (or there)" if there else ""
+            return f"at {moment} number {nth + 1}{wait}: {in_words(incident.incident)}{where}"
         case _:
             assert_never(incident)
 

@@ -45,7 +45,7 @@ from proxy.simulation import scenario as incidents
 from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
 from proxy.simulation.content import thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
-from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
+from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment, owner
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
@@ -335,9 +335,9 @@ class World:
         if self._history:
             self._history.step(run, step)
         if self._watched:
-            self._moment(step.row)
+            self._moment(step.row, run)
             if step.after is not step.before:
-                self._moment(f"{run.machine.name} {step.after.name}")
+                self._moment(f"{run.machine.name} {step.after.name}", run)
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._is_counting:
@@ -375,9 +375,9 @@ class World:
         await trio.sleep_until(incident.at)
         await self._happen(incident)
 
-    async def _happen_later(self, aimed: incidents.Aimed) -> None:
-        await trio.sleep(aimed.later)
-        await self._happen(aimed.incident)
+    async def _happen_later(self, incident: Incident, seconds: float) -> None:
+        await trio.sleep(seconds)
+        await self._happen(incident)
 
     async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
         is_wish = isinstance(incident, incidents.WISHES)
@@ -470,8 +470,12 @@ class World:
         if self._supervisor is not None:
             self._supervisor.pause("the world's operator pauses it")
         await trio.sleep(seconds)
-        while self._supervisor is None or not self._supervisor.resume():  # noqa: ASYNC110
+        is_done = False
+        while not is_done:  # the operator is answered once it is durable
+            starts = self._starts
+            is_done = self._supervisor is not None and self._supervisor.resume()
             await trio.sleep(1.0)
+            is_done = is_done and starts == self._starts and self._supervisor is not None
 
     async def _flap(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -641,8 +645,8 @@ class World:
                     self._has_disk_failed = True
                     self._checker.excuse("wait: the disk failed")
 
-    def _moment(self, moment: str) -> None:
-        """Let happen what is aimed at a moment."""
+    def _moment(self, moment: str, run: Run[Any, Any, Any] | None = None) -> None:
+        """Let happen what is aimed at a moment, which may be that of a machine."""
         due = self._watched.get(moment, [])
         if not due or trio.current_time() > incidents.BUSY_S:
             return
@@ -651,9 +655,33 @@ class World:
             if watched.nth >= 0:
                 continue
             due.remove(watched)
-            what = spoken(type(watched.aimed.incident))
-            self.result.faults[f"{what} at {moment}"] += 1
-            self._nursery.start_soon(self._happen_later, watched.aimed)
+            incident = watched.aimed.incident
+            if run is not None and watched.aimed.there:
+                incident = self._there(incident, run)
+            self.result.faults[f"{spoken(type(incident))} at {moment}"] += 1
+            if not watched.aimed.later:
+                self._at_once(incident)
+            self._nursery.start_soon(self._happen_later, incident, watched.aimed.later)
+
+    def _at_once(self, incident: Incident) -> None:
+        """Let it begin before the next step of the program, where it would come too late then."""
+        match incident:
+            case incidents.Cut(to=to):
+                self._internet.cut(to)
+            case incidents.Outage(of=of, manner=manner):
+                self._internet.leave(of, manner)
+            case incidents.Crash(power=power, seconds=seconds):
+                self._kill(power=power, seconds=seconds)
+            case _:
+                pass
+
+    def _there(self, incident: Incident, run: Run[Any, Any, Any]) -> Incident:
+        """Return an incident that is about the order and the node of a machine."""
+        whose = owner(run)
+        number = int(whose.correlation_id.removeprefix("corr_") or -1)
+        order = next((each for each in self.scenario.orders if each.number == number), None)
+        place = whose.node_id or (ITH if run.machine.name == "connection" else "")
+        return incidents.about(incident, order, place)
 
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
