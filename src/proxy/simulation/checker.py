@@ -25,7 +25,7 @@ STOP_S = 10.0
 SUCCESS = (0x0000, 0x0111, 0xB000, 0xB006, 0xB007)
 """The C-STORE statuses that say that the node has the instance (PS3.4 B.2.3, PS3.7 C)."""
 REMOVED = "no: the node was removed"
-FOR_GOOD = (*SUCCESS, 0xC000, 0x0110, 0x0122)
+FOR_GOOD = (*SUCCESS, 0xC000, 0x0122)
 """The statuses that another attempt does not change."""
 
 EXCUSES: dict[Kind, str] = {

@@ -387,6 +387,8 @@ LONG_SERIES_ONE_IN = 40
 LOCAL_LIMIT = 0x020302
 CROWDED = ("NOD-15", "NOD-17")
 """The rows that the long series is for."""
+SHORT_DRAIN = "OPS-07"
+"""The row that a drain of one second is for."""
 
 Drawing: TypeAlias = Callable[[Random], Sequence[Incident]]
 
@@ -418,7 +420,7 @@ def draw(seed: int, aim: str = "") -> Scenario:
         associations=associations,
         detail=detail,
         incidents=tuple(sorted(incidents, key=lambda incident: incident.at)),
-        drain_seconds=rng.choice([20.0, 20.0, 20.0, 1.0]),
+        drain_seconds=1.0 if aim == SHORT_DRAIN else rng.choice([20.0, 20.0, 20.0, 1.0]),
         aim=aim,
     )
 
@@ -481,7 +483,9 @@ def _aimed(
     (drawn,) = rng.choice(kinds)(rng)
     order = rng.choice(orders)
     drawn = msgspec.structs.replace(about(drawn, order, rng.choice([ITH, *order.nodes])), at=0.0)
-    if isinstance(drawn, Activation | Outage | PartialOutage | Crash | OperatorPause | DiskTrouble):
+    if isinstance(drawn, Outage | PartialOutage):
+        drawn = msgspec.structs.replace(drawn, seconds=10 ** rng.uniform(-0.5, 2.0))
+    elif isinstance(drawn, Activation | Crash | OperatorPause | DiskTrouble):
         exponent = rng.choice([rng.uniform(-3.0, -1.5), rng.uniform(-1.5, 2.0)])
         drawn = msgspec.structs.replace(drawn, seconds=10**exponent)
     return Aimed(
@@ -583,6 +587,10 @@ def _outage(rng: Random, seconds: float) -> Outage:
     of = rng.choice(["ith", *NODES])
     manner = rng.choice([*Manner] if of == "ith" else [Manner.REFUSED, Manner.SILENT])
     return Outage(at=rng.uniform(0, BUSY_S), of=of, seconds=seconds, manner=manner)
+
+
+def _silences(rng: Random) -> Sequence[Incident]:
+    return [Outage(at=0.0, of=rng.choice(NODES), seconds=10.0, manner=Manner.SILENT)]
 
 
 def _partial_outages(rng: Random) -> Sequence[Incident]:
@@ -753,13 +761,13 @@ BY_EVENT: Mapping[type[Event], tuple[Drawing, ...]] = {
     connection.KeyTaken: (_evictions,),
     operation.DrainRequested: (_stops,),
     operation.StopRequested: (_stops,),
-    operation.DrainTimedOut: (_outages,),
+    operation.DrainTimedOut: (_silences,),
     delivery.HoldRequested: (_activations, _operator_pauses, _stops, _disabling),
     delivery.ResumeRequested: (_activations, _operator_pauses, _enabling),
     delivery.RestartRequested: (_moving,),
     delivery.NodeMoved: (_moving,),
     delivery.CancelRequested: (_deletions, _removing),
-    delivery.StopTimedOut: (_outages, _troubles),
+    delivery.StopTimedOut: (_silences,),
     delivery.BackOffKept: (_crashes,),
     delivery.AttemptFailed: (_outages, _cuts, _troubles),
     dispatch.ContentLost: (_corruptions,),
@@ -793,8 +801,8 @@ MEETINGS: Mapping[tuple[str, ...], Meeting] = {
         ("connection CLOSING", (_cuts, _outages)),
     ),
     ("OPS-07", "OPS-08", "OPS-10"): (
-        ("DLV-03", (_outages,)),
-        (IN_FLIGHT, (_stops,)),
+        ("DLV-03", (_silences,)),
+        ("DLV-03", (_stops,)),
         ("operation DRAINING", (_stops, _operator_pauses)),
     ),
     ("DSP-17",): (
@@ -811,7 +819,7 @@ MEETINGS: Mapping[tuple[str, ...], Meeting] = {
     ),
     ("DLV-23", "DLV-25"): (
         ("DLV-03", STOPPING),
-        ("delivery STOPPING", (_outages,)),
+        ("delivery STOPPING", (_silences,)),
     ),
     ("DLV-29",): (
         ("delivery STORING", (_outages, _cuts)),
