@@ -837,6 +837,20 @@ async def test_both_request_release(autojump_clock: MockClock, node: SimulatedNo
         assert [await peer.sees(), await peer.sees()] == ["RELEASE-RP", "end"]
 
 
+async def test_both_request_release_at_the_same_time(
+    autojump_clock: MockClock, node: SimulatedNode
+) -> None:
+    misbehave(node, Kind.RELEASE_COLLISION)
+    async with connected(node) as peer:
+        await peer.associate(*usual_contexts(CT))
+        assert await peer.release() == "RELEASE-RQ"
+        assert await peer.sees() == "silence"
+        await peer.send(scripted.RELEASE_RP)
+        assert [await peer.sees(), await peer.sees()] == ["RELEASE-RP", "end"]
+    assert node.released == {1}
+    assert not node.violations
+
+
 async def test_a_peer_that_does_not_close_is_left(
     autojump_clock: MockClock, node: SimulatedNode
 ) -> None:

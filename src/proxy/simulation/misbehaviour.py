@@ -129,6 +129,8 @@ class Kind(StrEnum):
     """A-RELEASE-RQ gets no answer; the node is silent."""
     RELEASE_ABORTED = "release_aborted"
     """A-RELEASE-RQ is answered by A-ABORT with ``code``, 0xSSTT: source, reason."""
+    RELEASE_COLLISION = "release_collision"
+    """The node asked for release at the same time: its A-RELEASE-RQ comes, then its answer."""
     RELEASE_CLOSED = "release_closed"
     """The connection closes at A-RELEASE-RQ without an answer."""
 

@@ -36,6 +36,7 @@ from proxy.settings import (
     IthSettings,
     LimitSettings,
     Secret,
+    ServiceSettings,
     Settings,
 )
 from proxy.simulation import scenario as incidents
@@ -43,7 +44,7 @@ from proxy.simulation.bounds import Bounds, Population, freeze
 from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
 from proxy.simulation.content import archive, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
-from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
+from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment, owner
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
@@ -51,7 +52,7 @@ from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEd
 from proxy.simulation.schedule import shuffled, world_clock
 from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
-from proxy.simulation.words import in_words
+from proxy.simulation.words import in_words, spoken
 from proxy.supervision.supervisor import Supervisor
 
 RESTART_S = 5.0
@@ -98,6 +99,14 @@ class _Aimed:
 
     nth: int
     blow: Blow
+
+
+@dataclass
+class _Watched:
+    """An incident that happens when its moment has come ``nth`` more times."""
+
+    nth: int
+    aimed: incidents.Aimed
 
 
 class WallClock:
@@ -179,6 +188,7 @@ class World:
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
         self._trace = Trace()
+        self._watched: defaultdict[str, list[_Watched]] = defaultdict(list)
 
     async def run(self) -> None:
         """Run the world to its end."""
@@ -202,7 +212,7 @@ class World:
                 async with self._ith.running():
                     nursery.start_soon(self._machine)
                     for incident in self.scenario.incidents:
-                        nursery.start_soon(self._happen, incident)
+                        nursery.start_soon(self._happen_at, incident)
                     await self._to_the_end()
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
@@ -312,6 +322,7 @@ class World:
                 echo_interval_seconds=30.0 * slower,
             ),
             dispatch=DispatchSettings(status_detail=self.scenario.detail),
+            service=ServiceSettings(drain_seconds=self.scenario.drain_seconds),
             limits=LimitSettings(reserve_gb=0.0),
             state_dir=self._disk.directory,
             token=Secret(self._ith.key),
@@ -338,6 +349,10 @@ class World:
         self._trace.said(f"{run.machine.name} {step.row} {step.after.name}")
         if self._history:
             self._history.step(run, step)
+        if self._watched:
+            self._moment(step.row, run)
+            if step.after is not step.before:
+                self._moment(f"{run.machine.name} {step.after.name}", run)
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._is_counting:
@@ -347,6 +362,8 @@ class World:
             self._history.mark(mark)
         if self._strikes:
             self._strike(mark)
+        if self._watched:
+            self._moment(mark.name)
         self._disk.reached(mark)
 
     # -- ITH --------------------------------------------------------------------------------------
@@ -369,8 +386,15 @@ class World:
 
     # -- What happens -----------------------------------------------------------------------------
 
-    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
+    async def _happen_at(self, incident: Incident) -> None:
         await trio.sleep_until(incident.at)
+        await self._happen(incident)
+
+    async def _happen_later(self, incident: Incident, seconds: float) -> None:
+        await trio.sleep(seconds)
+        await self._happen(incident)
+
+    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
         is_wish = isinstance(incident, incidents.WISHES)
         self._note(ITH_LANE if is_wish else FAULT, in_words(incident))
         match incident:
@@ -414,10 +438,16 @@ class World:
                 self._disk.corrupt(self._rng)
             case incidents.Strike():
                 self._strikes[incident.mark].append(_Aimed(incident.nth, incident.blow))
+            case incidents.Aimed():
+                self._watched[incident.moment].append(_Watched(incident.nth, incident))
 
     async def _order(self, incident: incidents.OrderSent) -> None:
         wanted = thing(incident.level, incident.session)
         correlation_id = f"corr_{incident.number:012}"
+        if correlation_id in self._checker.orders:
+            if not self._checker.is_deleted(wanted):
+                await self._send(_order_event(incident, correlation_id))
+            return
         node_ids = tuple(node for node in incident.nodes if self._ith.node(node))
         if not node_ids or self._checker.is_deleted(wanted):
             return
@@ -455,8 +485,12 @@ class World:
         if self._supervisor is not None:
             self._supervisor.pause("the world's operator pauses it")
         await trio.sleep(seconds)
-        while self._supervisor is None or not self._supervisor.resume():  # noqa: ASYNC110
+        is_done = False
+        while not is_done:  # the operator is answered once it is durable
+            starts = self._starts
+            is_done = self._supervisor is not None and self._supervisor.resume()
             await trio.sleep(1.0)
+            is_done = is_done and starts == self._starts and self._supervisor is not None
 
     async def _flap(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -627,10 +661,49 @@ class World:
                     self._has_disk_failed = True
                     self._checker.excuse("wait: the disk failed")
 
+    def _moment(self, moment: str, run: Run[Any, Any, Any] | None = None) -> None:
+        """Let happen what is aimed at a moment, which may be that of a machine."""
+        due = self._watched.get(moment, [])
+        if not due or trio.current_time() > incidents.BUSY_S:
+            return
+        for watched in [*due]:
+            watched.nth -= 1
+            if watched.nth >= 0:
+                continue
+            due.remove(watched)
+            incident = watched.aimed.incident
+            if run is not None and watched.aimed.there:
+                incident = self._there(incident, run)
+            self.result.faults[f"{spoken(type(incident))} at {moment}"] += 1
+            if not watched.aimed.later:
+                self._at_once(incident)
+            self._nursery.start_soon(self._happen_later, incident, watched.aimed.later)
+
+    def _at_once(self, incident: Incident) -> None:
+        """Let it begin before the next step of the program, where it would come too late then."""
+        match incident:
+            case incidents.Cut(to=to):
+                self._internet.cut(to)
+            case incidents.Outage(of=of, manner=manner):
+                self._internet.leave(of, manner)
+            case incidents.Crash(power=power, seconds=seconds):
+                self._kill(power=power, seconds=seconds)
+            case _:
+                pass
+
+    def _there(self, incident: Incident, run: Run[Any, Any, Any]) -> Incident:
+        """Return an incident that is about the order and the node of a machine."""
+        whose = owner(run)
+        number = int(whose.correlation_id.removeprefix("corr_") or -1)
+        order = next((each for each in self.scenario.orders if each.number == number), None)
+        place = whose.node_id or (ITH if run.machine.name == "connection" else "")
+        return incidents.about(incident, order, place)
+
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
         self._note(FAULT, "every fault has healed")
         self._strikes.clear()
+        self._watched.clear()
         self._disk.heal()
         for to in (ITH, *NODES):
             self._internet.come_back(to)
