@@ -226,7 +226,7 @@ class Place(Generic[S, D, O]):
     __slots__ = ("after", "cells", "do", "group", "is_final", "state")
 
     def __init__(self, machine: Machine[S, D, O], state: S) -> None:
-        found, group = machine.definition(state), machine.group(state)
+        found, group = machine.definition.get(state), machine.group(state)
         self.state = state
         self.do = found.do if found else None
         self.after: Limit[D] | None = found.after if found else None
