@@ -18,7 +18,11 @@ from typing import NamedTuple
 import trio
 from msgspec.structs import replace
 
+from proxy.activities.delivery import delivery
+from proxy.activities.delivery.assignment import Assignment
+from proxy.activities.delivery.attempt import after_failure
 from proxy.activities.delivery.sender import InstanceSender
+from proxy.activities.target import retries_for
 from proxy.backend import link
 from proxy.backend.receipts import Receipts
 from proxy.dicom import storage
@@ -29,7 +33,9 @@ from proxy.dicom.storage import StoreInterrupted, StoreResult
 from proxy.events.incoming import Incoming
 from proxy.ledger import Counts, Ledger, database, sending
 from proxy.machines.connection import ConnectionData
-from proxy.machines.failures import Failure, classify_store
+from proxy.machines.delivery import AttemptsExhausted
+from proxy.machines.failures import Failure, Remedy, classify_store
+from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.pacs.local import LocalPacs
 from proxy.reporting.outbox import Outbox, Parcel
@@ -37,6 +43,8 @@ from proxy.simulation.internet import SimulatedWire
 from proxy.simulation.many import simulate
 from proxy.simulation.scenario import draw
 from proxy.supervision.supervisor import Supervisor
+from proxy.work.runs import DeliveryRun
+from proxy.work.scheduler import Scheduler
 
 BETWEEN_FRAMES_S = 0.01
 
@@ -188,6 +196,27 @@ def _deletion_leaves_files() -> Iterator[None]:
         pass
 
     with _replaced(LocalPacs, _remove_unreferenced=keep):
+        yield
+
+
+@_bug("An order with low priority waits for as long as more urgent ones come.")
+def _low_priority_starved() -> Iterator[None]:
+    with _replaced(Scheduler, _favours_oldest=lambda _: False):
+        yield
+
+
+@_bug("Each failure of a node counts as an attempt of every order for it.")
+def _attempts_counted_against_a_known_outage() -> Iterator[None]:
+    def counted(
+        assignment: Assignment, run: DeliveryRun, error: str, *remedy: Remedy, away: bool = False
+    ) -> Ending:
+        dicom, node = assignment.services.settings.dicom, assignment.node
+        retries, _ = retries_for(dicom, node.configured)
+        if away and node.run.data.failures > retries:
+            return AttemptsExhausted(error)
+        return after_failure(assignment, run, error, *remedy, away=away)
+
+    with _replaced(delivery, after_failure=counted):
         yield
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,14 +42,22 @@ from proxy.settings import (
     Settings,
 )
 from proxy.simulation import scenario as incidents
-from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
-from proxy.simulation.content import thing
+from proxy.simulation.checker import AWAY, REMOVED, STOP_S, Checker, Ordered
+from proxy.simulation.content import Thing, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
 from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
-from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
+from proxy.simulation.scenario import (
+    NODES,
+    SESSIONS,
+    Blow,
+    EntityLevel,
+    Incident,
+    NodeEdit,
+    Scenario,
+)
 from proxy.simulation.schedule import shuffled
 from proxy.simulation.wiretap import Wiretap, told
 from proxy.simulation.words import in_words
@@ -65,7 +74,11 @@ DEAD_S = 90.0
 """An application that a blow has killed is dead for as long."""
 LEFT_S = 300.0
 """No association of a world lasts as long."""
-MOST_HEARD_BYTES = 16 << 20
+MOST_HEARD_BYTES = 8 << 20
+"""A flood of 64 MiB/s may be heard for the tenth of a second that an abort takes."""
+MOST_PASSED = 30
+"""So many urgent downloads may pass one of low priority: the program lets eight pass, and those
+that were ordered before it."""
 SLOWER = 20.0
 """In a long world the signs of life come so many times more seldom."""
 MAX_TASK_STEPS = 500_000
@@ -172,6 +185,8 @@ class World:
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
         self._hash = hashlib.sha256()
+        self._overtaken: tuple[Thing, int] | None = None
+        """What a rush ordered with low priority, and the number of downloads before."""
 
     async def run(self) -> None:
         """Run the world to its end."""
@@ -213,6 +228,7 @@ class World:
             self._checker.end()
             self._checker.check_attempts(self._ith.upgrades)
             self._check_network()
+            self._check_turns()
             self._check_disk()
 
     def _finish(self) -> None:
@@ -395,6 +411,8 @@ class World:
                 await self._pause(incident.seconds)
             case incidents.ClockStep():
                 self._wall.ahead += incident.seconds
+            case incidents.Rush():
+                await self._rush(incident)
             case incidents.Corruption():
                 self._disk.corrupt(self._rng)
             case incidents.Strike():
@@ -421,6 +439,34 @@ class World:
             await trio.sleep(REPEAT_S)
             if order.heard_at is None:
                 await self._send(event)
+
+    async def _rush(self, incident: incidents.Rush) -> None:
+        """Order urgently without a pause, and once with low priority, while ITH is slow."""
+        wanted = [(level, session) for level in EntityLevel for session in range(SESSIONS)]
+        free = [each for each in wanted if each not in self.scenario.wanted]
+        low = self._rng.choice(free or wanted)
+        wanted.remove(low)
+        self._rng.shuffle(wanted)
+        orders = [(*each, "urgent") for each in islice(cycle(wanted), incident.count)]
+        orders.insert(incidents.AT_ONCE, (*low, "low"))
+        slow = Fault(delay_s=incident.delay)
+        self._ith.rest.download_faults.extend([slow] * (2 * len(orders)))
+        for number, (level, session, priority) in enumerate(orders):
+            await trio.sleep(incident.gap if number > incidents.AT_ONCE else 0.0)
+            order = incidents.OrderSent(
+                at=trio.current_time(),
+                number=incidents.IN_A_RUSH + number,
+                level=level,
+                session=session,
+                nodes=(incident.node,),
+                priority=priority,
+            )
+            self._nursery.start_soon(self._order, order)
+            if priority == "low":
+                self._overtaken = thing(level, session), len(self._ith.rest.downloads)
+        faults = self._ith.rest.download_faults
+        while slow in faults:
+            faults.remove(slow)
 
     def _posted(self, order: Ordered) -> bool:
         """Whether the program has as many orders as ITH has sent it, or this one."""
@@ -527,7 +573,7 @@ class World:
         if incident.of == ITH:
             self._checker.excuse("wait: the way to ITH was down")
         else:
-            self._checker.excuse("wait: the node was away", node=incident.of)
+            self._checker.excuse(AWAY, node=incident.of)
         await trio.sleep(incident.seconds)
         self._internet.come_back(incident.of)
 
@@ -642,6 +688,17 @@ class World:
         if self._internet.most_heard > MOST_HEARD_BYTES:
             heard = self._internet.most_heard
             self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
+    def _check_turns(self) -> None:
+        """Check that what was ordered with low priority in a rush had its turn."""
+        if self._overtaken is None or not self.scenario.is_flowing:
+            return
+        wanted, before = self._overtaken
+        paths = [each.path for each in self._ith.rest.downloads[before:]]
+        ours = (number for number, path in enumerate(paths) if f"/{wanted.id}/" in path)
+        passed = next(ours, len(paths))
+        if passed > MOST_PASSED:
+            self._checker.say(f"{passed} urgent downloads passed one of low priority (P1)")
 
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""

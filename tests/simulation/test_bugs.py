@@ -1,0 +1,117 @@
+"""Each planted bug in a small world that shows it; without the bug that world holds.
+
+``scripts/simulate --teeth`` tells whether worlds that are drawn show them too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.runtime.marks import Mark
+from proxy.simulation.bugs import BUGS, PlantedBug
+from proxy.simulation.internet import Manner
+from proxy.simulation.many import simulate
+from proxy.simulation.misbehaviour import ALWAYS, Kind, Misbehaviour
+from proxy.simulation.scenario import (
+    NOON,
+    Blow,
+    Corruption,
+    Crash,
+    Deletion,
+    EntityLevel,
+    Flapping,
+    Incident,
+    OrderSent,
+    Outage,
+    Rush,
+    Scenario,
+    Strike,
+    Trouble,
+)
+
+
+def world(*incidents: Incident) -> Scenario:
+    return Scenario(1, NOON, 1, "per-node", incidents)
+
+
+def order(number: int, at: float = 1.0, *, nodes: str = "a", session: int = 1) -> OrderSent:
+    return OrderSent(
+        at=at, number=number, level=EntityLevel.SESSION, session=session, nodes=tuple(nodes)
+    )
+
+
+def trouble(kind: Kind, times: int = 1, **more: float) -> Trouble:
+    return Trouble(at=0.0, node="a", misbehaviour=Misbehaviour(kind, times, **more))
+
+
+def outage(seconds: float) -> Outage:
+    return Outage(at=0.0, of="a", seconds=seconds, manner=Manner.REFUSED)
+
+
+SLOW = trouble(Kind.LATE, ALWAYS, seconds=5.0)
+RUSH = Rush(at=1.0, node="a", count=60, gap=2.2, delay=10.0)
+
+SMALL: dict[str, tuple[str, Scenario]] = {
+    "report before response": ("(P3)", world(trouble(Kind.CLOSED_BEFORE_STORING), order(1))),
+    "forgotten fsync": ("(P1)", world(SLOW, order(1), Crash(at=4.0, power=True, seconds=1.0))),
+    "permanent refusal retried": ("(P4)", world(trouble(Kind.STORE_STATUS, code=0xC000), order(1))),
+    "back off reset early": ("(P8)", world(Flapping(at=1.0, seconds=300.0), order(1))),
+    "warning is failure": ("(P1)", world(trouble(Kind.STORE_STATUS, code=0xB000), order(1))),
+    "outbox forgets when sent": (
+        "(P1)",
+        world(order(1), Strike(at=0.0, mark=Mark.REPORT_SENT.name, nth=0, blow=Blow.SWALLOW)),
+    ),
+    "pong taken as a receipt": (
+        "(P1)",
+        world(order(1), Strike(at=0.0, mark=Mark.REPORT_SENT.name, nth=0, blow=Blow.SWALLOW)),
+    ),
+    "sent twice after a resume": ("(P4)", world(trouble(Kind.CLOSED_IN_DATA, skip=1), order(1))),
+    "association leaked": ("(P6)", world(trouble(Kind.STORE_UNANSWERED), order(1))),
+    "deletion leaves files": (
+        "(P13)",
+        world(order(1), Deletion(at=9.0, level=EntityLevel.SESSION, session=1)),
+    ),
+    "low priority starved": ("(P1)", world(RUSH)),
+    "attempts counted against a known outage": (
+        "(P1)",
+        world(outage(100.0), order(1), order(2, 60.0, session=2)),
+    ),
+    "counts swapped": (
+        "(P3)",
+        world(trouble(Kind.STORE_STATUS, code=0xC000), order(1, nodes="ab")),
+    ),
+    "order dropped": ("(P1)", world(order(1), order(2, session=2))),
+    "no yield in the receive loop": (
+        "without a checkpoint",
+        world(trouble(Kind.FLOOD, seconds=0.01), order(1)),
+    ),
+    "buffer kept after a broken pdu": (
+        "(P7)",
+        world(trouble(Kind.FLOOD, code=4, seconds=0.01), order(1)),
+    ),
+    "content not compared": ("(P3)", world(outage(20.0), order(1), Corruption(at=10.0))),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """Write no log: most of these worlds fail."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_every_bug_has_a_small_world() -> None:
+    assert {bug.name for bug in BUGS} == SMALL.keys()
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_small_world_shows_the_bug_and_holds_without_it(bug: PlantedBug) -> None:
+    wrong, scenario = SMALL[bug.name]
+    assert simulate(scenario).violations == []
+    with bug.planted():
+        violations = simulate(scenario).violations
+    assert wrong in violations[0]
