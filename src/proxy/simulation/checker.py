@@ -7,6 +7,7 @@ promises in ``docs/requirements.md`` that it breaks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -300,7 +301,7 @@ class Checker:
             repeated: Counter[str] = Counter()
             for each in node.received:
                 repeated[each.sop_instance_uid] += answered[each.sop_instance_uid] > 0
-                goes_on = last[each.association] > (each.answered_at or 0.0)
+                goes_on = last[each.association] >= (each.answered_at or math.inf)
                 has_arrived = goes_on or each.association in node.released
                 if each.status in FOR_GOOD and has_arrived:
                     answered[each.sop_instance_uid] += 1
