@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,7 +41,7 @@ from proxy.model import Instance
 from proxy.pacs.local import LocalPacs
 from proxy.reporting.outbox import Outbox, Parcel
 from proxy.simulation.internet import SimulatedWire
-from proxy.simulation.many import simulate
+from proxy.simulation.many import begin_process, simulate
 from proxy.simulation.scenario import draw
 from proxy.supervision.supervisor import Supervisor
 from proxy.work.runs import DeliveryRun
@@ -68,6 +69,12 @@ class Caught(NamedTuple):
     seed: int | None
     seeds: int
     violation: str
+
+    @property
+    def promise(self) -> str:
+        """The number of the promise that was broken first, empty where it has none."""
+        found = re.search(r"\((P\d+)\)", self.violation)
+        return found.group(1) if found else ""
 
 
 BUGS: list[PlantedBug] = []
@@ -303,13 +310,19 @@ def hunt(bug: PlantedBug, most: int = MOST_SEEDS, first: int = 1) -> Caught:
 def hunt_all(
     most: int = MOST_SEEDS, on_caught: Callable[[Caught], None] = lambda _: None
 ) -> list[Caught]:
-    """Hunt every bug, on all processors; ``on_caught`` is told of each in turn."""
-    found = []
-    with ProcessPoolExecutor() as processes:
-        for caught in processes.map(_hunt_number, range(len(BUGS)), [most] * len(BUGS)):
-            on_caught(caught)
-            found.append(caught)
-    return found
+    """Hunt every bug, on all processors; ``on_caught`` is told of each as its hunt ends.
+
+    The result has the order of ``BUGS``.
+    """
+    with ProcessPoolExecutor(initializer=begin_process) as processes:
+        hunts = [processes.submit(_hunt_number, number, most) for number in range(len(BUGS))]
+        try:
+            for ended in as_completed(hunts):
+                on_caught(ended.result())
+        except KeyboardInterrupt:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [each.result() for each in hunts]
 
 
 def _hunt_number(number: int, most: int) -> Caught:

@@ -111,7 +111,7 @@ def simulate_many(
     total = Total()
     seeds = range(first, first + count)
     batches = [seeds[start : start + BATCH] for start in range(0, count, BATCH)]
-    with ProcessPoolExecutor(initializer=_begin_process) as processes:
+    with ProcessPoolExecutor(initializer=begin_process) as processes:
         try:
             for part in processes.map(simulate_seeds, batches):
                 total.merge(part)
@@ -122,7 +122,7 @@ def simulate_many(
     return total
 
 
-def _begin_process() -> None:
+def begin_process() -> None:
     """Write no log into the terminal, and leave Ctrl-C to the process that waits."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
