@@ -19,7 +19,7 @@ from typing import NamedTuple
 import trio
 from msgspec.structs import replace
 
-from proxy.activities.delivery import delivery
+from proxy.activities.delivery import attempt, delivery
 from proxy.activities.delivery.assignment import Assignment
 from proxy.activities.delivery.attempt import after_failure
 from proxy.activities.delivery.sender import InstanceSender
@@ -219,11 +219,11 @@ def _attempts_counted_against_a_known_outage() -> Iterator[None]:
     ) -> Ending:
         dicom, node = assignment.services.settings.dicom, assignment.node
         retries, _ = retries_for(dicom, node.configured)
-        if away and node.run.data.failures > retries:
+        if away and run.data.stop is None and node.run.data.failures >= retries:
             return AttemptsExhausted(error)
         return after_failure(assignment, run, error, *remedy, away=away)
 
-    with _replaced(delivery, after_failure=counted):
+    with _replaced(delivery, after_failure=counted), _replaced(attempt, after_failure=counted):
         yield
 
 
@@ -298,12 +298,13 @@ def _content_not_compared() -> Iterator[None]:
 
 
 def hunt(bug: PlantedBug, most: int = MOST_SEEDS, first: int = 1) -> Caught:
-    """Run worlds with the bug until one fails."""
-    with bug.planted():
-        for number, seed in enumerate(range(first, first + most), 1):
-            violations = simulate(draw(seed)).violations
-            if violations:
-                return Caught(bug.name, seed, number, violations[0])
+    """Run worlds with the bug until one fails that holds without it."""
+    for number, seed in enumerate(range(first, first + most), 1):
+        scenario = draw(seed)
+        with bug.planted():
+            violations = simulate(scenario).violations
+        if violations and not simulate(scenario).violations:
+            return Caught(bug.name, seed, number, violations[0])
     return Caught(bug.name, None, most, "")
 
 

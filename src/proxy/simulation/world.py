@@ -178,7 +178,11 @@ class World:
         self._is_stopping = False
         self._is_counting = True
         self._has_disk_failed = False
+        self._sent = 0
+        """The number of orders of which a message was sent."""
         self._deleting = trio.Lock()
+        self._shown_late: set[str] = set()
+        """The nodes of which REST showed an older state than the program was told."""
         self._pauses = 0
         self._down_s = 0.0
         self._starts = 0
@@ -428,12 +432,15 @@ class World:
         self._checker.ordered(order)
         event = _order_event(incident, correlation_id)
         before = self._ith.connections, self._starts
-        for _ in range(incident.copies + 1):
-            await self._send(event)
+        await self._send(event)
+        self._sent += 1
+        sent = self._sent
+        for _ in range(incident.copies):
             await trio.sleep(incident.gap)
+            await self._send(event)
         await trio.sleep(STOP_S)
         after = self._ith.connections, self._starts
-        if self.scenario.is_calm and before == after and not self._posted(order):
+        if self.scenario.is_calm and before == after and not self._posted(order, sent):
             self._checker.say(f"{correlation_id} arrived, and was dropped (P1)")
         while order.heard_at is None:
             await trio.sleep(REPEAT_S)
@@ -468,10 +475,9 @@ class World:
         while slow in faults:
             faults.remove(slow)
 
-    def _posted(self, order: Ordered) -> bool:
-        """Whether the program has as many orders as ITH has sent it, or this one."""
-        ordered = self.result.marks[Mark.ORDER_POSTED.name]
-        return order.heard_at is not None or ordered >= len(self._checker.orders)
+    def _posted(self, order: Ordered, sent: int) -> bool:
+        """Whether the program has this order, or as many as ITH had sent with it."""
+        return order.heard_at is not None or self.result.marks[Mark.ORDER_POSTED.name] >= sent
 
     async def _stop(self, *, twice: bool) -> None:
         """Tell the program to stop; a second time while it drains, if it still does."""
@@ -560,6 +566,8 @@ class World:
                 event = self._updated(node, is_active=True)
             case NodeEdit.RENAMED:
                 event = self._updated(node, name=f"{node} renamed")
+        if incident.lag:
+            self._shown_late.add(node)
         await self._send(event)
         await trio.sleep(incident.lag)
         self._ith.publish(is_active=self._is_active)
@@ -675,7 +683,7 @@ class World:
         self._ith.script.stall, self._ith.script.refuse = False, None
         for name in NODES:
             known = self._ith.node(name)
-            if known is not None and not known["is_active"]:
+            if known is not None and (not known["is_active"] or name in self._shown_late):
                 self._nursery.start_soon(self._send, self._updated(name, is_active=True))
         self._ith.publish(is_active=True)
 
