@@ -430,7 +430,9 @@ def _troubles(rng: Random) -> Sequence[Incident]:
 
 
 def _outages(rng: Random) -> Sequence[Incident]:
-    return [_outage(rng, 10 ** rng.uniform(0, 3))]
+    outage = _outage(rng, 10 ** rng.uniform(0, 3))
+    # Many last from the beginning, so that orders come while the outage is known.
+    return [outage if rng.random() < 0.5 else msgspec.structs.replace(outage, at=0.0)]
 
 
 def _outage(rng: Random, seconds: float) -> Outage:
@@ -553,6 +555,7 @@ KINDS: tuple[Drawing, ...] = (
     _troubles,
     _troubles,
     _troubles,
+    _outages,
     _outages,
     _partial_outages,
     _flapping,
