@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from proxy.runtime.marks import Mark
-from proxy.simulation.bugs import BUGS, PlantedBug
+from proxy.simulation.bugs import BUGS, Caught, PlantedBug, hunt
 from proxy.simulation.internet import Manner
 from proxy.simulation.many import simulate
 from proxy.simulation.misbehaviour import ALWAYS, Kind, Misbehaviour
@@ -132,3 +133,16 @@ def test_a_small_world_shows_the_bug_and_holds_without_it(bug: PlantedBug) -> No
         violations = simulate(scenario).violations
     assert violations
     assert re.search(wrong, violations[0])
+
+
+def test_what_breaks_nothing_is_not_caught() -> None:
+    harmless = PlantedBug("harmless", "Nothing is replaced.", nullcontext)
+    assert hunt(harmless, most=2) == Caught("harmless", None, 2, "")
+
+
+@pytest.mark.parametrize(
+    ("violation", "promise"),
+    [("1.000 s: a: no end (P1): why", "P1"), ("2.000 s: c (P13)", "P13"), ("0.000 s: more", "")],
+)
+def test_a_violation_names_the_promise(violation: str, promise: str) -> None:
+    assert Caught("a bug", 1, 1, violation).promise == promise

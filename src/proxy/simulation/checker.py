@@ -278,7 +278,7 @@ class Checker:
         """Check that an order which failed for an outage alone had all its attempts."""
         lasted = self._ended_at[key] - self._ordered_at[key[0]]
         if excuses == {AWAY} and lasted < SHORTEST_RETRIES_S:
-            self.say(f"{key}: given up after {lasted:.3f} s, because the node was away (P1)")
+            self.say(f"{key[0]} {key[1]}: given up after {lasted:.3f} s, as the node was away (P1)")
 
     def check_attempts(self, times: Sequence[float]) -> None:
         """Check that no storm of attempts to connect came over ITH."""
