@@ -743,6 +743,7 @@ async def test_a_silent_node_reads_on(autojump_clock: MockClock, node: Simulated
         (Kind.FLOOD, 1, "RELEASE-RQ"),
         (Kind.FLOOD, 2, "empty fragment"),
         (Kind.FLOOD, 3, "a response to nothing"),
+        (Kind.FLOOD, 4, "a huge PDU"),
     ],
 )
 async def test_in_place_of_an_answer(

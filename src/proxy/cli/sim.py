@@ -164,17 +164,22 @@ def _many(seed: int, count: int, page: Path | None, *, shrinks: bool) -> Exit:
 
 
 def _teeth() -> Exit:
-    """Hunt planted bugs, and print which seed shows each."""
+    """Hunt planted bugs, print each as it is caught, and their table last."""
     from proxy.simulation.bugs import MOST_SEEDS, Caught, hunt_all  # noqa: PLC0415
     from proxy.simulation.many import brief, wrapped  # noqa: PLC0415
 
     def show(caught: Caught) -> None:
-        seed = "not caught" if caught.seed is None else f"seed {caught.seed}"
-        click.echo(f"{caught.name:<40} {seed:>12} after {caught.seeds:>3} seeds")
-        if caught.violation:
+        if caught.seed is None:
+            click.echo(f"{caught.name}: not caught by {caught.seeds} seeds")
+        else:
+            click.echo(f"{caught.name}: seed {caught.seed}")
             click.echo("\n".join(wrapped(brief(caught.violation), "    ", "    ")))
 
     found = hunt_all(on_caught=show)
+    click.echo(f"\n{'planted bug':<44}{'seeds':>8}  broken")
+    for caught in found:
+        seeds = "-" if caught.seed is None else caught.seeds
+        click.echo(f"{caught.name:<44}{seeds:>8}  {caught.promise}".rstrip())
     missed = [caught for caught in found if caught.seed is None]
     click.echo(
         f"{len(found) - len(missed)} of {len(found)} planted bugs caught in {MOST_SEEDS} seeds."

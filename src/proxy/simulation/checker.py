@@ -7,6 +7,7 @@ promises in ``docs/requirements.md`` that it breaks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ STOP_S = 10.0
 SUCCESS = (0x0000, 0x0111, 0xB000, 0xB006, 0xB007)
 """The C-STORE statuses that say that the node has the instance (PS3.4 B.2.3, PS3.7 C)."""
 REMOVED = "no: the node was removed"
+AWAY = "wait: the node was away"
+SHORTEST_RETRIES_S = 2.0
+"""Four attempts at a node take longer: the last waits are a tenth of 10 and of 20 s at least."""
 FOR_GOOD = (*SUCCESS, 0xC000, 0x0122)
 """The statuses that another attempt does not change."""
 
@@ -107,6 +111,8 @@ class Checker:
         self._now = now
         self._reached: dict[tuple[str, str | None], int] = {}
         self._deleted_uids: set[str] = set()
+        self._ordered_at: dict[str, float] = {}
+        self._ended_at: dict[tuple[str, str | None], float] = {}
         self._excuses: set[Excuse] = set()
         self._silences: list[tuple[float, float]] = []
 
@@ -119,6 +125,7 @@ class Checker:
     def ordered(self, order: Ordered) -> None:
         """Take notice of an order."""
         self.orders[order.correlation_id] = order
+        self._ordered_at[order.correlation_id] = self._now()
 
     def deleted(self, gone: Thing) -> None:
         """Take notice of a deletion: orders with an instance of it may fail."""
@@ -176,6 +183,7 @@ class Checker:
         self._check_numbers(order, node, payload)
         if status in FINAL:
             self.finals[key] = payload
+            self._ended_at[key] = self._now()
 
     def _check_numbers(self, order: Ordered, node: str | None, payload: JsonObject) -> None:
         """Check the counts of a report against what the nodes have answered by now."""
@@ -256,8 +264,11 @@ class Checker:
             nodes = order.node_ids if node is None else (node,)
             excuses = set[str]().union(*(self.excuses(order, each) for each in nodes))
             if payload["status"] == "failed" and not excuses:
-                self.say(f"{correlation_id} {node}: failed, and nobody said no: {payload['error']}")
+                self.say(
+                    f"{correlation_id} {node}: failed, and nobody said no (P1): {payload['error']}"
+                )
             elif payload["status"] == "failed":
+                self._check_patience((correlation_id, node), excuses)
                 self.expected.update(each for each in excuses if each.startswith("wait: "))
         self._check_repeats()
         for name, peer in self._nodes.items():
@@ -266,6 +277,12 @@ class Checker:
                     self.say(f"{name}: an instance began at {each.at:.3f} s, in a pause (P6)")
             for violation in peer.violations:
                 self.say(f"{name}: the program broke the standard: {violation}")
+
+    def _check_patience(self, key: tuple[str, str | None], excuses: set[str]) -> None:
+        """Check that an order which failed for an outage alone had all its attempts."""
+        lasted = self._ended_at[key] - self._ordered_at[key[0]]
+        if excuses == {AWAY} and lasted < SHORTEST_RETRIES_S:
+            self.say(f"{key[0]} {key[1]}: given up after {lasted:.3f} s, as the node was away (P1)")
 
     def check_attempts(self, times: Sequence[float]) -> None:
         """Check that no storm of attempts to connect came over ITH."""
@@ -289,7 +306,7 @@ class Checker:
             # What the network held back comes late, over an association that was given up.
             for each in sorted(node.received, key=lambda one: one.association):
                 repeated[each.sop_instance_uid] += answered[each.sop_instance_uid] > 0
-                goes_on = last[each.association] > (each.answered_at or 0.0)
+                goes_on = last[each.association] >= (each.answered_at or math.inf)
                 has_arrived = goes_on or each.association in node.released
                 if each.status in FOR_GOOD and has_arrived:
                     answered[each.sop_instance_uid] += 1

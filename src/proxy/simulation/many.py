@@ -118,7 +118,7 @@ def simulate_many(
     """
     total = Total()
     last = first + count
-    with ProcessPoolExecutor(initializer=_begin_process) as processes:
+    with ProcessPoolExecutor(initializer=begin_process) as processes:
         try:
             for begin in range(first, last, ROUND):
                 seeds = range(begin, min(begin + ROUND, last))
@@ -133,7 +133,7 @@ def simulate_many(
     return total
 
 
-def _begin_process() -> None:
+def begin_process() -> None:
     """Write no log into the terminal, and leave Ctrl-C to the process that waits."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

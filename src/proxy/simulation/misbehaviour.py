@@ -117,10 +117,11 @@ class Kind(StrEnum):
     FLOOD = "flood"
     """Small PDUs come in place of the answer, as many as the stream takes, ready at once.
 
-    ``code`` modulo 4 chooses them: 0: P-DATA-TF without content, 1: A-RELEASE-RQ, 2: empty
-    fragments of a command, 3: responses to nothing. Meanwhile the node reads nothing. After about
-    ``after`` bytes it is silent; with 0 it goes on until the stream breaks. ``seconds`` pass
-    between two bursts of 64 KiB: on a virtual clock no time passes without.
+    ``code`` modulo 5 chooses them: 0: P-DATA-TF without content, 1: A-RELEASE-RQ, 2: empty
+    fragments of a command, 3: responses to nothing, 4: heads of P-DATA-TF of 4 GiB, the others
+    being the content of the first. Meanwhile the node reads nothing. After about ``after`` bytes it
+    is silent; with 0 it goes on until the stream breaks. ``seconds`` pass between two bursts of
+    64 KiB: on a virtual clock no time passes without.
     """
 
     # At A-RELEASE-RQ.

@@ -245,6 +245,24 @@ class ClockStep(IncidentBase, frozen=True, kw_only=True):
     seconds: float
 
 
+class Rush(IncidentBase, frozen=True, kw_only=True):
+    """ITH orders ``count`` times urgently for a node, and its downloads take ``delay`` seconds.
+
+    The first ``AT_ONCE`` of the orders come together, the others each ``gap`` seconds later. After
+    the first, an order with low priority comes for the same node.
+    """
+
+    node: str
+    count: int
+    gap: float
+    delay: float
+
+    @property
+    def until(self) -> float:
+        """When the last order came."""
+        return self.at + self.count * self.gap
+
+
 class Corruption(IncidentBase, frozen=True, kw_only=True):
     """An object at rest is damaged."""
 
@@ -295,6 +313,7 @@ Incident: TypeAlias = (
     | Stop
     | OperatorPause
     | ClockStep
+    | Rush
     | Corruption
     | Strike
     | Aimed
@@ -320,11 +339,11 @@ def about(incident: Incident, order: OrderSent | None, place: str) -> Incident:
     return msgspec.structs.replace(incident, **changes)
 
 
-WISHES = (OrderSent, Deletion, Activation, NodeChange)
+WISHES = (OrderSent, Rush, Deletion, Activation, NodeChange)
 """The incidents that ITH wants; the others are faults."""
 
-
-CALM = (OrderSent, Deletion, Activation, Trouble, DeadApplication, ClockStep, Corruption)
+FLOWING = (OrderSent, Rush, Trouble, ClockStep, Corruption)
+CALM = (*FLOWING, Deletion, Activation, DeadApplication)
 
 
 def happens(incident: Incident) -> Incident:
@@ -363,6 +382,11 @@ class Scenario(msgspec.Struct, frozen=True):
         return all(isinstance(happens(each), CALM) for each in self.incidents)
 
     @property
+    def is_flowing(self) -> bool:
+        """Whether nothing keeps the program from downloading."""
+        return all(isinstance(happens(each), FLOWING) for each in self.incidents)
+
+    @property
     def is_long(self) -> bool:
         """Whether it takes more than an hour."""
         return self.healed_at > 3600.0
@@ -379,6 +403,11 @@ class Scenario(msgspec.Struct, frozen=True):
         """The orders."""
         return tuple(each for each in self.incidents if isinstance(each, OrderSent))
 
+    @property
+    def wanted(self) -> set[tuple[EntityLevel, int]]:
+        """What the orders are for."""
+        return {(each.level, each.session) for each in self.orders}
+
     def only(self, kept: Sequence[Incident]) -> Scenario:
         """Return the scenario with some of its incidents alone."""
         return msgspec.structs.replace(self, incidents=tuple(kept))
@@ -390,6 +419,12 @@ LIVELY_ONE_IN = 4
 """One world in so many has signs of life as often as by default."""
 LONG_ONE_IN = 100
 """One world in so many has an outage of more than an hour."""
+RUSH_ONE_IN = 25
+"""One world in so many has a rush: it takes the time of several."""
+IN_A_RUSH = 1000
+"""The number of the first order in a rush."""
+AT_ONCE = 8
+"""So many urgent orders occupy every place at which ITH is asked for a download."""
 
 LONG_SERIES_ONE_IN = 40
 """One world in so many has the long series."""
@@ -415,6 +450,8 @@ def draw(seed: int, aim: str = "") -> Scenario:
             incidents += kind(rng)
     if rng.randrange(LONG_ONE_IN) == 0:
         incidents.append(_outage(rng, 10 ** rng.uniform(3.6, 5.0)))
+    if rng.randrange(RUSH_ONE_IN) == 0:
+        incidents.append(_rush(rng))
     ahead = NOON + rng.choice([0.0, 0.0, 0.0, -20 * YEAR_S, YEAR_S])
     associations = rng.choice([1, 2, 2, 4])
     detail: Detail = rng.choice(["both", "both", "per-node", "aggregate"])
@@ -528,6 +565,11 @@ def _repeats(rng: Random) -> Sequence[Incident]:
     return [_order(rng, 99)]
 
 
+def _rush(rng: Random) -> Rush:
+    at, node = rng.uniform(0, BUSY_S / 2), rng.choice(NODES)
+    return Rush(at=at, node=node, count=60, gap=2.2, delay=10.0)
+
+
 def _deletions(rng: Random) -> Sequence[Incident]:
     level = rng.choice([*EntityLevel])
     return [Deletion(at=rng.uniform(1, BUSY_S), level=level, session=rng.randrange(SESSIONS))]
@@ -575,21 +617,25 @@ def _collisions(rng: Random) -> Sequence[Incident]:
 
 
 def _troubles(rng: Random) -> Sequence[Incident]:
-    node, kind = rng.choice(NODES), rng.choice([*Kind, *[Kind.STORE_STATUS] * 8])
+    often = [*[Kind.STORE_STATUS] * 8, *[Kind.FLOOD] * 3]
+    node, kind = rng.choice(NODES), rng.choice([*Kind, *often])
+    is_flood = kind is Kind.FLOOD  # it goes on for as long as the program listens, as a rule
     misbehaviour = Misbehaviour(
         kind=kind,
         times=rng.choice([1, 1, 2, 5, 20]),
         skip=rng.choice([0, 0, 1, 5]),
         code=rng.choice(CODES_OF.get(kind, (0,))),
-        after=rng.choice([0, 1, 7, 300, 900]),
-        seconds=10 ** rng.uniform(-1, 2),
+        after=rng.choice([0, 0, 0, 100_000] if is_flood else [0, 1, 7, 300, 900]),
+        seconds=10 ** (rng.uniform(-3, 0) if is_flood else rng.uniform(-1, 2)),
     )
     at = rng.choice([0.0, rng.uniform(0, BUSY_S / 2)])
     return [Trouble(at=at, node=node, misbehaviour=misbehaviour)]
 
 
 def _outages(rng: Random) -> Sequence[Incident]:
-    return [_outage(rng, 10 ** rng.uniform(0, 3))]
+    outage = _outage(rng, 10 ** rng.uniform(0, 3))
+    # Many last from the beginning, so that orders come while the outage is known.
+    return [outage if rng.random() < 0.5 else msgspec.structs.replace(outage, at=0.0)]
 
 
 def _outage(rng: Random, seconds: float) -> Outage:
@@ -720,6 +766,7 @@ KINDS: tuple[Drawing, ...] = (
     _troubles,
     _troubles,
     _troubles,
+    _outages,
     _outages,
     _partial_outages,
     _flapping,
@@ -852,7 +899,7 @@ CODES_OF: dict[Kind, tuple[int, ...]] = {
     ),
     Kind.EARLY_STATUS: (0x0000, 0xA700, 0xC000),
     Kind.GARBAGE: (0, 1, 2, 3),
-    Kind.FLOOD: (0, 1, 2, 3),
+    Kind.FLOOD: (0, 1, 2, 3, 4),
     Kind.FIND_STATUS: (0xA700, 0xC000, 0x0122),
 }
 """The codes that a kind of misbehaviour draws from, where it has some."""

@@ -87,6 +87,8 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
         case incidents.ClockStep(seconds=seconds):
             way = "ahead" if seconds > 0 else "back"
             return f"the wall clock is set {way} by {duration(abs(seconds))}"
+        case incidents.Rush(node=node, count=count):
+            return f"ITH orders {count} times urgently at {node}, and once with low priority"
         case incidents.Corruption():
             return "an object at rest is damaged"
         case incidents.Strike(mark=mark, nth=nth, blow=blow):

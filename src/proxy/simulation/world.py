@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,14 +42,22 @@ from proxy.settings import (
 )
 from proxy.simulation import scenario as incidents
 from proxy.simulation.bounds import Bounds, Population, freeze
-from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
-from proxy.simulation.content import archive, thing
+from proxy.simulation.checker import AWAY, REMOVED, STOP_S, Checker, Ordered
+from proxy.simulation.content import Thing, archive, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
 from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment, owner
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
-from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
+from proxy.simulation.scenario import (
+    NODES,
+    SESSIONS,
+    Blow,
+    EntityLevel,
+    Incident,
+    NodeEdit,
+    Scenario,
+)
 from proxy.simulation.schedule import shuffled, world_clock
 from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
@@ -70,6 +79,9 @@ REST_S = 30.0
 """After everything has ended, the program is at rest at a moment within as long."""
 WEIGHED_ONE_IN = 4
 """In one world of so many, what is left in memory is counted at the end."""
+MOST_PASSED = 30
+"""So many urgent downloads may pass one of low priority: the program lets eight pass, and those
+that were ordered before it."""
 MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
 MAX_STEPS_AT_ONCE = 50_000
@@ -181,7 +193,11 @@ class World:
         self._is_stopping = False
         self._is_counting = True
         self._has_disk_failed = False
+        self._sent = 0
+        """The number of orders of which a message was sent."""
         self._deleting = trio.Lock()
+        self._shown_late: set[str] = set()
+        """The nodes of which REST showed an older state than the program was told."""
         self._pauses = 0
         self._down_s = 0.0
         self._starts = 0
@@ -189,6 +205,8 @@ class World:
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
         self._trace = Trace()
         self._watched: defaultdict[str, list[_Watched]] = defaultdict(list)
+        self._overtaken: tuple[Thing, int] | None = None
+        """What a rush ordered with low priority, and the number of downloads before."""
 
     async def run(self) -> None:
         """Run the world to its end."""
@@ -234,6 +252,7 @@ class World:
             self._checker.end()
             self._checker.check_attempts(self._ith.upgrades)
             self._check_network()
+            self._check_turns()
             self._check_disk()
             await self._check_bounds()
 
@@ -434,6 +453,8 @@ class World:
                 await self._pause(incident.seconds)
             case incidents.ClockStep():
                 self._wall.ahead += incident.seconds
+            case incidents.Rush():
+                await self._rush(incident)
             case incidents.Corruption():
                 self._disk.corrupt(self._rng)
             case incidents.Strike():
@@ -455,22 +476,52 @@ class World:
         self._checker.ordered(order)
         event = _order_event(incident, correlation_id)
         before = self._ith.connections, self._starts
-        for _ in range(incident.copies + 1):
-            await self._send(event)
+        await self._send(event)
+        self._sent += 1
+        sent = self._sent
+        for _ in range(incident.copies):
             await trio.sleep(incident.gap)
+            await self._send(event)
         await trio.sleep(STOP_S)
         after = self._ith.connections, self._starts
-        if self.scenario.is_calm and before == after and not self._posted(order):
+        if self.scenario.is_calm and before == after and not self._posted(order, sent):
             self._checker.say(f"{correlation_id} arrived, and was dropped (P1)")
         while order.heard_at is None:
             await trio.sleep(REPEAT_S)
             if order.heard_at is None:
                 await self._send(event)
 
-    def _posted(self, order: Ordered) -> bool:
-        """Whether the program has as many orders as ITH has sent it, or this one."""
-        ordered = self.result.marks[Mark.ORDER_POSTED.name]
-        return order.heard_at is not None or ordered >= len(self._checker.orders)
+    async def _rush(self, incident: incidents.Rush) -> None:
+        """Order urgently without a pause, and once with low priority, while ITH is slow."""
+        wanted = [(level, session) for level in EntityLevel for session in range(SESSIONS)]
+        free = [each for each in wanted if each not in self.scenario.wanted]
+        low = self._rng.choice(free or wanted)
+        wanted.remove(low)
+        self._rng.shuffle(wanted)
+        orders = [(*each, "urgent") for each in islice(cycle(wanted), incident.count)]
+        orders.insert(incidents.AT_ONCE, (*low, "low"))
+        slow = Fault(delay_s=incident.delay)
+        self._ith.rest.download_faults.extend([slow] * (2 * len(orders)))
+        for number, (level, session, priority) in enumerate(orders):
+            await trio.sleep(incident.gap if number > incidents.AT_ONCE else 0.0)
+            order = incidents.OrderSent(
+                at=trio.current_time(),
+                number=incidents.IN_A_RUSH + number,
+                level=level,
+                session=session,
+                nodes=(incident.node,),
+                priority=priority,
+            )
+            self._nursery.start_soon(self._order, order)
+            if priority == "low":
+                self._overtaken = thing(level, session), len(self._ith.rest.downloads)
+        faults = self._ith.rest.download_faults
+        while slow in faults:
+            faults.remove(slow)
+
+    def _posted(self, order: Ordered, sent: int) -> bool:
+        """Whether the program has this order, or as many as ITH had sent with it."""
+        return order.heard_at is not None or self.result.marks[Mark.ORDER_POSTED.name] >= sent
 
     async def _stop(self, *, twice: bool) -> None:
         """Tell the program to stop; a second time while it drains, if it still does."""
@@ -563,6 +614,8 @@ class World:
                 event = self._updated(node, is_active=True)
             case NodeEdit.RENAMED:
                 event = self._updated(node, name=f"{node} renamed")
+        if incident.lag:
+            self._shown_late.add(node)
         await self._send(event)
         await trio.sleep(incident.lag)
         self._ith.publish(is_active=self._is_active)
@@ -576,7 +629,7 @@ class World:
         if incident.of == ITH:
             self._checker.excuse("wait: the way to ITH was down")
         else:
-            self._checker.excuse("wait: the node was away", node=incident.of)
+            self._checker.excuse(AWAY, node=incident.of)
         await trio.sleep(incident.seconds)
         self._check_work()
         self._internet.come_back(incident.of)
@@ -718,7 +771,7 @@ class World:
         self._ith.script.stall, self._ith.script.refuse = False, None
         for name in NODES:
             known = self._ith.node(name)
-            if known is not None and not known["is_active"]:
+            if known is not None and (not known["is_active"] or name in self._shown_late):
                 self._nursery.start_soon(self._send, self._updated(name, is_active=True))
         self._ith.publish(is_active=True)
 
@@ -756,6 +809,17 @@ class World:
         excess = [*self._bounds.at_work(len(self._checker.orders))]
         if excess:
             self._end(f"it is sent much, and keeps {excess[0]}")
+
+    def _check_turns(self) -> None:
+        """Check that what was ordered with low priority in a rush had its turn."""
+        if self._overtaken is None or not self.scenario.is_flowing:
+            return
+        wanted, before = self._overtaken
+        paths = [each.path for each in self._ith.rest.downloads[before:]]
+        ours = (number for number, path in enumerate(paths) if f"/{wanted.id}/" in path)
+        passed = next(ours, len(paths))
+        if passed > MOST_PASSED:
+            self._checker.say(f"{passed} urgent downloads passed one of low priority (P1)")
 
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""

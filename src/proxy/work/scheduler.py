@@ -13,7 +13,8 @@ another one's jobs. The order of service in one scheduler:
 * Jobs age: after ``aging`` services in a row that were not for the oldest job, the next one is,
   whatever its priority. So no job waits for ever. An urgent job lets at most one less urgent
   service pass, the one under way when it came included, if the job that yields leaves at once.
-* ``reserved`` places beyond the limit are for urgent jobs alone: for services too long to wait for.
+* ``reserved`` places beyond the limit are for urgent jobs, whose wait would be too long. While
+  only urgent jobs are served, the oldest job takes such a place when its turn has come.
 * A job that is not admitted at the moment is passed over, and makes no other job yield.
 * If the limit falls below the places in use, the least urgent jobs leave between two services.
 """
@@ -141,9 +142,12 @@ class Scheduler:
         begun: list[Job] = []
         while any(map(self._is_free_for, self.waiting)):
             admitted = self._admitted()
-            job = next(filter(self._is_free_for, self._line(admitted)), None)
+            line = self._line(admitted)
+            job = next(filter(self._is_free_for, line), None)
             if job is None:
                 break
+            if self._favours_oldest():
+                job = line[0]  # else the urgent ones, taking the reserved place, leave it no other
             if job is self._oldest(admitted):
                 self._past_oldest = -1
             self.waiting.remove(job)
