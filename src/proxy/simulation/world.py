@@ -808,7 +808,7 @@ class World:
         """End the world if the program keeps what it was sent, before there is too much of it."""
         excess = [*self._bounds.at_work(len(self._checker.orders))]
         if excess:
-            self._end(f"it is sent much, and keeps {excess[0]}")
+            self._end(f"it is sent much, and keeps {excess[0]} (P7)")
 
     def _check_turns(self) -> None:
         """Check that what was ordered with low priority in a rush had its turn."""
