@@ -729,6 +729,17 @@ def _corruptions(rng: Random) -> Sequence[Incident]:
     return [Corruption(at=rng.uniform(0, BUSY_S))]
 
 
+def _decays(rng: Random) -> Sequence[Incident]:
+    """Damage objects; of half of them while a node is away, so that they are still to be sent."""
+    if rng.random() < 0.5:
+        return _corruptions(rng)
+    seconds = rng.uniform(2, 20)
+    return [
+        Outage(at=0.0, of=rng.choice(NODES), seconds=seconds, manner=Manner.REFUSED),
+        *(Corruption(at=rng.uniform(1, seconds)) for _ in range(2)),
+    ]
+
+
 def _strikes(rng: Random) -> Sequence[Incident]:
     mark, blow = rng.choice([*Mark]), rng.choice([*Blow])
     if rng.random() < 0.5:
@@ -779,7 +790,7 @@ KINDS: tuple[Drawing, ...] = (
     _stops,
     _operator_pauses,
     _clock_steps,
-    _corruptions,
+    _decays,
     _strikes,
     _strikes,
 )
