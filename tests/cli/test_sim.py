@@ -58,13 +58,40 @@ def test_a_world_that_failed_is_shrunk_and_drawn(present_directory: Path) -> Non
     assert re.search(
         r"^1 of its 3 incidents are enough, as \d+ runs have shown:$", output, re.MULTILINE
     )
-    assert output.splitlines()[-2:] == [
+    assert output.splitlines()[-4:] == [
         "Page: ith-proxy-sim-12.html",
+        "Scenario: ith-proxy-sim-12.json",
         "Replay: ith-proxy sim --seed 12",
+        "Replay of the smaller world: ith-proxy sim --scenario ith-proxy-sim-12.json",
     ]
     page = (present_directory / "ith-proxy-sim-12.html").read_text("utf-8")
     assert "1 of 3 are enough" in page
     assert "but the nodes have confirmed 0 " in page
+
+
+@pytest.mark.usefixtures("no_success")
+def test_the_smaller_world_is_run_again_from_its_file() -> None:
+    sim("--seed", "12")
+    code, output = sim("--scenario", "ith-proxy-sim-12.json", "--page", "again.html")
+    assert code == Exit.NEGATIVE
+    assert output.splitlines()[0] == "World of seed 12, 1 incidents:"
+    assert "but the nodes have confirmed 0 " in output
+
+
+def test_a_world_with_an_aim_says_so() -> None:
+    code, output = sim("--seed", "12", "--aim", "CON-16")
+    assert code == Exit.OK
+    assert re.match(r"World of seed 12, aimed at CON-16, \d+ incidents:\n", output)
+
+
+def test_an_aim_or_a_file_that_is_none_is_refused(present_directory: Path) -> None:
+    done = CliRunner().invoke(cli.group, ["sim", "--aim", "CON-99"])
+    assert done.exit_code == Exit.USAGE
+    assert "'CON-99' is neither a row" in done.output
+    (present_directory / "empty.json").write_text("{}")
+    done = CliRunner().invoke(cli.group, ["sim", "--scenario", "empty.json"])
+    assert done.exit_code != Exit.OK
+    assert "no scenario of this version" in done.output
 
 
 @pytest.mark.usefixtures("no_success")

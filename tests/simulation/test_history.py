@@ -15,6 +15,8 @@ from proxy.simulation.scenario import (
     Cut,
     EntityLevel,
     Incident,
+    NodeChange,
+    NodeEdit,
     OrderSent,
     Outage,
     Scenario,
@@ -40,6 +42,11 @@ def messages(result: Result, lane: str, to: str) -> list[Moment]:
 
 def texts(moments: list[Moment]) -> list[str]:
     return [moment.text for moment in moments]
+
+
+def test_the_history_tells_a_change_of_a_node() -> None:
+    result = world(NodeChange(at=1.0, node="b", change=NodeEdit.RENAMED, lag=0.0))
+    assert "proxy.nodes_changed updated b" in texts(messages(result, ITH_LANE, PROXY))
 
 
 def test_the_history_tells_an_order_from_its_event_to_its_last_report() -> None:

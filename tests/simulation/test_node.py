@@ -743,6 +743,7 @@ async def test_a_silent_node_reads_on(autojump_clock: MockClock, node: Simulated
         (Kind.FLOOD, 1, "RELEASE-RQ"),
         (Kind.FLOOD, 2, "empty fragment"),
         (Kind.FLOOD, 3, "a response to nothing"),
+        (Kind.FLOOD, 4, "a huge PDU"),
     ],
 )
 async def test_in_place_of_an_answer(
@@ -835,6 +836,20 @@ async def test_both_request_release(autojump_clock: MockClock, node: SimulatedNo
         assert await peer.sees() == "silence"
         await peer.send(scripted.RELEASE_RP)
         assert [await peer.sees(), await peer.sees()] == ["RELEASE-RP", "end"]
+
+
+async def test_both_request_release_at_the_same_time(
+    autojump_clock: MockClock, node: SimulatedNode
+) -> None:
+    misbehave(node, Kind.RELEASE_COLLISION)
+    async with connected(node) as peer:
+        await peer.associate(*usual_contexts(CT))
+        assert await peer.release() == "RELEASE-RQ"
+        assert await peer.sees() == "silence"
+        await peer.send(scripted.RELEASE_RP)
+        assert [await peer.sees(), await peer.sees()] == ["RELEASE-RP", "end"]
+    assert node.released == {1}
+    assert not node.violations
 
 
 async def test_a_peer_that_does_not_close_is_left(

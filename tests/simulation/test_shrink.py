@@ -52,3 +52,13 @@ def test_it_gives_up_after_so_many_runs_and_returns_what_fails() -> None:
     assert small.runs == 25
     assert fails(small.scenario)
     assert len(small.scenario.incidents) < 40
+
+
+def test_each_run_is_told_with_what_is_left() -> None:
+    told: list[tuple[int, int]] = []
+    shrunk = shrink(of(8), needs(5.0), on_run=lambda runs, left: told.append((runs, left)))
+    assert [runs for runs, _ in told] == [*range(1, shrunk.runs + 1)]
+    lefts = [left for _, left in told]
+    assert lefts[0] == 8
+    assert lefts == sorted(lefts, reverse=True)
+    assert lefts[-1] < 8

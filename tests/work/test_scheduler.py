@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -373,6 +374,22 @@ def test_a_spare_slot_is_for_urgent_ones_alone() -> None:
     assert scheduler.serve() == []
     scheduler.leave(another)
     assert scheduler.serve() == [normal]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize("reserved", [0, 1, 2])
+def test_urgent_jobs_that_keep_coming_leave_the_oldest_a_place(limit: int, reserved: int) -> None:
+    scheduler = Scheduler(limit, quantum=1, aging=8, reserved=reserved)
+    for _ in range(limit + reserved + 2):
+        scheduler.job(URGENT)
+    scheduler.serve()
+    low, passed = scheduler.job(3), 0
+    while low in scheduler.waiting:
+        scheduler.job(URGENT)
+        scheduler.leave(scheduler.served[0])
+        passed += len(scheduler.serve())
+        assert passed <= 2 + 8 + 1
+    assert len(scheduler.served) == limit + reserved
 
 
 def test_who_is_not_admitted_is_passed_over_and_makes_nobody_leave() -> None:

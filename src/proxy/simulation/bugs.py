@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import trio
 from msgspec.structs import replace
 
-from proxy.activities.delivery.attempt import InstanceSender
+from proxy.activities.delivery import attempt, delivery
+from proxy.activities.delivery.attempt import Assignment, InstanceSender, after_failure
 from proxy.backend import link
 from proxy.backend.receipts import Receipts
 from proxy.dicom import storage
@@ -29,14 +31,18 @@ from proxy.dicom.storage import StoreInterrupted, StoreResult
 from proxy.events.incoming import Incoming
 from proxy.ledger import Counts, Ledger, database, statements
 from proxy.machines.connection import ConnectionData
-from proxy.machines.failures import Failure, classify_store
+from proxy.machines.delivery import AttemptsExhausted
+from proxy.machines.failures import Failure, Remedy, classify_store
+from proxy.machines.policy import Ending
 from proxy.model import Instance
 from proxy.pacs.local import LocalPacs
 from proxy.reporting.outbox import Outbox, Parcel
 from proxy.simulation.internet import SimulatedWire
-from proxy.simulation.many import simulate
+from proxy.simulation.many import begin_process, simulate
 from proxy.simulation.scenario import draw
 from proxy.supervision.supervisor import Supervisor
+from proxy.work.runs import DeliveryRun
+from proxy.work.scheduler import Scheduler
 
 BETWEEN_FRAMES_S = 0.01
 
@@ -60,6 +66,12 @@ class Caught(NamedTuple):
     seed: int | None
     seeds: int
     violation: str
+
+    @property
+    def promise(self) -> str:
+        """The number of the promise that was broken first, empty where it has none."""
+        found = re.search(r"\((P\d+)\)", self.violation)
+        return found.group(1) if found else ""
 
 
 BUGS: list[PlantedBug] = []
@@ -192,6 +204,27 @@ def _deletion_leaves_files() -> Iterator[None]:
         yield
 
 
+@_bug("An order with low priority waits for as long as more urgent ones come.")
+def _low_priority_starved() -> Iterator[None]:
+    with _replaced(Scheduler, _favours_oldest=lambda _: False):
+        yield
+
+
+@_bug("Each failure of a node counts as an attempt of every order for it.")
+def _attempts_counted_against_a_known_outage() -> Iterator[None]:
+    def counted(
+        assignment: Assignment, run: DeliveryRun, error: str, *remedy: Remedy, away: bool = False
+    ) -> Ending:
+        node = assignment.node
+        retries, _ = node.retries
+        if away and run.data.stop is None and node.run.data.failures >= retries:
+            return AttemptsExhausted(error)
+        return after_failure(assignment, run, error, *remedy, away=away)
+
+    with _replaced(delivery, after_failure=counted), _replaced(attempt, after_failure=counted):
+        yield
+
+
 @_bug("The counts of a dispatch's first node are told for each of its nodes.")
 def _counts_swapped() -> Iterator[None]:
     original, latest = Ledger.settle, dict[int, Counts]()
@@ -263,25 +296,32 @@ def _content_not_compared() -> Iterator[None]:
 
 
 def hunt(bug: PlantedBug, most: int = MOST_SEEDS, first: int = 1) -> Caught:
-    """Run worlds with the bug until one fails."""
-    with bug.planted():
-        for number, seed in enumerate(range(first, first + most), 1):
-            violations = simulate(draw(seed)).violations
-            if violations:
-                return Caught(bug.name, seed, number, violations[0])
+    """Run worlds with the bug until one fails that holds without it."""
+    for number, seed in enumerate(range(first, first + most), 1):
+        scenario = draw(seed)
+        with bug.planted():
+            violations = simulate(scenario).violations
+        if violations and not simulate(scenario).violations:
+            return Caught(bug.name, seed, number, violations[0])
     return Caught(bug.name, None, most, "")
 
 
 def hunt_all(
     most: int = MOST_SEEDS, on_caught: Callable[[Caught], None] = lambda _: None
 ) -> list[Caught]:
-    """Hunt every bug, on all processors; ``on_caught`` is told of each in turn."""
-    found = []
-    with ProcessPoolExecutor() as processes:
-        for caught in processes.map(_hunt_number, range(len(BUGS)), [most] * len(BUGS)):
-            on_caught(caught)
-            found.append(caught)
-    return found
+    """Hunt every bug, on all processors; ``on_caught`` is told of each as its hunt ends.
+
+    The result has the order of ``BUGS``.
+    """
+    with ProcessPoolExecutor(initializer=begin_process) as processes:
+        hunts = [processes.submit(_hunt_number, number, most) for number in range(len(BUGS))]
+        try:
+            for ended in as_completed(hunts):
+                on_caught(ended.result())
+        except KeyboardInterrupt:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [each.result() for each in hunts]
 
 
 def _hunt_number(number: int, most: int) -> Caught:

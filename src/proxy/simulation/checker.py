@@ -7,6 +7,7 @@ promises in ``docs/requirements.md`` that it breaks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ STOP_S = 10.0
 SUCCESS = (0x0000, 0x0111, 0xB000, 0xB006, 0xB007)
 """The C-STORE statuses that say that the node has the instance (PS3.4 B.2.3, PS3.7 C)."""
 REMOVED = "no: the node was removed"
-FOR_GOOD = (*SUCCESS, 0xC000, 0x0110, 0x0122)
+AWAY = "wait: the node was away"
+SHORTEST_RETRIES_S = 2.0
+"""Four attempts at a node take longer: the last waits are a tenth of 10 and of 20 s at least."""
+FOR_GOOD = (*SUCCESS, 0xC000, 0x0122)
 """The statuses that another attempt does not change."""
 
 EXCUSES: dict[Kind, str] = {
@@ -106,7 +110,9 @@ class Checker:
         self._detail = detail
         self._now = now
         self._reached: dict[tuple[str, str | None], int] = {}
-        self._deleted: list[Thing] = []
+        self._deleted_uids: set[str] = set()
+        self._ordered_at: dict[str, float] = {}
+        self._ended_at: dict[tuple[str, str | None], float] = {}
         self._excuses: set[Excuse] = set()
         self._silences: list[tuple[float, float]] = []
 
@@ -119,15 +125,16 @@ class Checker:
     def ordered(self, order: Ordered) -> None:
         """Take notice of an order."""
         self.orders[order.correlation_id] = order
+        self._ordered_at[order.correlation_id] = self._now()
 
     def deleted(self, gone: Thing) -> None:
         """Take notice of a deletion: orders with an instance of it may fail."""
-        self._deleted.append(gone)
+        self._deleted_uids.update(gone.sent)
         self.excuse("no: ITH deleted it", thing=gone)
 
     def is_deleted(self, thing: Thing) -> bool:
         """Whether ITH has deleted a part of something."""
-        return any(not each.sent.keys().isdisjoint(thing.sent) for each in self._deleted)
+        return not self._deleted_uids.isdisjoint(thing.sent)
 
     def excuse(self, reason: str, *, node: str | None = None, thing: Thing | None = None) -> None:
         """Let orders fail for a reason that begins with "no: ", or with "wait: " if it healed."""
@@ -176,37 +183,42 @@ class Checker:
         self._check_numbers(order, node, payload)
         if status in FINAL:
             self.finals[key] = payload
+            self._ended_at[key] = self._now()
 
     def _check_numbers(self, order: Ordered, node: str | None, payload: JsonObject) -> None:
         """Check the counts of a report against what the nodes have answered by now."""
         named = order.named if node is None else (node,)
         nodes = order.node_ids if node is None else (node,)
-        confirmed = sum(self._confirmed(order.thing, each) for each in named)
+        confirmed = sum(len(self._confirmed(order.thing, each)) for each in named)
         if payload["files_sent"] > confirmed:
             self.say(
                 f"{order.correlation_id} {node}: {payload['files_sent']} sent, "
                 f"but the nodes have confirmed {confirmed} (P3)"
             )
+        if payload["status"] != "completed":
+            return
         nodes = tuple(each for each in nodes if not self._is_changed(each))
-        if payload["status"] == "completed" and confirmed < len(order.thing.sent) * len(nodes):
+        due = (order.thing.sent.keys() - self._deleted_uids) or {*order.thing.sent}
+        lacking = sum(len(due - self._confirmed(order.thing, each)) for each in nodes)
+        if lacking:
             self.say(
                 f"{order.correlation_id} {node}: completed, but the nodes have confirmed "
-                f"{confirmed} of {len(order.thing.sent) * len(nodes)} (P3)"
+                f"{len(due) * len(nodes) - lacking} of {len(due) * len(nodes)} (P3)"
             )
 
     def _is_changed(self, node: str) -> bool:
         """Whether ITH removed a node: before and after it may be ours to the program or not."""
         return any(each.reason == REMOVED and each.node == node for each in self._excuses)
 
-    def _confirmed(self, thing: Thing, node: str) -> int:
-        """Count the instances that a node has said it has, with the right content.
+    def _confirmed(self, thing: Thing, node: str) -> set[str]:
+        """Return the UIDs that a node has said it has, with the right content.
 
         It says so by its answer to C-STORE, or to C-FIND, which may be a lie. What was converted to
         another transfer syntax has another hash, and is not compared.
         """
         known = self._nodes[node]
         if known.hits[Kind.FIND_CLAIMS_ALL]:
-            return len(thing.sent)
+            return {*thing.sent}
         original = thing.instances[0].transfer_syntax_uid
         said = {
             (
@@ -220,7 +232,7 @@ class Checker:
         }
         if known.finds:
             said.update(known.holds.items())
-        return len(said.intersection(thing.sent.items()))
+        return {uid for uid, _ in said.intersection(thing.sent.items())}
 
     def silence(self, begin: float, end: float) -> None:
         """Take notice that no node is to be sent an instance between two times."""
@@ -252,8 +264,11 @@ class Checker:
             nodes = order.node_ids if node is None else (node,)
             excuses = set[str]().union(*(self.excuses(order, each) for each in nodes))
             if payload["status"] == "failed" and not excuses:
-                self.say(f"{correlation_id} {node}: failed, and nobody said no: {payload['error']}")
+                self.say(
+                    f"{correlation_id} {node}: failed, and nobody said no (P1): {payload['error']}"
+                )
             elif payload["status"] == "failed":
+                self._check_patience((correlation_id, node), excuses)
                 self.expected.update(each for each in excuses if each.startswith("wait: "))
         self._check_repeats()
         for name, peer in self._nodes.items():
@@ -262,6 +277,12 @@ class Checker:
                     self.say(f"{name}: an instance began at {each.at:.3f} s, in a pause (P6)")
             for violation in peer.violations:
                 self.say(f"{name}: the program broke the standard: {violation}")
+
+    def _check_patience(self, key: tuple[str, str | None], excuses: set[str]) -> None:
+        """Check that an order which failed for an outage alone had all its attempts."""
+        lasted = self._ended_at[key] - self._ordered_at[key[0]]
+        if excuses == {AWAY} and lasted < SHORTEST_RETRIES_S:
+            self.say(f"{key[0]} {key[1]}: given up after {lasted:.3f} s, as the node was away (P1)")
 
     def check_attempts(self, times: Sequence[float]) -> None:
         """Check that no storm of attempts to connect came over ITH."""
@@ -282,9 +303,10 @@ class Checker:
             last: dict[int, float] = {each.association: each.at for each in node.received}
             answered: Counter[str] = Counter()
             repeated: Counter[str] = Counter()
-            for each in node.received:
+            # What the network held back comes late, over an association that was given up.
+            for each in sorted(node.received, key=lambda one: one.association):
                 repeated[each.sop_instance_uid] += answered[each.sop_instance_uid] > 0
-                goes_on = last[each.association] > (each.answered_at or 0.0)
+                goes_on = last[each.association] >= (each.answered_at or math.inf)
                 has_arrived = goes_on or each.association in node.released
                 if each.status in FOR_GOOD and has_arrived:
                     answered[each.sop_instance_uid] += 1

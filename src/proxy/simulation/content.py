@@ -13,8 +13,11 @@ from proxy.demo.encoding import SampleInstance
 from proxy.demo.sample import Study, ct_series
 from proxy.simulation.scenario import EntityLevel
 
-SLICES = ((3, 2), (1, 1), (6, 4), (2, 9), (12, 1), (4, 4))
-"""The instances of the two scans of each session; there are ``scenario.SESSIONS`` of them."""
+SLICES = ((3, 2), (1, 1), (6, 4), (2, 9), (12, 1), (4, 4), (110, 1), (1, 1))
+"""The instances of the two scans of each session.
+
+The first ``scenario.SESSIONS`` are ordered by chance, the next one has a long series.
+"""
 PIXELS = 12
 
 

@@ -58,6 +58,8 @@ class DiskPart(Enum):
     CONTENT = "a write of a download, or of an unpacked or converted file"
     MOVES = "the move of a finished file to the name of its object"
 
+    __hash__ = object.__hash__  # an enum hashes its name; a world does so a thousand times
+
 
 _PARTS = {
     Mark.BLOCK_WRITTEN: DiskPart.CONTENT,
@@ -111,6 +113,8 @@ class Disk:
         self.writes = dict.fromkeys(DiskPart, 0)
         self.before_write: Callable[[], None] = _nothing
         """Called before each write and sync of the ledger; it may crash the machine there."""
+        self.on_operation: Callable[[FileOperation], None] = _nothing
+        """Told of all that SQLite does to the ledger's files, before it is done."""
         self._clock = clock
         self._elapsed = elapsed
         self._failing: list[_Failing] = []
@@ -266,6 +270,7 @@ class Disk:
         return errors[0] if errors else None
 
     def _note(self, done: FileOperation) -> None:
+        self.on_operation(done)
         self._medium.note(done)
         match done:
             case Opened(name):
@@ -306,5 +311,5 @@ def _holds_any(content: bytes, wanted: Iterable[bytes]) -> bool:
     return any(each in content for each in wanted)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass

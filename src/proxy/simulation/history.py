@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -101,8 +101,8 @@ class History:
         if step.after is step.before or run.machine.captioned:
             return
         name = run.machine.name
-        whose = _whose(run)
-        label = f"{name} {whose}" if whose else name
+        whose = owner(run)
+        label = " ".join(filter(None, (name, tail(whose.correlation_id), whose.node_id)))
         self.note(PROXY, f"{label}: {step.before.name} → {step.after.name}")
 
     def mark(self, mark: Mark) -> None:
@@ -117,14 +117,21 @@ def tail(name: str) -> str:
     return name[-TAIL:]
 
 
-def _whose(run: Run[Any, Any, Any]) -> str:
-    """Say whose machine it is; a machine knows its owner by the owner's method alone."""
+class Owner(NamedTuple):
+    """Whose a machine is: an order's, by its correlation id, a node's, both, or nobody's ("")."""
+
+    correlation_id: str = ""
+    node_id: str = ""
+
+
+def owner(run: Run[Any, Any, Any]) -> Owner:
+    """Return whose machine it is; a machine knows its owner by the owner's method alone."""
     match getattr(run._emit, "__self__", None):  # noqa: SLF001
         case Delivery() as delivery:
-            return f"{tail(delivery.order.correlation_id)} {delivery.node_id}"
+            return Owner(delivery.order.correlation_id, delivery.node_id)
         case Dispatch() as dispatch:
-            return tail(dispatch.order.correlation_id)
+            return Owner(dispatch.order.correlation_id)
         case NodeAtWork() as node:
-            return node.node_id
+            return Owner(node_id=node.node_id)
         case _:
-            return ""
+            return Owner()

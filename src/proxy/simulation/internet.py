@@ -11,8 +11,9 @@ import errno
 import itertools
 import math
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -21,6 +22,7 @@ from typing import Literal, Protocol, Self, TypeAlias
 import trio
 
 from proxy.runtime.wire import Buffer, Wire, lost, unreachable
+from proxy.simulation.trace import ENDED, LOST, Trace
 
 Address: TypeAlias = tuple[str, int]
 Found4: TypeAlias = tuple[
@@ -51,6 +53,7 @@ USER_TIMEOUT_S = 120.0
 """The same for the wires to nodes, which set TCP_USER_TIMEOUT."""
 READ_BYTES = 4096
 """A read from a node gets no more, so that a burst takes many."""
+MUCH_BYTES = 1 << 20
 BURST_BYTES, BURST_S = 65_536, 0.001
 MAX_READS_PER_STEP = 10
 """A task that reads more often without a checkpoint keeps every other task from running."""
@@ -103,7 +106,13 @@ class Listener(Protocol):
 class Pipe:
     """Bytes on their way in one direction; ``changed`` wakes whoever waits at either end."""
 
-    def __init__(self, capacity: int, changed: trio.lowlevel.ParkingLot) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        changed: trio.lowlevel.ParkingLot,
+        trace: Trace | None = None,
+        number: int = 0,
+    ) -> None:
         self.tap: PipeListener | None = None
         self.held = bytearray()
         self.ended = False
@@ -115,6 +124,8 @@ class Pipe:
         self.freeze_at = math.inf
         self._capacity = capacity
         self._changed = changed
+        self._trace = trace
+        self._number = number
 
     @property
     def room(self) -> int:
@@ -133,6 +144,8 @@ class Pipe:
             self.frozen = True
         self.held += data[:taken]
         self.passed += taken
+        if self._trace:
+            self._trace.passed(self._number, data[:taken])
         if self.tap:
             self.tap.put(data[:taken])
         self._changed.unpark_all()
@@ -150,6 +163,8 @@ class Pipe:
 
     def lose(self) -> None:
         """Reset this direction: what is held is lost."""
+        if self._trace and not self.reset:
+            self._trace.ended(self._number, LOST)
         if self.tap and not self.reset:
             self.tap.cut(len(self.held))
         self.reset = True
@@ -157,6 +172,8 @@ class Pipe:
 
     def end(self) -> None:
         """Let the reader find the end after what is held."""
+        if self._trace and not self.ended:
+            self._trace.ended(self._number, ENDED)
         if self.tap and not self.ended:
             self.tap.ended()
         self.ended = True
@@ -169,13 +186,15 @@ class TcpLine:
 
     to: str
     at: float
+    number: int
+    trace: Trace
     changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     frozen_since: float = math.inf
 
     def __post_init__(self) -> None:
         """Lay both directions."""
-        self.out = Pipe(CAPACITY, self.changed)
-        self.back = Pipe(CAPACITY, self.changed)
+        self.out = Pipe(CAPACITY, self.changed, self.trace, 2 * self.number)
+        self.back = Pipe(CAPACITY, self.changed, self.trace, 2 * self.number + 1)
 
     @property
     def is_open(self) -> bool:
@@ -232,12 +251,21 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.is_unplugged = False
         self.listener: Listener | None = None
         self.reads = 0
-        self.most_heard = 0
-        """The bytes that the program has taken on one connection from a node, at most."""
+        self.most_heard: Counter[str] = Counter()
+        """The bytes that the program has taken on one connection, at most, by where it leads."""
         self.ports = itertools.count(40000)
+        self.on_much: Callable[[], None] = lambda: None
+        """Called whenever the program has taken a further ``MUCH_BYTES`` on one connection."""
+        self.ends: defaultdict[str, set[object]] = defaultdict(set)
+        """The program's ends of connections that it has not closed, by where they lead."""
+        self.most_ends: Counter[str] = Counter()
+        self.trace = Trace()
+        """Of all bytes on all connections; of the rest of the world too, if it gives its own."""
+        self._numbers = itertools.count(1)
         self._rng = rng
         self._hosts = hosts
         self._nursery = nursery
+        self._context = copy_context()
 
     def install(self) -> None:
         """Be the network of this run of trio."""
@@ -279,6 +307,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         for line in self.lines:
             line.cut()
         self.lines.clear()
+        self.ends.clear()
 
     def plug_in(self) -> None:
         """Open connections again."""
@@ -312,7 +341,7 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             raise OSError(errno.ETIMEDOUT, "nobody answers")
         if self.away.get(to) is Manner.REFUSED:
             raise OSError(errno.ECONNREFUSED, "nobody listens")
-        line = TcpLine(to, trio.current_time())
+        line = TcpLine(to, trio.current_time(), next(self._numbers), self.trace)
         snag = next((each for each in self.snags if each.to == to), None)
         if snag is not None:
             self.snags.remove(snag)
@@ -335,8 +364,20 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         except OSError as error:
             code = errno.errorcode.get(error.errno or 0, "OSError")
             raise unreachable(code) from error
-        self._nursery.start_soon(self._serve, handler, NodeStream(line))
+        self._context.run(self._nursery.start_soon, self._serve, handler, NodeStream(line))
         return SimulatedWire(self, line)
+
+    def heard(self, to: str, count: int, latest: int) -> None:
+        """Take notice of how much the program has taken on one connection, ``latest`` just now."""
+        self.most_heard[to] = max(self.most_heard[to], count)
+        if count // MUCH_BYTES > (count - latest) // MUCH_BYTES:
+            self.on_much()
+
+    def hold(self, to: str, end: object) -> None:
+        """Count an end of a connection that the program has, until it closes it."""
+        ends = self.ends[to]
+        ends.add(end)
+        self.most_ends[to] = max(self.most_ends[to], len(ends))
 
     async def _serve(self, handler: Handler, stream: NodeStream) -> None:
         async with stream:
@@ -348,7 +389,9 @@ class Internet(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """Make a socket for trio."""
         if (family, type) != (socket.AF_INET, socket.SOCK_STREAM):
             raise OSError(errno.EAFNOSUPPORT, "this internet has TCP over IPv4 alone")
-        return Socket(self)
+        made = Socket(self)
+        self.hold(ITH, made)
+        return made
 
     async def getaddrinfo(  # noqa: PLR0917 - as trio has it
         self,
@@ -401,19 +444,21 @@ class SimulatedWire:
         self.local = OURS
         self._internet = internet
         self._line = line
+        internet.hold(line.to, self)
 
     async def send_some(self, buffers: Sequence[Buffer]) -> int:
         """Send as much as there is room for; 0 if the node speaks and takes nothing."""
         line = self._line
         await trio.lowlevel.checkpoint()
-        with trio.move_on_after(USER_TIMEOUT_S) as stalled:
-            while not line.out.room and not line.out.ended:
-                if line.back.readable:
-                    return 0
-                await line.changed.park()
-        if stalled.cancelled_caught:
-            line.cut()
-            raise lost("stalled")
+        if not line.out.room and not line.out.ended:
+            with trio.move_on_after(USER_TIMEOUT_S) as stalled:
+                while not line.out.room and not line.out.ended:
+                    if line.back.readable:
+                        return 0
+                    await line.changed.park()
+            if stalled.cancelled_caught:
+                line.cut()
+                raise lost("stalled")
         taken = 0
         try:
             for buffer in buffers:
@@ -441,7 +486,7 @@ class SimulatedWire:
             return None
         self._internet.count_read()
         data = back.take(READ_BYTES)
-        self._internet.most_heard = max(self._internet.most_heard, back.taken)
+        self._internet.heard(self._line.to, back.taken, len(data))
         return data
 
     def send_now(self, data: bytes) -> bool:
@@ -461,6 +506,7 @@ class SimulatedWire:
     def close(self, *, reset: bool = False) -> None:
         """Close it; what was sent still arrives, but for a reset."""
         line = self._line
+        self._internet.ends[line.to].discard(self)
         if reset and line.is_open:
             line.out.lose()
         line.out.end()
@@ -586,6 +632,7 @@ class Socket(trio.socket.SocketType):
     def listen(self, backlog: int = 0) -> None:
         """Accept connections from now on."""
         self._is_listening = True
+        self._internet.ends[ITH].discard(self)
         self._internet.listeners[self._name] = self
 
     async def accept(self) -> tuple[Socket, Address]:
@@ -631,7 +678,10 @@ class Socket(trio.socket.SocketType):
             if out_of.reset:
                 raise OSError(errno.ECONNRESET, "the connection was reset")
             if out_of.readable:
-                return out_of.take(buflen)
+                data = out_of.take(buflen)
+                if line.back is out_of:
+                    self._internet.heard(line.to, out_of.taken, len(data))
+                return data
             await line.changed.park()
 
     async def wait_writable(self) -> None:
@@ -652,6 +702,7 @@ class Socket(trio.socket.SocketType):
         if self._is_closed:
             return
         self._is_closed = True
+        self._internet.ends[ITH].discard(self)
         self._coming.close()
         self._arrivals.close()
         if self._is_listening:

@@ -20,9 +20,9 @@ from proxy.demo import frames, http
 from proxy.demo.backend import DemoBackend
 from proxy.demo.frames import JsonObject
 from proxy.demo.rest import Fault
-from proxy.simulation.content import archive, thing
+from proxy.simulation.content import SLICES, archive, thing
 from proxy.simulation.internet import Address
-from proxy.simulation.scenario import SESSIONS, EntityLevel
+from proxy.simulation.scenario import EntityLevel
 
 HOST = "ith.localhost"
 PING_S = 30.0
@@ -51,7 +51,7 @@ class Ith(DemoBackend):
         }
         self.publish()
         for level in EntityLevel:
-            for session in range(SESSIONS):
+            for session in range(len(SLICES)):
                 self.rest.offer(level.value, thing(level, session).id, archive(level, session))
 
     # -- The application --------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Ith(DemoBackend):
         """Offer nothing any longer that something deleted is a part of, or the other way round."""
         gone = thing(level, session).sent.keys()
         for each in EntityLevel:
-            for number in range(SESSIONS):
+            for number in range(len(SLICES)):
                 other = thing(each, number)
                 if not gone.isdisjoint(other.sent):
                     self.rest.archives.pop((each.value, other.id), None)

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
-import tempfile
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 from proxy.machines import MACHINES
 from proxy.runtime.marks import Mark
-from proxy.simulation.scenario import Blow, Scenario, draw
+from proxy.simulation.scenario import Scenario, draw, happens
+from proxy.simulation.scratch import scratch_directory
 from proxy.simulation.shrink import Shrunk, shrink
+from proxy.simulation.steering import UNREACHABLE, aim_of, rare
+from proxy.simulation.words import spoken
 from proxy.simulation.world import Result, run
 
 TWICE_ONE_IN = 100
 """One world in so many is run twice, and must be the same."""
-MEMORY = Path("/dev/shm")  # noqa: S108 - the directories in it are made safely
 BATCH = 4
 """So many worlds are run before Ctrl-C takes effect."""
+ROUND = 100
+"""After so many worlds, the next ones are aimed at what was seldom reached."""
 
 
 @dataclass
 class Total:
-    """What many worlds were."""
+    """What many worlds were.
+
+    ``reached`` counts the worlds in which a row was taken or a mark reached, ``marks`` how often a
+    mark was. ``aims`` are those of the worlds that failed or differed, by their seeds.
+    """
 
     worlds: int = 0
     failed: dict[int, list[str]] = field(default_factory=dict)
     twice: int = 0
     differed: list[int] = field(default_factory=list)
-    rows: set[str] = field(default_factory=set)
+    aims: dict[int, str] = field(default_factory=dict)
+    reached: Counter[str] = field(default_factory=Counter)
     marks: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     expected: Counter[str] = field(default_factory=Counter)
@@ -50,12 +57,13 @@ class Total:
         self.worlds += 1
         if result.violations:
             self.failed[result.scenario.seed] = result.violations
-        self.rows |= result.rows
+            self.aims[result.scenario.seed] = result.scenario.aim
+        self.reached.update(result.rows | result.marks.keys())
         self.marks.update(result.marks)
         self.faults.update(result.faults)
         self.expected.update(result.expected)
         self.endings.update(result.endings)
-        self.incidents.update(_spoken(type(each)) for each in result.scenario.incidents)
+        self.incidents.update(spoken(type(happens(each))) for each in result.scenario.incidents)
         self.seconds += result.seconds
         self.steps += result.steps
 
@@ -65,8 +73,9 @@ class Total:
         self.failed |= other.failed
         self.twice += other.twice
         self.differed += other.differed
-        self.rows |= other.rows
+        self.aims |= other.aims
         for mine, others in (
+            (self.reached, other.reached),
             (self.marks, other.marks),
             (self.faults, other.faults),
             (self.expected, other.expected),
@@ -78,60 +87,66 @@ class Total:
         self.steps += other.steps
 
 
-def _spoken(kind: type) -> str:
-    """Return the name of a class as words: ``partial outage``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
-
-
 def simulate(scenario: Scenario, *, with_history: bool = False) -> Result:
     """Run one world in a directory of its own, in memory where there is some."""
-    memory = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory, prefix="ith-proxy-sim-") as directory:
-        return run(scenario, Path(directory), with_history=with_history)
+    with scratch_directory() as directory:
+        return run(scenario, directory, with_history=with_history)
 
 
-def simulate_seeds(seeds: Iterable[int]) -> Total:
-    """Run the worlds of some seeds in this process."""
+def simulate_seeds(seeds: Iterable[int], aims: Sequence[str] = ()) -> Total:
+    """Run the worlds of some seeds in this process; every other one has one of the aims."""
     total = Total()
     for seed in seeds:
-        scenario = draw(seed)
+        scenario = draw(seed, aim_of(seed, aims))
         result = simulate(scenario)
         total.add(result)
         if seed % TWICE_ONE_IN == 0:
             total.twice += 1
             if simulate(scenario).trace != result.trace:
                 total.differed.append(seed)
+                total.aims[seed] = scenario.aim
     return total
 
 
 def simulate_many(
     first: int, count: int, on_batch: Callable[[Total], None] = lambda _: None
 ) -> Total:
-    """Run the worlds of ``count`` seeds on all processors; ``on_batch`` is told now and then."""
+    """Run the worlds of ``count`` seeds on all processors; ``on_batch`` is told now and then.
+
+    They run in rounds. What a round has seldom reached is what the next one aims at, so the aim of
+    a seed depends on the first seed, and on no processor.
+    """
     total = Total()
-    seeds = range(first, first + count)
-    batches = [seeds[start : start + BATCH] for start in range(0, count, BATCH)]
-    with ProcessPoolExecutor(initializer=_begin_process) as processes:
+    last = first + count
+    with ProcessPoolExecutor(initializer=begin_process) as processes:
         try:
-            for part in processes.map(simulate_seeds, batches):
-                total.merge(part)
-                on_batch(total)
+            for begin in range(first, last, ROUND):
+                seeds = range(begin, min(begin + ROUND, last))
+                batches = [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]
+                aims = rare(total.reached, total.worlds)
+                for part in processes.map(partial(simulate_seeds, aims=aims), batches):
+                    total.merge(part)
+                    on_batch(total)
         except KeyboardInterrupt:
             processes.shutdown(cancel_futures=True)
             raise
     return total
 
 
-def _begin_process() -> None:
+def begin_process() -> None:
     """Write no log into the terminal, and leave Ctrl-C to the process that waits."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def shrunk(scenario: Scenario) -> Shrunk:
+def shrunk(
+    scenario: Scenario, on_run: Callable[[int, int], None] = lambda runs, left: None
+) -> Shrunk:
     """Return the smallest scenario found that fails as this one does."""
     kind = _kind(simulate(scenario).violations)
-    return shrink(scenario, lambda smaller: _kind(simulate(smaller).violations) == kind)
+    return shrink(
+        scenario, lambda smaller: _kind(simulate(smaller).violations) == kind, on_run=on_run
+    )
 
 
 def _kind(violations: list[str]) -> str:
@@ -167,36 +182,46 @@ def table(total: Total, wall_seconds: float) -> Iterator[str]:
     yield from _faults(total.faults)
     for seed, violations in sorted(total.failed.items()):
         yield ""
-        yield f"seed {seed}: ith-proxy sim --seed {seed}"
+        yield f"seed {seed}: {draw(seed, total.aims.get(seed, '')).command}"
         yield from wrapped(brief(violations[0]), "  ")
     for seed in sorted(total.differed):
-        yield f"seed {seed}: two runs differed"
+        yield f"seed {seed}: two runs of {draw(seed, total.aims.get(seed, '')).command} differed"
 
 
 def _coverage(total: Total) -> Iterator[str]:
-    rows = {row.id for machine in MACHINES for row in machine.rows}
-    yield _share("rows taken", len(total.rows & rows), len(rows))
+    """Yield how many rows and marks were reached, by machine, and those that seldom were."""
+    rows = [row.id for machine in MACHINES for row in machine.rows]
+    few = {*rare(total.reached, total.worlds)}
+    yield _share("rows taken", sum(row in total.reached for row in rows), len(rows))
     for machine in MACHINES:
         mine = [row.id for row in machine.rows]
-        left = sorted(row for row in mine if row not in total.rows)
-        yield _share(f"  {machine.name}", len(mine) - len(left), len(mine))
-        if left:
-            yield from wrapped(f"not taken: {' '.join(left)}", "    ")
-    unreached = [mark.name for mark in Mark if mark.name not in total.marks]
-    yield _share("marks reached", len(Mark) - len(unreached), len(Mark))
-    if unreached:
-        yield from wrapped(f"not reached: {' '.join(unreached)}", "    ")
+        left = [row for row in mine if row not in total.reached and row not in UNREACHABLE]
+        seldom = [row for row in mine if row in few and row not in left]
+        yield _share(f"  {machine.name}", sum(row in total.reached for row in mine), len(mine))
+        yield from _named("not taken", left)
+        yield from _named("no world takes", [row for row in mine if row in UNREACHABLE])
+        yield from _named("in few worlds", [f"{row} {total.reached[row]}" for row in seldom], ", ")
+    yield _share("marks reached", sum(mark.name in total.marks for mark in Mark), len(Mark))
+    yield from (_line(f"  {mark.name}", f"{total.marks[mark.name]:,}") for mark in Mark)
+
+
+def _named(what: str, names: Sequence[str], between: str = " ") -> Iterator[str]:
+    if names:
+        yield from wrapped(f"{what}: {between.join(names)}", "    ")
 
 
 def _faults(faults: Counter[str]) -> Iterator[str]:
-    aimed = {kind for kind in faults if " at " in kind}
+    """Yield the faults, then by what and at which moments something happened."""
+    at_moments = Counter({kind: faults[kind] for kind in faults if " at " in kind})
     yield "faults that occurred"
-    yield from _counted(Counter({kind: faults[kind] for kind in faults if kind not in aimed}))
-    if aimed:
-        yield "".join((f"{'faults at marks':<24}", *(f"{blow.name:>11}" for blow in Blow)))
-        for mark in Mark:
-            counts = [faults[f"{blow.name} at {mark.name}"] for blow in Blow]
-            yield "".join((f"  {mark.name:<22}", *(f"{count or '-':>11}" for count in counts)))
+    yield from _counted(faults - at_moments)
+    for which, part in (("what happened at moments", 0), ("moments at which it happened", 2)):
+        counts: Counter[str] = Counter()
+        for kind, count in at_moments.items():
+            counts[kind.partition(" at ")[part]] += count
+        if counts:
+            yield which
+            yield from _counted(counts)
 
 
 def _counted(counts: Counter[str]) -> Iterator[str]:

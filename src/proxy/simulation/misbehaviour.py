@@ -117,10 +117,11 @@ class Kind(StrEnum):
     FLOOD = "flood"
     """Small PDUs come in place of the answer, as many as the stream takes, ready at once.
 
-    ``code`` modulo 4 chooses them: 0: P-DATA-TF without content, 1: A-RELEASE-RQ, 2: empty
-    fragments of a command, 3: responses to nothing. Meanwhile the node reads nothing. After about
-    ``after`` bytes it is silent; with 0 it goes on until the stream breaks. ``seconds`` pass
-    between two bursts of 64 KiB: on a virtual clock no time passes without.
+    ``code`` modulo 5 chooses them: 0: P-DATA-TF without content, 1: A-RELEASE-RQ, 2: empty
+    fragments of a command, 3: responses to nothing, 4: heads of P-DATA-TF of 4 GiB, the others
+    being the content of the first. Meanwhile the node reads nothing. After about ``after`` bytes it
+    is silent; with 0 it goes on until the stream breaks. ``seconds`` pass between two bursts of
+    64 KiB: on a virtual clock no time passes without.
     """
 
     # At A-RELEASE-RQ.
@@ -129,6 +130,8 @@ class Kind(StrEnum):
     """A-RELEASE-RQ gets no answer; the node is silent."""
     RELEASE_ABORTED = "release_aborted"
     """A-RELEASE-RQ is answered by A-ABORT with ``code``, 0xSSTT: source, reason."""
+    RELEASE_COLLISION = "release_collision"
+    """The node asked for release at the same time: its A-RELEASE-RQ comes, then its answer."""
     RELEASE_CLOSED = "release_closed"
     """The connection closes at A-RELEASE-RQ without an answer."""
 
@@ -190,6 +193,8 @@ class Misbehaviours:
 
     def fires(self, kind: Kind) -> Misbehaviour | None:
         """Tell that a moment of this kind has come; return the misbehaviour that spoils it."""
+        if not self._armed:
+            return None  # as nearly always: to look an enum up takes time
         armed = self._armed.get(kind)
         if armed is None:
             return None

@@ -229,6 +229,10 @@ class _Connection:
             await self._wire.abort(aborted.code)
         if self._fires(Kind.RELEASE_CLOSED):
             raise ConnectionOver
+        if self._fires(Kind.RELEASE_COLLISION):
+            self._releasing = self._collided = True
+            await self._wire.answer(codec.RELEASE_REQUEST)
+            return
         await self._wire.take_time()
         self._leave()
         await self._wire.send(codec.RELEASE_REPLY)

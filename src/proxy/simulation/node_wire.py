@@ -20,6 +20,7 @@ FLOODS = (
     codec.RELEASE_REQUEST,
     codec.PDU.pack(codec.P_DATA_TF, 0, 6) + codec.PDV.pack(2, 1, 1),
     codec.data(1, codec.response({0x0100: b"\x01\x00"}, codec.SUCCESS, 0xFFFF), 0, is_command=True),
+    codec.PDU.pack(codec.P_DATA_TF, 0, 0xFFFFFFFF),
 )
 OTHER_PROTOCOLS = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",

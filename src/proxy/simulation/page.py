@@ -72,7 +72,7 @@ def _head(result: Result, title: str) -> Iterator[str]:
     endings = ", ".join(f"{count} {word}" for word, count in sorted(result.endings.items()))
     yield '<table class="facts">'
     for name, value in (
-        ("replay", f"<code>ith-proxy sim --seed {scenario.seed}</code>"),
+        ("replay", f"<code>{scenario.command}</code>"),
         ("world", f"{result.seconds:,.0f} s, {result.steps:,} steps of tasks"),
         ("associations per node", str(scenario.associations)),
         ("reports", f"{scenario.detail}; ended: {endings or 'none'}"),

@@ -6,21 +6,26 @@ Few kinds of faults occur in one world, and those often: a fault that is always 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from random import Random
 from typing import TypeAlias
 
 import msgspec
 
+from proxy.fsm import ActivityFailed, Event, Source
+from proxy.machines import connection, delivery, dispatch, node, operation, upper_layer
 from proxy.reporting.reports import Detail
 from proxy.runtime.marks import Mark
-from proxy.simulation.internet import Manner
+from proxy.simulation.internet import ITH, Manner
 from proxy.simulation.misbehaviour import Kind, Misbehaviour
+from proxy.simulation.steering import BUSY, Lead, moments, strikes_for
 
 NODES = ("a", "b", "c")
 SESSIONS = 6
 """So many sessions are at ITH, of half as many subjects; each has two scans."""
+LONG_SERIES = 6
+"""One more session, with a long series; few worlds order it, since it takes time."""
 
 BUSY_S = 300.0
 """ITH orders, and faults begin, within as long."""
@@ -240,6 +245,24 @@ class ClockStep(IncidentBase, frozen=True, kw_only=True):
     seconds: float
 
 
+class Rush(IncidentBase, frozen=True, kw_only=True):
+    """ITH orders ``count`` times urgently for a node, and its downloads take ``delay`` seconds.
+
+    The first ``AT_ONCE`` of the orders come together, the others each ``gap`` seconds later. After
+    the first, an order with low priority comes for the same node.
+    """
+
+    node: str
+    count: int
+    gap: float
+    delay: float
+
+    @property
+    def until(self) -> float:
+        """When the last order came."""
+        return self.at + self.count * self.gap
+
+
 class Corruption(IncidentBase, frozen=True, kw_only=True):
     """An object at rest is damaged."""
 
@@ -250,6 +273,26 @@ class Strike(IncidentBase, frozen=True, kw_only=True):
     mark: str
     nth: int
     blow: Blow
+
+
+class Aimed(IncidentBase, frozen=True, kw_only=True):
+    """An incident that happens at a moment, in place of a time.
+
+    The moment is a mark, a state that a machine comes into (``delivery STORING``), or a row of one.
+    It counts from ``at`` on, until ``BUSY_S``; the incident follows on the ``nth``, ``later``
+    seconds after it. If it is ``there``, it is about the order and the node of the machine.
+    """
+
+    moment: str
+    nth: int
+    later: float
+    there: bool
+    incident: Incident
+
+    @property
+    def until(self) -> float:
+        """When it is over at the latest."""
+        return max(self.at, BUSY_S) + self.later + self.incident.until - self.incident.at
 
 
 Incident: TypeAlias = (
@@ -270,25 +313,63 @@ Incident: TypeAlias = (
     | Stop
     | OperatorPause
     | ClockStep
+    | Rush
     | Corruption
     | Strike
+    | Aimed
 )
 
-WISHES = (OrderSent, Deletion, Activation, NodeChange)
+
+def about(incident: Incident, order: OrderSent | None, place: str) -> Incident:
+    """Return an incident that is about an order, and a node or ITH, where it is about such."""
+    changes: dict[str, object] = {}
+    match incident:
+        case OrderSent() if order is not None:
+            return msgspec.structs.replace(order, at=incident.at, copies=0, gap=0.0)
+        case Deletion() if order is not None:
+            changes["session"] = order.session
+        case NodeChange() | Trouble() if place in NODES:
+            changes["node"] = place
+        case Outage() if place:
+            changes["of"] = place
+        case Cut() | Snagged() if place:
+            changes["to"] = place
+        case _:
+            pass
+    return msgspec.structs.replace(incident, **changes)
+
+
+WISHES = (OrderSent, Rush, Deletion, Activation, NodeChange)
 """The incidents that ITH wants; the others are faults."""
 
+FLOWING = (OrderSent, Rush, Trouble, ClockStep, Corruption)
+CALM = (*FLOWING, Deletion, Activation, DeadApplication)
 
-CALM = (OrderSent, Deletion, Activation, Trouble, DeadApplication, ClockStep, Corruption)
+
+def happens(incident: Incident) -> Incident:
+    """Return what happens, whether at a time or at a moment."""
+    return incident.incident if isinstance(incident, Aimed) else incident
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """What happens in a world, by time. ``ahead`` is the wall clock's start; it may be wrong."""
+    """What happens in a world, by time.
+
+    ``ahead`` is the wall clock's start; it may be wrong. ``drain_seconds`` is the setting. ``aim``
+    is the row or mark for which it was drawn, if any.
+    """
 
     seed: int
     ahead: float
     associations: int
     detail: Detail
     incidents: tuple[Incident, ...]
+    drain_seconds: float = 20.0
+    aim: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that runs the world again."""
+        return f"ith-proxy sim --seed {self.seed}" + (f" --aim {self.aim}" if self.aim else "")
 
     @property
     def healed_at(self) -> float:
@@ -298,17 +379,34 @@ class Scenario(msgspec.Struct, frozen=True):
     @property
     def is_calm(self) -> bool:
         """Whether whatever ITH sends arrives, and is understood at once."""
-        return all(isinstance(each, CALM) for each in self.incidents)
+        return all(isinstance(happens(each), CALM) for each in self.incidents)
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether nothing keeps the program from downloading."""
+        return all(isinstance(happens(each), FLOWING) for each in self.incidents)
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than an hour: signs of life are slower there, to save time."""
+        """Whether it takes more than an hour."""
         return self.healed_at > 3600.0
+
+    @property
+    def slower(self) -> float:
+        """How many times more seldom than by default there are signs of life, to save time."""
+        if self.is_long:
+            return 20.0
+        return 1.0 if self.seed % LIVELY_ONE_IN == 0 else 4.0
 
     @property
     def orders(self) -> tuple[OrderSent, ...]:
         """The orders."""
         return tuple(each for each in self.incidents if isinstance(each, OrderSent))
+
+    @property
+    def wanted(self) -> set[tuple[EntityLevel, int]]:
+        """What the orders are for."""
+        return {(each.level, each.session) for each in self.orders}
 
     def only(self, kept: Sequence[Incident]) -> Scenario:
         """Return the scenario with some of its incidents alone."""
@@ -317,29 +415,136 @@ class Scenario(msgspec.Struct, frozen=True):
 
 NOON = 1_800_000_000.0
 YEAR_S = 365.25 * 24 * 3600.0
+LIVELY_ONE_IN = 4
+"""One world in so many has signs of life as often as by default."""
 LONG_ONE_IN = 100
 """One world in so many has an outage of more than an hour."""
+RUSH_ONE_IN = 25
+"""One world in so many has a rush: it takes the time of several."""
+IN_A_RUSH = 1000
+"""The number of the first order in a rush."""
+AT_ONCE = 8
+"""So many urgent orders occupy every place at which ITH is asked for a download."""
+
+LONG_SERIES_ONE_IN = 40
+"""One world in so many has the long series."""
+LOCAL_LIMIT = 0x020302
+CROWDED = ("NOD-15", "NOD-17")
+"""The rows that the long series is for."""
+SHORT_DRAIN = "OPS-07"
+"""The row that a drain of one second is for."""
 
 Drawing: TypeAlias = Callable[[Random], Sequence[Incident]]
 
 
-def draw(seed: int) -> Scenario:
-    """Draw the scenario of a seed: three to eight orders, and a few kinds of faults."""
+def draw(seed: int, aim: str = "") -> Scenario:
+    """Draw the scenario of a seed: three to eight orders, and a few kinds of faults.
+
+    With an aim, which is a row or a mark, incidents are added that may lead there.
+    """
     rng = Random(f"scenario {seed}")
-    incidents: list[Incident] = [_order(rng, number) for number in range(rng.randint(3, 8))]
+    orders = [_order(rng, number) for number in range(rng.randint(3, 8))]
+    incidents: list[Incident] = [*orders]
     for kind in rng.sample(KINDS, rng.choice([0, 1, 1, 2, 2, 3])):
         for _ in range(rng.choice([1, 2, 4])):
             incidents += kind(rng)
     if rng.randrange(LONG_ONE_IN) == 0:
         incidents.append(_outage(rng, 10 ** rng.uniform(3.6, 5.0)))
+    if rng.randrange(RUSH_ONE_IN) == 0:
+        incidents.append(_rush(rng))
     ahead = NOON + rng.choice([0.0, 0.0, 0.0, -20 * YEAR_S, YEAR_S])
+    associations = rng.choice([1, 2, 2, 4])
+    detail: Detail = rng.choice(["both", "both", "per-node", "aggregate"])
+    rng = Random(f"moments {seed} {aim}")
+    if rng.randrange(LONG_SERIES_ONE_IN) == 0 or aim in CROWDED:
+        incidents += _long_series(rng, orders)
+        associations = max(associations, 2)
+    incidents += _strikes_for(aim, rng, orders) if aim else _meetings(rng, orders)
     return Scenario(
         seed=seed,
         ahead=ahead,
-        associations=rng.choice([1, 2, 2, 4]),
-        detail=rng.choice(["both", "both", "per-node", "aggregate"]),
+        associations=associations,
+        detail=detail,
         incidents=tuple(sorted(incidents, key=lambda incident: incident.at)),
+        drain_seconds=1.0 if aim == SHORT_DRAIN else rng.choice([20.0, 20.0, 20.0, 1.0]),
+        aim=aim,
     )
+
+
+def _long_series(rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
+    """Order a long series at a node that has once refused an association for lack of capacity."""
+    node = rng.choice(NODES)
+    crowd = Misbehaviour(kind=Kind.REJECT, code=LOCAL_LIMIT, skip=rng.choice([0, 1]))
+    order = OrderSent(
+        at=rng.uniform(1, BUSY_S / 2),
+        number=len(orders),
+        level=EntityLevel.SCAN,
+        session=LONG_SERIES,
+        nodes=(node,),
+    )
+    return [order, Trouble(at=0.0, node=node, misbehaviour=crowd)]
+
+
+# At a moment ------------------------------------------------------------------------------------
+
+
+def _meetings(rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
+    """Draw incidents at moments for some of the worlds: half of them where two of them meet."""
+    count = rng.choice([0, 0, 0, 1, 2, 3])
+    if count and rng.random() < 0.5:
+        return [_aimed(rng, orders, *each) for each in rng.choice([*MEETINGS.values()])]
+    moment = rng.choice(moments())
+    return [_aimed(rng, orders, moment, AT_MOMENTS) for _ in range(count)]
+
+
+def _strikes_for(aim: str, rng: Random, orders: Sequence[OrderSent]) -> Sequence[Incident]:
+    """Draw the incidents that may lead to an aim; in some of the worlds a node is slow."""
+    slow = [_slow(rng, rng.choice(orders))] if rng.random() < 0.5 else []
+    known = next((meeting for aims, meeting in MEETINGS.items() if aim in aims), ())
+    if known and rng.random() < 0.5:
+        return [*slow, *(_aimed(rng, orders, *each) for each in known)]
+    return [*slow, *(_lead(rng, orders, lead) for lead in strikes_for(aim, rng))]
+
+
+def _slow(rng: Random, order: OrderSent) -> Incident:
+    """Let a node answer late, so that there is time for something else meanwhile."""
+    slow = Misbehaviour(
+        kind=Kind.LATE, times=rng.choice([2, 5, 20]), skip=rng.choice([0, 1, 5]), seconds=2.0
+    )
+    return Trouble(at=0.0, node=rng.choice(order.nodes), misbehaviour=slow)
+
+
+def _lead(rng: Random, orders: Sequence[OrderSent], lead: Lead) -> Incident:
+    """Draw an incident that may tell the event which is wanted at a moment, or any other."""
+    wanted: Sequence[Drawing] | None = None
+    if lead.event is not None and rng.random() < 0.8:
+        wanted = BY_EVENT.get(lead.event) or BY_SOURCE.get(lead.event.source)
+    return _aimed(rng, orders, lead.moment, wanted or AT_MOMENTS)
+
+
+def _aimed(
+    rng: Random, orders: Sequence[OrderSent], moment: str, kinds: Sequence[Drawing]
+) -> Incident:
+    """Draw an incident of one of these kinds for a moment, about one of the orders."""
+    (drawn,) = rng.choice(kinds)(rng)
+    order = rng.choice(orders)
+    drawn = msgspec.structs.replace(about(drawn, order, rng.choice([ITH, *order.nodes])), at=0.0)
+    if isinstance(drawn, Outage | PartialOutage):
+        drawn = msgspec.structs.replace(drawn, seconds=10 ** rng.uniform(-0.5, 2.0))
+    elif isinstance(drawn, Activation | Crash | OperatorPause | DiskTrouble):
+        exponent = rng.choice([rng.uniform(-3.0, -1.5), rng.uniform(-1.5, 2.0)])
+        drawn = msgspec.structs.replace(drawn, seconds=10**exponent)
+    return Aimed(
+        at=rng.choice([0.0, 0.0, 0.0, rng.uniform(0, BUSY_S / 2)]),
+        moment=moment,
+        nth=rng.choice([0, 0, 1, 2, 5] if moment in BUSY else [0, 0, 0, 0, 1]),
+        later=rng.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.005, 0.5, 3.0]),
+        there=rng.random() < 0.7,
+        incident=drawn,
+    )
+
+
+# At a time --------------------------------------------------------------------------------------
 
 
 def _order(rng: Random, number: int) -> OrderSent:
@@ -354,6 +559,15 @@ def _order(rng: Random, number: int) -> OrderSent:
         copies=copies,
         gap=rng.choice([0.0, 0.1, 30.0]) if copies else 0.0,
     )
+
+
+def _repeats(rng: Random) -> Sequence[Incident]:
+    return [_order(rng, 99)]
+
+
+def _rush(rng: Random) -> Rush:
+    at, node = rng.uniform(0, BUSY_S / 2), rng.choice(NODES)
+    return Rush(at=at, node=node, count=60, gap=2.2, delay=10.0)
 
 
 def _deletions(rng: Random) -> Sequence[Incident]:
@@ -371,22 +585,57 @@ def _node_changes(rng: Random) -> Sequence[Incident]:
     return [NodeChange(at=at, node=node, change=change, lag=lag)]
 
 
+def _disabling(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.DISABLED)]
+
+
+def _enabling(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.ENABLED)]
+
+
+def _removing(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.REMOVED)]
+
+
+def _moving(rng: Random) -> Sequence[Incident]:
+    return [NodeChange(at=0.0, node=rng.choice(NODES), change=NodeEdit.MOVED)]
+
+
+def _evictions(rng: Random) -> Sequence[Incident]:
+    return [PartialOutage(at=0.0, rest=False, seconds=10 ** rng.uniform(0, 2), status=4002)]
+
+
+def _no_downloads(rng: Random) -> Sequence[Incident]:
+    times, status = rng.choice([1, 6, 20]), rng.choice([404, 404, 500])
+    return [BadAnswer(at=0.0, about="download", times=times, status=status)]
+
+
+def _collisions(rng: Random) -> Sequence[Incident]:
+    kind = rng.choice([Kind.RELEASE_COLLISION, Kind.RELEASE_BY_NODE])
+    misbehaviour = Misbehaviour(kind=kind, times=rng.choice([1, 2, 5]))
+    return [Trouble(at=0.0, node=rng.choice(NODES), misbehaviour=misbehaviour)]
+
+
 def _troubles(rng: Random) -> Sequence[Incident]:
-    node, kind = rng.choice(NODES), rng.choice([*Kind, *[Kind.STORE_STATUS] * 8])
+    often = [*[Kind.STORE_STATUS] * 8, *[Kind.FLOOD] * 3]
+    node, kind = rng.choice(NODES), rng.choice([*Kind, *often])
+    is_flood = kind is Kind.FLOOD  # it goes on for as long as the program listens, as a rule
     misbehaviour = Misbehaviour(
         kind=kind,
         times=rng.choice([1, 1, 2, 5, 20]),
         skip=rng.choice([0, 0, 1, 5]),
         code=rng.choice(CODES_OF.get(kind, (0,))),
-        after=rng.choice([0, 1, 7, 300, 900]),
-        seconds=10 ** rng.uniform(-1, 2),
+        after=rng.choice([0, 0, 0, 100_000] if is_flood else [0, 1, 7, 300, 900]),
+        seconds=10 ** (rng.uniform(-3, 0) if is_flood else rng.uniform(-1, 2)),
     )
     at = rng.choice([0.0, rng.uniform(0, BUSY_S / 2)])
     return [Trouble(at=at, node=node, misbehaviour=misbehaviour)]
 
 
 def _outages(rng: Random) -> Sequence[Incident]:
-    return [_outage(rng, 10 ** rng.uniform(0, 3))]
+    outage = _outage(rng, 10 ** rng.uniform(0, 3))
+    # Many last from the beginning, so that orders come while the outage is known.
+    return [outage if rng.random() < 0.5 else msgspec.structs.replace(outage, at=0.0)]
 
 
 def _outage(rng: Random, seconds: float) -> Outage:
@@ -395,9 +644,13 @@ def _outage(rng: Random, seconds: float) -> Outage:
     return Outage(at=rng.uniform(0, BUSY_S), of=of, seconds=seconds, manner=manner)
 
 
+def _silences(rng: Random) -> Sequence[Incident]:
+    return [Outage(at=0.0, of=rng.choice(NODES), seconds=10.0, manner=Manner.SILENT)]
+
+
 def _partial_outages(rng: Random) -> Sequence[Incident]:
     rest = rng.random() < 0.5
-    status = rng.choice([0, 500, 502, 503, 429]) if rest else rng.choice([0, 401, 403, 503, 4003])
+    status = rng.choice(REST_STATUSES if rest else LINK_STATUSES)
     at, seconds = rng.uniform(0, BUSY_S), 10 ** rng.uniform(0, 2.7)
     return [PartialOutage(at=at, rest=rest, seconds=seconds, status=status)]
 
@@ -502,6 +755,10 @@ HAND_OVERS = (
 )
 """The moments at which something passes from one to another: half of the blows fall there."""
 
+REST_STATUSES = (0, 500, 502, 503, 429)
+LINK_STATUSES = (0, 401, 403, 426, 503, 4001, 4002, 4003)
+"""How half of ITH is away: 0 is silence, and a status from 1000 on is a WebSocket's close code."""
+
 KINDS: tuple[Drawing, ...] = (
     _deletions,
     _activations,
@@ -509,6 +766,7 @@ KINDS: tuple[Drawing, ...] = (
     _troubles,
     _troubles,
     _troubles,
+    _outages,
     _outages,
     _partial_outages,
     _flapping,
@@ -526,6 +784,106 @@ KINDS: tuple[Drawing, ...] = (
     _strikes,
 )
 
+STOPPING: tuple[Drawing, ...] = (
+    _deletions,
+    _activations,
+    _node_changes,
+    _node_changes,
+    _stops,
+    _operator_pauses,
+)
+"""What ends or holds work under way."""
+
+AT_MOMENTS: tuple[Drawing, ...] = (
+    *STOPPING,
+    _repeats,
+    _troubles,
+    _outages,
+    _partial_outages,
+    _cuts,
+    _snags,
+    _bad_answers,
+    _dead_applications,
+    _disk_troubles,
+    _crashes,
+    _clock_steps,
+    _corruptions,
+)
+"""What may happen at a moment."""
+
+BY_EVENT: Mapping[type[Event], tuple[Drawing, ...]] = {
+    connection.CloseRequested: (_stops,),
+    connection.CloseTimedOut: (_outages,),
+    connection.KeyTaken: (_evictions,),
+    operation.DrainRequested: (_stops,),
+    operation.StopRequested: (_stops,),
+    operation.DrainTimedOut: (_silences,),
+    delivery.HoldRequested: (_activations, _operator_pauses, _stops, _disabling),
+    delivery.ResumeRequested: (_activations, _operator_pauses, _enabling),
+    delivery.RestartRequested: (_moving,),
+    delivery.NodeMoved: (_moving,),
+    delivery.CancelRequested: (_deletions, _removing),
+    delivery.StopTimedOut: (_silences,),
+    delivery.BackOffKept: (_crashes,),
+    delivery.AttemptFailed: (_outages, _cuts, _troubles),
+    dispatch.ContentLost: (_corruptions,),
+    dispatch.RefetchExhausted: (_no_downloads, _partial_outages),
+    node.ChangeRequested: (_moving,),
+    node.DisableRequested: (_disabling,),
+    node.EnableRequested: (_enabling,),
+    node.RemoveRequested: (_removing,),
+    upper_layer.ReleaseRequestCame: (_collisions,),
+    upper_layer.ReleaseAnswered: (_collisions,),
+    ActivityFailed: (_disk_troubles,),
+}
+"""What may tell an event, where it is known better than by the event's source."""
+
+BY_SOURCE: Mapping[Source, tuple[Drawing, ...]] = {
+    Source.BACKEND: STOPPING,
+    Source.SUPERVISOR: (*STOPPING, _corruptions, _outages),
+    Source.OPERATOR: (_stops, _operator_pauses),
+    Source.PEER: (_cuts, _snags, _outages, _partial_outages, _troubles, _dead_applications),
+    Source.TIMER: (_outages, _troubles, _dead_applications),
+    Source.ACTIVITY: (_disk_troubles, _bad_answers, _corruptions, _crashes, _troubles),
+}
+"""What may tell the events of a source."""
+
+Meeting: TypeAlias = tuple[tuple[str, tuple[Drawing, ...]], ...]
+
+IN_FLIGHT = Mark.INSTANCE_SENT.name
+MEETINGS: Mapping[tuple[str, ...], Meeting] = {
+    ("CON-16", "CON-17"): (
+        ("connection ONLINE", (_stops,)),
+        ("connection CLOSING", (_cuts, _outages)),
+    ),
+    ("OPS-07", "OPS-08", "OPS-10"): (
+        ("DLV-03", (_silences,)),
+        ("DLV-03", (_stops,)),
+        ("operation DRAINING", (_stops, _operator_pauses)),
+    ),
+    ("DSP-17",): (
+        (Mark.CONTENT_PLANNED.name, (_corruptions,)),
+        ("DSP-16", (_no_downloads, _partial_outages)),
+    ),
+    ("DLV-12", "DLV-18", "DLV-21"): (
+        ("delivery STORING", STOPPING),
+        ("delivery STOPPING", (*STOPPING, _moving, _removing)),
+    ),
+    ("DLV-14", "DLV-20", "DLV-24", "DLV-26"): (
+        (IN_FLIGHT, (*STOPPING, _removing)),
+        ("delivery STOPPING", STOPPING),
+    ),
+    ("DLV-23", "DLV-25"): (
+        ("DLV-03", STOPPING),
+        ("delivery STOPPING", (_silences,)),
+    ),
+    ("DLV-29",): (
+        ("delivery STORING", (_outages, _cuts)),
+        ("delivery BACKING_OFF", (_crashes,)),
+    ),
+}
+"""Incidents of which one finds what another began, by the rows that they may lead to."""
+
 CODES_OF: dict[Kind, tuple[int, ...]] = {
     Kind.REJECT: (0x010101, 0x010103, 0x010107, 0x020301, 0x020302, 0x010303),
     Kind.ONE_ASSOCIATION: (0x020302, 0x010101, 0x020301),
@@ -541,7 +899,7 @@ CODES_OF: dict[Kind, tuple[int, ...]] = {
     ),
     Kind.EARLY_STATUS: (0x0000, 0xA700, 0xC000),
     Kind.GARBAGE: (0, 1, 2, 3),
-    Kind.FLOOD: (0, 1, 2, 3),
+    Kind.FLOOD: (0, 1, 2, 3, 4),
     Kind.FIND_STATUS: (0xA700, 0xC000, 0x0122),
 }
 """The codes that a kind of misbehaviour draws from, where it has some."""

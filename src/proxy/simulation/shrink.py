@@ -18,15 +18,23 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    scenario: Scenario, fails: Callable[[Scenario], bool], max_runs: int = MAX_RUNS
+    scenario: Scenario,
+    fails: Callable[[Scenario], bool],
+    max_runs: int = MAX_RUNS,
+    *,
+    on_run: Callable[[int, int], None] = lambda runs, left: None,
 ) -> Shrunk:
-    """Leave out as many incidents as possible; ``fails`` runs a scenario."""
+    """Leave out as many incidents as possible; ``fails`` runs a scenario.
+
+    ``on_run`` is told before each run of its number, and how many incidents are left by then.
+    """
     runs = 0
 
-    def still_fails(kept: list[Incident]) -> bool:
+    def still_fails(some: list[Incident]) -> bool:
         nonlocal runs
         runs += 1
-        return fails(scenario.only(kept))
+        on_run(runs, len(kept))
+        return fails(scenario.only(some))
 
     kept, parts = [*scenario.incidents], 2
     while len(kept) > 1 and runs < max_runs:

@@ -375,7 +375,7 @@ def told(frame: JsonObject) -> tuple[str, bool]:
     elif name.endswith(".dispatch"):
         words += [order, str(frame["entity_id"]), "→", ", ".join(payload["nodes"])]
     elif name == "proxy.nodes_changed":
-        words += [str(payload["changed_action"]), *(each["node_id"] for each in payload["nodes"])]
+        words += [str(payload["changed_action"]), *(str(each["id"]) for each in payload["nodes"])]
     elif name == "proxy.status_changed":
         words.append(str(payload["new_status"]))
     elif name.endswith(".deleted"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import assert_never
 
 from proxy.simulation import scenario as incidents
@@ -86,12 +87,23 @@ def in_words(incident: Incident) -> str:  # noqa: PLR0911, PLR0912 - one case fo
         case incidents.ClockStep(seconds=seconds):
             way = "ahead" if seconds > 0 else "back"
             return f"the wall clock is set {way} by {duration(abs(seconds))}"
+        case incidents.Rush(node=node, count=count):
+            return f"ITH orders {count} times urgently at {node}, and once with low priority"
         case incidents.Corruption():
             return "an object at rest is damaged"
         case incidents.Strike(mark=mark, nth=nth, blow=blow):
             return f"at {mark} number {nth + 1}: {_inside(blow.value)}"
+        case incidents.Aimed(moment=moment, nth=nth, later=later, there=there):
+            wait = f", {duration(later)} later" if later else ""
+            where = " (or there)" if there else ""
+            return f"at {moment} number {nth + 1}{wait}: {in_words(incident.incident)}{where}"
         case _:
             assert_never(incident)
+
+
+def spoken(kind: type) -> str:
+    """Return the name of a class as words: ``partial outage``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
 
 def duration(seconds: float) -> str:

@@ -8,20 +8,19 @@ Nothing in it is patched. The machine starts it again whenever it has ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import trio
-from trio.testing import MockClock
 
 from proxy.demo import frames
 from proxy.demo.frames import JsonObject
@@ -38,20 +37,31 @@ from proxy.settings import (
     IthSettings,
     LimitSettings,
     Secret,
+    ServiceSettings,
     Settings,
 )
 from proxy.simulation import scenario as incidents
-from proxy.simulation.checker import REMOVED, STOP_S, Checker, Ordered
-from proxy.simulation.content import thing
+from proxy.simulation.bounds import Bounds, Population, freeze
+from proxy.simulation.checker import AWAY, REMOVED, STOP_S, Checker, Ordered
+from proxy.simulation.content import Thing, archive, thing
 from proxy.simulation.disk import Disk, DiskError, DiskPart
-from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment
+from proxy.simulation.history import FAULT, ITH_LANE, PROXY, History, Moment, owner
 from proxy.simulation.internet import ITH, Internet, Snag, Starved, addresses
 from proxy.simulation.ith import HOST, Ith
 from proxy.simulation.node import SimulatedNode
-from proxy.simulation.scenario import NODES, Blow, EntityLevel, Incident, NodeEdit, Scenario
-from proxy.simulation.schedule import shuffled
+from proxy.simulation.scenario import (
+    NODES,
+    SESSIONS,
+    Blow,
+    EntityLevel,
+    Incident,
+    NodeEdit,
+    Scenario,
+)
+from proxy.simulation.schedule import shuffled, world_clock
+from proxy.simulation.trace import Trace
 from proxy.simulation.wiretap import Wiretap, told
-from proxy.simulation.words import in_words
+from proxy.simulation.words import in_words, spoken
 from proxy.supervision.supervisor import Supervisor
 
 RESTART_S = 5.0
@@ -65,9 +75,13 @@ DEAD_S = 90.0
 """An application that a blow has killed is dead for as long."""
 LEFT_S = 300.0
 """No association of a world lasts as long."""
-MOST_HEARD_BYTES = 16 << 20
-SLOWER = 20.0
-"""In a long world the signs of life come so many times more seldom."""
+REST_S = 30.0
+"""After everything has ended, the program is at rest at a moment within as long."""
+WEIGHED_ONE_IN = 4
+"""In one world of so many, what is left in memory is counted at the end."""
+MOST_PASSED = 30
+"""So many urgent downloads may pass one of low priority: the program lets eight pass, and those
+that were ordered before it."""
 MAX_TASK_STEPS = 500_000
 """A world with more of them never ends."""
 MAX_STEPS_AT_ONCE = 50_000
@@ -97,6 +111,14 @@ class _Aimed:
 
     nth: int
     blow: Blow
+
+
+@dataclass
+class _Watched:
+    """An incident that happens when its moment has come ``nth`` more times."""
+
+    nth: int
+    aimed: incidents.Aimed
 
 
 class WallClock:
@@ -142,13 +164,20 @@ class World:
     """The site, the machine and ITH."""
 
     def __init__(
-        self, scenario: Scenario, directory: Path, watchdog: Watchdog, *, with_history: bool
+        self,
+        scenario: Scenario,
+        directory: Path,
+        watchdog: Watchdog,
+        population: Population,
+        *,
+        with_history: bool,
     ) -> None:
         self.scenario = scenario
         self.result = Result(scenario)
         self._directory = directory
         self._watchdog = watchdog
-        watchdog.on_endless = self._end_the_endless
+        self._population = population
+        watchdog.on_endless = self._end
         self._history = History() if with_history else None
         self._rng = Random(f"world {scenario.seed}")
         self._places = addresses(NODES)
@@ -156,8 +185,7 @@ class World:
         self._wall = WallClock(scenario.ahead)
         self._truth = WallClock(incidents.NOON)
         self._ith = Ith(self._truth.now, self._places, self._on_status)
-        if scenario.is_long:
-            self._ith.script.ping_every_s *= SLOWER
+        self._ith.script.ping_every_s *= scenario.slower
         self._checker = Checker(self._nodes, scenario.detail, trio.current_time)
         self._is_active = True
         self._program = trio.CancelScope()
@@ -165,24 +193,35 @@ class World:
         self._is_stopping = False
         self._is_counting = True
         self._has_disk_failed = False
+        self._sent = 0
+        """The number of orders of which a message was sent."""
         self._deleting = trio.Lock()
+        self._shown_late: set[str] = set()
+        """The nodes of which REST showed an older state than the program was told."""
         self._pauses = 0
         self._down_s = 0.0
         self._starts = 0
         self._changed = trio.Event()
         self._strikes: defaultdict[str, list[_Aimed]] = defaultdict(list)
-        self._hash = hashlib.sha256()
+        self._trace = Trace()
+        self._watched: defaultdict[str, list[_Watched]] = defaultdict(list)
+        self._overtaken: tuple[Thing, int] | None = None
+        """What a rush ordered with low priority, and the number of downloads before."""
 
     async def run(self) -> None:
         """Run the world to its end."""
         directory = self._directory / "0"
         directory.mkdir(mode=0o700)
         with Disk.running(directory, self._wall) as self._disk:
+            self._disk.on_operation = self._trace.wrote
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._internet = Internet(Random(self._rng.random()), {HOST: "127.0.0.1"}, nursery)
+                self._internet.trace = self._trace
                 self._watchdog.internet = self._internet
                 self._internet.install()
+                self._bounds = Bounds(self._population, self._internet)
+                self._internet.on_much = self._check_much
                 if self._history:
                     self._wiretap = Wiretap(self._history)
                     self._internet.listener = self._wiretap
@@ -191,13 +230,13 @@ class World:
                 async with self._ith.running():
                     nursery.start_soon(self._machine)
                     for incident in self.scenario.incidents:
-                        nursery.start_soon(self._happen, incident)
+                        nursery.start_soon(self._happen_at, incident)
                     await self._to_the_end()
                     nursery.cancel_scope.cancel("the world is over")
         self._finish()
 
-    def _end_the_endless(self, sentence: str) -> None:
-        """End a world that would not end by itself."""
+    def _end(self, sentence: str) -> None:
+        """End a world that would not end by itself, or not soon."""
         if not self._nursery.cancel_scope.cancel_called:
             self._checker.say(sentence)
             self._nursery.cancel_scope.cancel("the world never ends")
@@ -213,7 +252,9 @@ class World:
             self._checker.end()
             self._checker.check_attempts(self._ith.upgrades)
             self._check_network()
+            self._check_turns()
             self._check_disk()
+            await self._check_bounds()
 
     def _finish(self) -> None:
         result = self.result
@@ -225,10 +266,10 @@ class World:
         for node in self._nodes.values():
             result.faults.update(kind.value for kind in node.hits.elements())
             for each in node.received:
-                self._hash.update(repr(each).encode())
+                self._trace.said(repr(each))
         for heard in self._ith.heard:
-            self._hash.update(json.dumps(heard, sort_keys=True).encode())
-        result.trace = self._hash.hexdigest()
+            self._trace.said(json.dumps(heard, sort_keys=True))
+        result.trace = self._trace.hexdigest()
         if self._history:
             self._wiretap.finish()
             result.history = self._history.moments
@@ -246,6 +287,7 @@ class World:
             with trio.CancelScope() as self._program, ExitStack() as stack:
                 stack.enter_context(observing(self._on_step))
                 stack.enter_context(marking(self._on_mark))
+                stack.enter_context(self._population.of_program())
                 self._note(PROXY, "the program starts")
                 self._starts += 1
                 try:
@@ -267,6 +309,9 @@ class World:
                     trail = "".join(traceback.format_exception(errors))
                     self._checker.say(f"a defect ended the program: {trail}")
                     self._tell()
+            if self._is_counting:
+                for sentence in self._bounds.after_its_end(self._disk.directory):
+                    self._checker.say(sentence)
             self._supervisor, self._is_stopping = None, False
             await trio.sleep(self._down_s or RESTART_S)
             self._down_s = 0.0
@@ -283,7 +328,7 @@ class World:
             self._checker.say(f"the program ended without a fault of the disk: {errors!r}")
 
     def _settings(self) -> Settings:
-        slower = SLOWER if self.scenario.is_long else 1.0
+        slower = self.scenario.slower
         return Settings(
             ith=IthSettings(
                 url=f"http://{HOST}:{self._ith.port}",
@@ -296,6 +341,7 @@ class World:
                 echo_interval_seconds=30.0 * slower,
             ),
             dispatch=DispatchSettings(status_detail=self.scenario.detail),
+            service=ServiceSettings(drain_seconds=self.scenario.drain_seconds),
             limits=LimitSettings(reserve_gb=0.0),
             state_dir=self._disk.directory,
             token=Secret(self._ith.key),
@@ -319,10 +365,13 @@ class World:
         if not self._is_counting:
             return
         self.result.rows.add(step.row)
-        line = f"{trio.current_time():.6f} {run.machine.name} {step.row} {step.after.name}"
-        self._hash.update(line.encode())
+        self._trace.said(f"{run.machine.name} {step.row} {step.after.name}")
         if self._history:
             self._history.step(run, step)
+        if self._watched:
+            self._moment(step.row, run)
+            if step.after is not step.before:
+                self._moment(f"{run.machine.name} {step.after.name}", run)
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._is_counting:
@@ -332,6 +381,8 @@ class World:
             self._history.mark(mark)
         if self._strikes:
             self._strike(mark)
+        if self._watched:
+            self._moment(mark.name)
         self._disk.reached(mark)
 
     # -- ITH --------------------------------------------------------------------------------------
@@ -354,8 +405,15 @@ class World:
 
     # -- What happens -----------------------------------------------------------------------------
 
-    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
+    async def _happen_at(self, incident: Incident) -> None:
         await trio.sleep_until(incident.at)
+        await self._happen(incident)
+
+    async def _happen_later(self, incident: Incident, seconds: float) -> None:
+        await trio.sleep(seconds)
+        await self._happen(incident)
+
+    async def _happen(self, incident: Incident) -> None:  # noqa: PLR0912 - one case for each kind
         is_wish = isinstance(incident, incidents.WISHES)
         self._note(ITH_LANE if is_wish else FAULT, in_words(incident))
         match incident:
@@ -395,14 +453,22 @@ class World:
                 await self._pause(incident.seconds)
             case incidents.ClockStep():
                 self._wall.ahead += incident.seconds
+            case incidents.Rush():
+                await self._rush(incident)
             case incidents.Corruption():
                 self._disk.corrupt(self._rng)
             case incidents.Strike():
                 self._strikes[incident.mark].append(_Aimed(incident.nth, incident.blow))
+            case incidents.Aimed():
+                self._watched[incident.moment].append(_Watched(incident.nth, incident))
 
     async def _order(self, incident: incidents.OrderSent) -> None:
         wanted = thing(incident.level, incident.session)
         correlation_id = f"corr_{incident.number:012}"
+        if correlation_id in self._checker.orders:
+            if not self._checker.is_deleted(wanted):
+                await self._send(_order_event(incident, correlation_id))
+            return
         node_ids = tuple(node for node in incident.nodes if self._ith.node(node))
         if not node_ids or self._checker.is_deleted(wanted):
             return
@@ -410,22 +476,52 @@ class World:
         self._checker.ordered(order)
         event = _order_event(incident, correlation_id)
         before = self._ith.connections, self._starts
-        for _ in range(incident.copies + 1):
-            await self._send(event)
+        await self._send(event)
+        self._sent += 1
+        sent = self._sent
+        for _ in range(incident.copies):
             await trio.sleep(incident.gap)
+            await self._send(event)
         await trio.sleep(STOP_S)
         after = self._ith.connections, self._starts
-        if self.scenario.is_calm and before == after and not self._posted(order):
+        if self.scenario.is_calm and before == after and not self._posted(order, sent):
             self._checker.say(f"{correlation_id} arrived, and was dropped (P1)")
         while order.heard_at is None:
             await trio.sleep(REPEAT_S)
             if order.heard_at is None:
                 await self._send(event)
 
-    def _posted(self, order: Ordered) -> bool:
-        """Whether the program has as many orders as ITH has sent it, or this one."""
-        ordered = self.result.marks[Mark.ORDER_POSTED.name]
-        return order.heard_at is not None or ordered >= len(self._checker.orders)
+    async def _rush(self, incident: incidents.Rush) -> None:
+        """Order urgently without a pause, and once with low priority, while ITH is slow."""
+        wanted = [(level, session) for level in EntityLevel for session in range(SESSIONS)]
+        free = [each for each in wanted if each not in self.scenario.wanted]
+        low = self._rng.choice(free or wanted)
+        wanted.remove(low)
+        self._rng.shuffle(wanted)
+        orders = [(*each, "urgent") for each in islice(cycle(wanted), incident.count)]
+        orders.insert(incidents.AT_ONCE, (*low, "low"))
+        slow = Fault(delay_s=incident.delay)
+        self._ith.rest.download_faults.extend([slow] * (2 * len(orders)))
+        for number, (level, session, priority) in enumerate(orders):
+            await trio.sleep(incident.gap if number > incidents.AT_ONCE else 0.0)
+            order = incidents.OrderSent(
+                at=trio.current_time(),
+                number=incidents.IN_A_RUSH + number,
+                level=level,
+                session=session,
+                nodes=(incident.node,),
+                priority=priority,
+            )
+            self._nursery.start_soon(self._order, order)
+            if priority == "low":
+                self._overtaken = thing(level, session), len(self._ith.rest.downloads)
+        faults = self._ith.rest.download_faults
+        while slow in faults:
+            faults.remove(slow)
+
+    def _posted(self, order: Ordered, sent: int) -> bool:
+        """Whether the program has this order, or as many as ITH had sent with it."""
+        return order.heard_at is not None or self.result.marks[Mark.ORDER_POSTED.name] >= sent
 
     async def _stop(self, *, twice: bool) -> None:
         """Tell the program to stop; a second time while it drains, if it still does."""
@@ -440,8 +536,12 @@ class World:
         if self._supervisor is not None:
             self._supervisor.pause("the world's operator pauses it")
         await trio.sleep(seconds)
-        while self._supervisor is None or not self._supervisor.resume():  # noqa: ASYNC110
+        is_done = False
+        while not is_done:  # the operator is answered once it is durable
+            starts = self._starts
+            is_done = self._supervisor is not None and self._supervisor.resume()
             await trio.sleep(1.0)
+            is_done = is_done and starts == self._starts and self._supervisor is not None
 
     async def _flap(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -514,6 +614,8 @@ class World:
                 event = self._updated(node, is_active=True)
             case NodeEdit.RENAMED:
                 event = self._updated(node, name=f"{node} renamed")
+        if incident.lag:
+            self._shown_late.add(node)
         await self._send(event)
         await trio.sleep(incident.lag)
         self._ith.publish(is_active=self._is_active)
@@ -527,8 +629,9 @@ class World:
         if incident.of == ITH:
             self._checker.excuse("wait: the way to ITH was down")
         else:
-            self._checker.excuse("wait: the node was away", node=incident.of)
+            self._checker.excuse(AWAY, node=incident.of)
         await trio.sleep(incident.seconds)
+        self._check_work()
         self._internet.come_back(incident.of)
 
     async def _partial_outage(self, incident: incidents.PartialOutage) -> None:
@@ -611,10 +714,49 @@ class World:
                     self._has_disk_failed = True
                     self._checker.excuse("wait: the disk failed")
 
+    def _moment(self, moment: str, run: Run[Any, Any, Any] | None = None) -> None:
+        """Let happen what is aimed at a moment, which may be that of a machine."""
+        due = self._watched.get(moment, [])
+        if not due or trio.current_time() > incidents.BUSY_S:
+            return
+        for watched in [*due]:
+            watched.nth -= 1
+            if watched.nth >= 0:
+                continue
+            due.remove(watched)
+            incident = watched.aimed.incident
+            if run is not None and watched.aimed.there:
+                incident = self._there(incident, run)
+            self.result.faults[f"{spoken(type(incident))} at {moment}"] += 1
+            if not watched.aimed.later:
+                self._at_once(incident)
+            self._nursery.start_soon(self._happen_later, incident, watched.aimed.later)
+
+    def _at_once(self, incident: Incident) -> None:
+        """Let it begin before the next step of the program, where it would come too late then."""
+        match incident:
+            case incidents.Cut(to=to):
+                self._internet.cut(to)
+            case incidents.Outage(of=of, manner=manner):
+                self._internet.leave(of, manner)
+            case incidents.Crash(power=power, seconds=seconds):
+                self._kill(power=power, seconds=seconds)
+            case _:
+                pass
+
+    def _there(self, incident: Incident, run: Run[Any, Any, Any]) -> Incident:
+        """Return an incident that is about the order and the node of a machine."""
+        whose = owner(run)
+        number = int(whose.correlation_id.removeprefix("corr_") or -1)
+        order = next((each for each in self.scenario.orders if each.number == number), None)
+        place = whose.node_id or (ITH if run.machine.name == "connection" else "")
+        return incidents.about(incident, order, place)
+
     def _heal(self) -> None:
         """End every fault, and let ITH want everything to go on."""
         self._note(FAULT, "every fault has healed")
         self._strikes.clear()
+        self._watched.clear()
         self._disk.heal()
         for to in (ITH, *NODES):
             self._internet.come_back(to)
@@ -629,19 +771,55 @@ class World:
         self._ith.script.stall, self._ith.script.refuse = False, None
         for name in NODES:
             known = self._ith.node(name)
-            if known is not None and not known["is_active"]:
+            if known is not None and (not known["is_active"] or name in self._shown_late):
                 self._nursery.start_soon(self._send, self._updated(name, is_active=True))
         self._ith.publish(is_active=True)
 
     def _check_network(self) -> None:
-        """Check that no connection to a node is left, and that none was listened to for long."""
+        """Check that no connection to a node is left."""
         for node in NODES:
             for line in self._internet.open_lines(node):
                 if trio.current_time() - line.at > LEFT_S:
                     self._checker.say(f"{node}: a connection is left since {line.at:.3f} s (P6)")
-        if self._internet.most_heard > MOST_HEARD_BYTES:
-            heard = self._internet.most_heard
-            self._checker.say(f"{heard} bytes were taken from one association of a node (P7)")
+
+    async def _check_bounds(self) -> None:
+        """Check that the program is at rest at some moment, and never held too much."""
+        orders = len(self._checker.orders)
+        until = trio.current_time() + REST_S
+        while excess := self._unrest(orders):
+            if trio.current_time() > until:
+                break
+            await trio.sleep(1.0)
+        ever = self._bounds.ever(orders, self.scenario.associations, LimitSettings().downloads)
+        for sentence in (*excess, *ever):
+            self._checker.say(sentence)
+
+    def _unrest(self, orders: int) -> list[str]:
+        """Return what the program should not hold when nothing is left to do."""
+        is_weighed = self.scenario.seed % WEIGHED_ONE_IN == 0
+        return [*self._bounds.at_rest(self._disk.directory, orders, is_weighed=is_weighed)]
+
+    def _check_work(self) -> None:
+        """Check that what the program holds is explained by its orders."""
+        for sentence in self._bounds.at_work(len(self._checker.orders)):
+            self._checker.say(sentence)
+
+    def _check_much(self) -> None:
+        """End the world if the program keeps what it was sent, before there is too much of it."""
+        excess = [*self._bounds.at_work(len(self._checker.orders))]
+        if excess:
+            self._end(f"it is sent much, and keeps {excess[0]} (P7)")
+
+    def _check_turns(self) -> None:
+        """Check that what was ordered with low priority in a rush had its turn."""
+        if self._overtaken is None or not self.scenario.is_flowing:
+            return
+        wanted, before = self._overtaken
+        paths = [each.path for each in self._ith.rest.downloads[before:]]
+        ours = (number for number, path in enumerate(paths) if f"/{wanted.id}/" in path)
+        passed = next(ours, len(paths))
+        if passed > MOST_PASSED:
+            self._checker.say(f"{passed} urgent downloads passed one of low priority (P1)")
 
     def _check_disk(self) -> None:
         """Check that nothing of what ITH deleted is left in any file."""
@@ -680,13 +858,23 @@ def _first(errors: BaseException) -> BaseException:
     return errors
 
 
+@cache
+def _prepare() -> None:
+    """Make what all worlds of this process share, and leave it out of what is counted."""
+    for level in EntityLevel:
+        for session in range(incidents.SESSIONS):
+            archive(level, session)
+    freeze()
+
+
 def run(scenario: Scenario, directory: Path, *, with_history: bool = False) -> Result:
     """Run the world of a scenario; ``directory`` is empty, and better in memory."""
-    watchdog = Watchdog()
-    world = World(scenario, directory, watchdog, with_history=with_history)
+    _prepare()
+    watchdog, population = Watchdog(), Population()
+    world = World(scenario, directory, watchdog, population, with_history=with_history)
     with shuffled(scenario.seed):
         try:
-            trio.run(world.run, clock=MockClock(autojump_threshold=0), instruments=[watchdog])
+            trio.run(world.run, clock=world_clock(), instruments=[watchdog, population])
         except* Starved as errors:
             world.result.violations.append(f"0.000 s: {_first(errors)}")
     return world.result

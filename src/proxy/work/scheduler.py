@@ -17,7 +17,8 @@ another one's jobs. The order of service in one scheduler:
   place that is left at the end of a turn, whatever its priority. So no job waits for ever, and none
   is interrupted for a less urgent one. An urgent job lets at most one less urgent service pass,
   the one under way when it came included, if the job that yields leaves at once.
-* ``reserved`` places beyond the limit are for urgent jobs alone: for services too long to wait for.
+* ``reserved`` places beyond the limit are for urgent jobs, whose wait would be too long. While
+  only urgent jobs are served, the oldest job takes such a place when its turn has come.
 * A job that is not admitted at the moment is passed over, and makes no other job yield.
 * If the limit falls below the places in use, the least urgent jobs leave between two services.
 """
@@ -157,10 +158,13 @@ class Scheduler:
         begun: list[Job] = []
         while any(map(self._is_free_for, self.waiting)):
             admitted = self._admitted()
-            line = self._line(admitted) if self._interrupted else self._aged_line(admitted)
+            is_aged = bool(admitted) and self._favours_oldest() and not self._interrupted
+            line = self._aged_line(admitted) if is_aged else self._line(admitted)
             job = next(filter(self._is_free_for, line), None)
             if job is None:
                 break
+            if is_aged:
+                job = line[0]  # else the urgent ones, taking the reserved place, leave it no other
             self._interrupted = max(self._interrupted - 1, 0)
             if job is self._oldest(admitted):
                 self._past_oldest = -1
@@ -213,13 +217,9 @@ class Scheduler:
         return sorted(waiting, key=lambda each: (each.rank, each.round, each.order, each.arrival))
 
     def _aged_line(self, waiting: list[Job]) -> list[Job]:
-        """Return the waiting jobs in the order of service; the oldest may have come to be first."""
-        line = self._line(waiting)
-        if line and self._favours_oldest():
-            oldest = self._oldest(line)
-            line.remove(oldest)
-            line.insert(0, oldest)
-        return line
+        """Return the waiting jobs in the order of service, but the oldest first."""
+        oldest = self._oldest(waiting)
+        return [oldest, *(each for each in self._line(waiting) if each is not oldest)]
 
     def _oldest(self, waiting: list[Job]) -> Job:
         return min(waiting, key=lambda each: each.arrival)
