@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from proxy.activities.node import QUANTUM_INSTANCES
 from proxy.demo import frames
 from proxy.demo.backend import DemoBackend
 from proxy.demo.node import DemoNode
@@ -111,13 +110,10 @@ class Trouble:
         self.tell_nodes()
 
 
-@pytest.mark.parametrize(
-    ("seed", "instances_per_turn"), [(0, QUANTUM_INSTANCES), (1, QUANTUM_INSTANCES), (2, 1), (3, 1)]
-)
+@pytest.mark.parametrize(("seed", "turn_instances"), [(0, 0), (1, 50), (2, 1), (3, 1)])
 async def test_whatever_happens_every_order_ends_once_and_true(
-    seed: int, instances_per_turn: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, turn_instances: int
 ) -> None:
-    monkeypatch.setattr("proxy.activities.node.QUANTUM_INSTANCES", instances_per_turn)
     chance = random.Random(seed)
     async with DemoBackend().running() as backend, some_nodes("a", "b") as nodes:
         with fast_directory() as directory:
@@ -127,7 +123,12 @@ async def test_whatever_happens_every_order_ends_once_and_true(
             }
             for node in nodes:
                 node.script.delay_s = 0.01
-            patient = {"retry_count": 1000, "retry_delay_seconds": 0.02, "cancel_seconds": 0.05}
+            patient = {
+                "retry_count": 1000,
+                "retry_delay_seconds": 0.02,
+                "cancel_seconds": 0.05,
+                "turn_instances": turn_instances,
+            }
             async with running_program(directory, backend, dicom=patient, downloads=1) as program:
                 trouble = Trouble(program, nodes, chance)
                 trouble.configure()

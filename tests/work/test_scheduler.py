@@ -81,16 +81,18 @@ class Pool:
 @settings(UNHURRIED, max_examples=80)
 @given(
     limit=st.integers(1, 3),
+    quantum=st.sampled_from([3, None]),
     several=st.lists(st.tuples(RANKS, st.integers(1, 30)), min_size=1, max_size=7),
     chance=CHOICE,
 )
-@example(limit=1, several=[(0, 30)] * 5 + [(3, 30)] * 2, chance=Random(1))
+@example(limit=1, quantum=3, several=[(0, 30)] * 5 + [(3, 30)] * 2, chance=Random(1))
+@example(limit=1, quantum=None, several=[(0, 30)] * 5 + [(3, 30)] * 2, chance=Random(1))
 def test_nobody_waits_for_ever_and_urgent_ones_for_one_instance(
-    limit: int, several: list[tuple[int, int]], chance: Random
+    limit: int, quantum: int | None, several: list[tuple[int, int]], chance: Random
 ) -> None:
-    quantum, aging = 3, 5
+    aging = 5
     pool = Pool(Scheduler(limit, quantum=quantum, aging=aging))
-    bound = aging + 1 + quantum * len(several)
+    bound = aging + 1 + sum(length for _, length in several)
     still_to_come = several[:]
     for _ in range(600):
         if still_to_come and chance.random() < 0.1:
@@ -148,13 +150,72 @@ def test_one_who_waits_has_one_leave_for_it() -> None:
 
 
 def test_who_waits_in_vain_is_served_one_instance_among_the_urgent() -> None:
-    pool = Pool(Scheduler(1, quantum=3, aging=10))
-    low, urgent = Dispatch(3, 99), Dispatch(URGENT, 999)
-    pool.come(urgent)
-    pool.come(low)
+    pool = Pool(Scheduler(1, quantum=None, aging=10))
+    low = Dispatch(3, 99)
+    for dispatch in (Dispatch(URGENT, 8), Dispatch(URGENT, 8), low):
+        pool.come(dispatch)
     for _ in range(100):
         pool.answer(pool.scheduler.served[0])
-    assert [at for at, each in enumerate(pool.began) if each is low] == list(range(11, 101, 12))
+    assert [at for at, each in enumerate(pool.began) if each is low] == list(range(24, 101, 25))
+
+
+def test_nobody_is_interrupted_for_one_who_waits_in_vain() -> None:
+    scheduler = Scheduler(1, quantum=None, aging=2)
+    normal = scheduler.job(2)
+    assert scheduler.serve() == [normal]
+    low, urgent = scheduler.job(3), scheduler.job(URGENT)
+    scheduler.promote(None, 3)
+    waiting = scheduler.job(3, flow="waiting")
+    scheduler.leave(urgent)
+    assert all(scheduler.may_continue(normal) for _ in range(50))
+    urgent = scheduler.job(URGENT, flow="urgent")
+    assert not scheduler.may_continue(normal)
+    scheduler.leave(normal)
+    assert scheduler.serve() == [urgent]
+    scheduler.leave(urgent)
+    assert scheduler.serve() == [low]
+    assert waiting in scheduler.waiting
+
+
+def test_one_who_was_interrupted_goes_on_before_younger_equal_ones() -> None:
+    scheduler = Scheduler(1, quantum=None, aging=1000)
+    first = scheduler.job(2, 1, "first")
+    assert scheduler.serve() == [first]
+    second, urgent = scheduler.job(2, 2, "second"), scheduler.job(URGENT, 3, "urgent")
+    assert not scheduler.may_continue(first)
+    scheduler.leave(first)
+    assert scheduler.serve() == [urgent]
+    again = scheduler.job(2, 1, "first")
+    scheduler.leave(urgent)
+    assert scheduler.serve() == [again]
+    assert all(scheduler.may_continue(again) for _ in range(1000))
+    assert second in scheduler.waiting
+
+
+@settings(UNHURRIED, max_examples=60)
+@given(
+    limit=st.integers(1, 3),
+    quantum=st.sampled_from([1, 3, None]),
+    ranks=st.lists(RANKS, min_size=1, max_size=8),
+    chance=CHOICE,
+)
+def test_one_that_must_not_be_interrupted_is_not(
+    limit: int, quantum: int | None, ranks: list[int], chance: Random
+) -> None:
+    scheduler = Scheduler(limit, quantum=quantum, aging=3)
+    unbroken = scheduler.job(3, flow="unbroken", unbroken=True)
+    assert scheduler.serve() == [unbroken]
+    others = [scheduler.job(rank, flow=number) for number, rank in enumerate(ranks)]
+    for _ in range(40):
+        scheduler.serve()
+        scheduler.limit = chance.randint(1, 3)
+        assert scheduler.may_continue(unbroken)
+        for each in others:
+            if each in scheduler.served and not scheduler.may_continue(each):
+                scheduler.leave(each)
+    scheduler.leave(unbroken)
+    scheduler.serve()
+    assert scheduler.served or not scheduler.waiting
 
 
 def test_an_urgent_one_that_was_overtaken_is_not_overtaken_again() -> None:
@@ -174,8 +235,8 @@ def test_an_urgent_one_that_was_overtaken_is_not_overtaken_again() -> None:
 
 def test_those_who_wait_in_vain_take_no_more_than_their_share() -> None:
     pool = Pool(Scheduler(1, quantum=3, aging=10))
-    for rank in (1, 3, 3, 3):
-        pool.come(Dispatch(rank, 999))
+    for rank, length in ((1, 10), (3, 999), (3, 999), (3, 999)):
+        pool.come(Dispatch(rank, length))
     for _ in range(330):
         pool.answer(pool.scheduler.served[0])
     high, *lows = (each.sent for each in pool.dispatches)

@@ -26,10 +26,8 @@ from proxy.work.services import Services
 
 BREAKER_FAILURES = 3
 """Failures in a row that trip the breaker."""
-QUANTUM_INSTANCES = 50
-"""So many a delivery may send in its turn while another of the same priority waits."""
 AGING_INSTANCES = 100
-"""After so many the delivery that has waited longest is served one, whatever its priority."""
+"""After so many the delivery that has waited longest is next, whatever its priority."""
 
 
 class Leader(Protocol):
@@ -61,7 +59,7 @@ class NodeAtWork:
         self.configured = configured
         self.queue = FairQueue(
             services.settings.dicom.associations_per_node,
-            quantum=QUANTUM_INSTANCES,
+            quantum=services.settings.dicom.turn_instances or None,
             aging=AGING_INSTANCES,
         )
         self.leaders: dict[tuple[EntityType, str], Leader] = {}

@@ -103,12 +103,19 @@ SUBJECTS: tuple[Chapter, ...] = (
         (
             Requirement(
                 "BEH-08",
-                "At each node the most urgent dispatch is served first; it interrupts another "
-                "one between two instances.",
+                "At each node the most urgent dispatch is served first; it interrupts a less "
+                "urgent one between two instances, unless the node's metadata at ITH have "
+                '`"whole_studies": true`.',
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",
                     "test_an_urgent_dispatch_overtakes_a_running_one_within_an_instance",
+                    "test_a_node_with_whole_studies_gets_each_in_one_piece",
+                )
+                + shown(
+                    "work/test_scheduler.py",
+                    "test_one_that_must_not_be_interrupted_is_not",
+                    "test_one_who_was_interrupted_goes_on_before_younger_equal_ones",
                 )
                 + shown(
                     "end_to_end/test_events.py",
@@ -117,9 +124,15 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
             Requirement(
                 "BEH-09",
-                "Equal dispatches share a node by turns of 50 instances.",
+                "A dispatch keeps its association to a node until it is done, and an equal one "
+                "waits or uses another association; with `dicom.turn_instances` equal ones share "
+                "the node by turns of so many instances.",
                 BEHAVIOUR,
-                shown("behaviour/test_order_of_service.py", "test_equal_dispatches_share_a_node")
+                shown(
+                    "behaviour/test_order_of_service.py",
+                    "test_each_of_equal_dispatches_gets_to_the_node_over_one_association",
+                    "test_equal_dispatches_share_a_node_by_turns_where_they_are_wanted",
+                )
                 + shown(
                     "work/test_scheduler.py",
                     "test_equal_ones_have_equal_shares_of_a_node_however_long_they_are",
@@ -128,7 +141,7 @@ SUBJECTS: tuple[Chapter, ...] = (
             Requirement(
                 "BEH-10",
                 "After 100 instances of other dispatches, the dispatch that has waited longest "
-                "at a node sends one instance, whatever its priority.",
+                "at a node is next when a delivery ends, whatever its priority.",
                 BEHAVIOUR,
                 shown(
                     "behaviour/test_order_of_service.py",

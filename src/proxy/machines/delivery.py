@@ -761,7 +761,7 @@ DELIVERY: Machine[DeliveryState, DeliveryProgress, DeliveryOutput] = Machine(
         "cancel; ABORTING cuts the association. An instance is counted only when the node "
         "answered.",
         "A turn lasts until the delivery ends, unless another delivery at the same node is "
-        "more urgent, or is as urgent and waits while many instances are sent. A yield counts "
-        "as no failed attempt.",
+        "more urgent, or is as urgent and waits while dicom.turn_instances are sent. A yield "
+        "counts as no failed attempt. A node with whole_studies lets no delivery yield.",
     ),
 )

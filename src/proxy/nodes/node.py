@@ -32,9 +32,10 @@ class Permission(Enum):
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A DICOM destination, its address checked.
 
-    The last six are None if ITH sends no value: then the site's settings, or the program's
-    defaults, apply. Seconds for ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in
-    bytes, 0 for unlimited. ``retry_count`` counts the attempts after the first.
+    The fields of None have no value at ITH: then the site's settings, or the program's defaults,
+    apply. ``whole_studies`` says that a delivery to it yields to no other. Seconds for
+    ``connection_timeout`` and ``retry_delay``; ``max_pdu_size`` in bytes, 0 for unlimited.
+    ``retry_count`` counts the attempts after the first.
     """
 
     node_id: str
@@ -52,6 +53,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     retry_delay: float | None = None
     calling_ae_title: str | None = None
     repush: Repush | None = None
+    whole_studies: bool = False
 
     @property
     def identity(self) -> str:

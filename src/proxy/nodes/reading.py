@@ -36,8 +36,9 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "retry_delay": fields.seconds,
     "calling_ae_title": fields.ae_title,
     "repush": fields.repush,
+    "whole_studies": fields.flag,
 }
-_IN_METADATA = frozenset({"repush"})
+_IN_METADATA = frozenset({"repush", "whole_studies"})
 """The fields that users of the platform write into the node's metadata, for want of a field."""
 
 

@@ -149,6 +149,15 @@ class DicomSettings(Section, frozen=True):
     associations_per_node: Annotated[
         int, number("Associations to one node at a time, at most.", 1, 16)
     ] = 2
+    turn_instances: Annotated[
+        int,
+        number(
+            "Instances that a dispatch sends while an equal one waits for the association.",
+            0,
+            1_000_000,
+            unset="all it has",
+        ),
+    ] = 0
     max_pdu_size: Annotated[
         int, number("Largest PDU we announce to receive (PS3.8 D.1).", 4096, MIB, "bytes")
     ] = 16384

@@ -39,7 +39,7 @@ class FairQueue:
         self,
         limit: int,
         *,
-        quantum: int = 1,
+        quantum: int | None = 1,
         aging: int = 8,
         reserved: int = 0,
         admission: Callable[[Sequence[Job]], Admits] = admit_all,
@@ -69,12 +69,14 @@ class FairQueue:
         """The number of waiting jobs."""
         return len(self._scheduler.waiting)
 
-    async def acquire(self, rank: int, order: int = 0, flow: Hashable = None) -> Grant:
+    async def acquire(
+        self, rank: int, order: int = 0, flow: Hashable = None, *, unbroken: bool = False
+    ) -> Grant:
         """Wait for a grant. A job that is cancelled leaves the queue, and its grant to others.
 
         Jobs that come in the same instant, as all do when a pause ends, are served by rank too.
         """
-        job = self._scheduler.job(rank, order, flow)
+        job = self._scheduler.job(rank, order, flow, unbroken=unbroken)
         wakeup = self._wakeups[job] = trio.Event()
         try:
             await trio.lowlevel.checkpoint()

@@ -222,7 +222,12 @@ class Delivery(Granted):
             return
         if policy.may_try(to.state, to.data):
             dispatch_id = self._content.dispatch_id
-            self.grant = await self.node.queue.acquire(self._rank, dispatch_id, flow=dispatch_id)
+            self.grant = await self.node.queue.acquire(
+                self._rank,
+                dispatch_id,
+                flow=dispatch_id,
+                unbroken=self.node.configured.whole_studies,
+            )
         if not policy.may_try(to.state, to.data):  # it may have been given up meanwhile
             self.release_grant()
             error = f"node is offline: {to.data.error}"
