@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from proxy.backend.faults import damaged, translated
+from proxy.backend.faults import Unread, damaged, translated
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -28,29 +28,38 @@ MAGIC = b"\x1f\x8b"
 class Gunzip(io.RawIOBase):
     """The unpacked content of ``file``, a gzip file from its start.
 
-    ``has_rest`` says, once all was read, that other bytes follow the last member; gzip(1) ignores
-    them.
+    Other bytes behind the last member are ignored, as gzip(1) does.
     """
 
     def __init__(self, file: BinaryIO, checkpoint: Callable[[], None]) -> None:
         super().__init__()
-        self.has_rest = False
         self._file = file
         self._checkpoint = checkpoint
         self._inflater = zlib.decompressobj(GZIP)
         self._packed = b""
+        self._error: Unread | None = None
 
     def readable(self) -> bool:
         """Whether this can be read: always."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer``; less only at the end. Raises ArchiveError if the file is damaged."""
+        """Fill ``buffer``; less only at the end.
+
+        Raises ArchiveError if the file is damaged, once all before the damage was returned.
+        """
+        if self._error is not None:
+            raise self._error
         view = memoryview(buffer)
         filled = 0
-        while filled < len(view) and (block := self._next(len(view) - filled)):
-            view[filled : filled + len(block)] = block
-            filled += len(block)
+        try:
+            while filled < len(view) and (block := self._next(len(view) - filled)):
+                view[filled : filled + len(block)] = block
+                filled += len(block)
+        except Unread as error:
+            if not filled:
+                raise
+            self._error = error
         return filled
 
     def _next(self, size: int) -> bytes:
@@ -81,7 +90,6 @@ class Gunzip(io.RawIOBase):
             self._checkpoint()
             self._packed += more
         if not self._packed.startswith(MAGIC):
-            self.has_rest = bool(self._packed)
             return False
         self._inflater = zlib.decompressobj(GZIP)
         return True

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from proxy.backend.content import HEAD_BYTES, ContentKind, kind_of
 from proxy.backend.entry import BLOCK, Entry, spooled
-from proxy.backend.faults import damaged, translated
+from proxy.backend.faults import translated
 from proxy.backend.gunzip import Gunzip
 from proxy.backend.hidden import hidden_in
 from proxy.backend.limits import Meter
@@ -41,8 +41,7 @@ def members(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
 
 
 def _gunzipped(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
-    gunzip = Gunzip(file, meter.checkpoint)
-    stream = io.BufferedReader(gunzip, BLOCK)
+    stream = io.BufferedReader(Gunzip(file, meter.checkpoint), BLOCK)
     with translated():
         kind = kind_of(stream.peek(HEAD_BYTES))
     whole = Entry(stream, None, file.tell)
@@ -53,5 +52,3 @@ def _gunzipped(file: BinaryIO, staging: Path, meter: Meter) -> Iterator[Entry]:
             yield from unzip(archive, meter)
     else:
         yield whole
-        if gunzip.has_rest:
-            raise damaged()
