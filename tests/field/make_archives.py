@@ -364,6 +364,11 @@ SIMILAR: Mapping[str, Callable[[Sequence[bytes]], bytes]] = {
     "gz of a gz": lambda files: gzip.compress(
         raw_zip(*members_of([gzip.compress(each) for each in files]))
     ),
+    "tar.bz2": lambda files: bz2.compress(tarred(files)),
+    "tar.xz": lambda files: lzma.compress(tarred(files)),
+    "bzip2 and xz members": lambda files: raw_zip(
+        *members_of([bz2.compress(files[0]), lzma.compress(files[1]), *files[2:]])
+    ),
     "zip of a zip": lambda files: raw_zip(*members_of([zipped(files)])),
     "zip of self-extracting zips": lambda files: raw_zip(
         *members_of([self_extracting([each]) for each in files])

@@ -6,6 +6,7 @@ kinds are unpacked, and compared with what ``unzip`` and ``tar`` make of them.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import random
@@ -235,7 +236,22 @@ LOSSES: dict[str, tuple[Make, str]] = {
         instead_of_second(lambda _: b"\x1f\x9d\x90" + bytes(99)),
         "compress (.Z) file that cannot be unpacked",
     ),
-    "xz": (instead_of_second(lzma.compress), "xz file that cannot be unpacked"),
+    "lzma": (
+        instead_of_second(lambda each: lzma.compress(each, lzma.FORMAT_ALONE)),
+        "lzma file that cannot be unpacked",
+    ),
+    "cut bz2": (
+        instead_of_second(lambda each: bz2.compress(each)[:-9]),
+        f"bzip2 file that {DAMAGED}",
+    ),
+    "wrong bz2": (
+        instead_of_second(lambda each: bz2.compress(tarred([each]))[:-9] + bytes(9)),
+        f"bzip2 file that {DAMAGED}",
+    ),
+    "wrong xz": (
+        instead_of_second(lambda each: lzma.compress(tarred([each]))[:-30] + bytes(30)),
+        f"xz file that {DAMAGED}",
+    ),
     "zip in a zip in a zip": (
         instead_of_second(lambda each: zipped([zipped([each])])),
         "zip archive that is in an archive within the archive",

@@ -62,7 +62,9 @@ class ContentKind(Enum):
     SQUASHFS = "squashfs image"
 
 
-ARCHIVES = frozenset({ContentKind.ZIP, ContentKind.GZIP, ContentKind.TAR})
+ARCHIVES = frozenset(
+    {ContentKind.ZIP, ContentKind.TAR, ContentKind.GZIP, ContentKind.BZIP2, ContentKind.XZ}
+)
 """The kinds that this program unpacks."""
 
 PLAIN = frozenset(

@@ -16,7 +16,7 @@ from proxy.errors import ArchiveError
 
 INCOMPLETE = "is damaged or incomplete"
 FETCHED_AGAIN = "The download is tried again; if it keeps failing, the archive is broken at ITH."
-CAN_BE_READ = "Only zip (stored, deflated, bzip2 or LZMA), tar and gzip can be unpacked."
+CAN_BE_READ = "Only zip (stored, deflated, bzip2 or LZMA), tar, gzip, bzip2 and xz can be unpacked."
 
 
 class Unread(ArchiveError):

@@ -53,11 +53,21 @@ class Stored:
 
 
 class Deflated:
-    """A raw deflate stream (RFC 1951)."""
+    """A deflate stream (RFC 1951), raw or in another ``form`` of zlib's."""
 
-    def __init__(self) -> None:
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    def __init__(self, form: int = -zlib.MAX_WBITS) -> None:
+        self._inflater = zlib.decompressobj(form)
         self._is_full = False
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given behind the end."""
+        return self._inflater.unused_data
 
     @property
     def needs_input(self) -> bool:

@@ -128,7 +128,8 @@ class _Content:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # bz2 raises it without a number
                 raise damaged_entry() from None
-            parts.append(part)
+            if part:
+                parts.append(part)
             missing -= len(part)
             if is_end:
                 break
