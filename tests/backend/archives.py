@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import tarfile
 import traceback
 import zipfile
@@ -76,19 +77,30 @@ def targz(files: Files) -> bytes:
 PACKERS: list[Callable[[Files], bytes]] = [zipped, targz, tarred]
 
 
-def unpacked(tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS) -> Unpacked:
+def unpacked(
+    tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS, *, comes_again: bool = False
+) -> Unpacked:
     path = tmp_path / "archive"
     path.write_bytes(archive)
-    return unpack(path, tmp_path / "staging", limits, lambda: None, read_instance)
+    return unpack(
+        path, tmp_path / "staging", limits, lambda: None, read_instance, comes_again=comes_again
+    )
 
 
-def refused(tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS) -> BackendError:
+def refused(
+    tmp_path: Path, archive: bytes, limits: ArchiveLimits = LIMITS, *, comes_again: bool = False
+) -> BackendError:
     with pytest.raises(BackendError) as caught:
-        unpacked(tmp_path, archive, limits)
+        unpacked(tmp_path, archive, limits, comes_again=comes_again)
     told = "".join(traceback.format_exception(caught.value)) + caught.value.hint
     assert "CANARY" not in told
     assert not (tmp_path / "staging").exists()
     return caught.value
+
+
+def with_free_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = type(shutil.disk_usage("/"))(free, 0, free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
 
 def contents(got: Unpacked) -> list[bytes]:

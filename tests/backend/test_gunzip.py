@@ -15,13 +15,13 @@ from proxy.backend.gunzip import CHUNK, Gunzip
 from proxy.errors import ArchiveError
 
 
-def gunzipped(packed: bytes, size: int = 1000) -> tuple[bytes, bool]:
-    """The content, read ``size`` bytes at a time, and whether other bytes follow."""
+def gunzipped(packed: bytes, size: int = 1000) -> bytes:
+    """The content, read ``size`` bytes at a time."""
     gunzip = Gunzip(io.BytesIO(packed), lambda: None)
     content = b""
     while block := gunzip.read(size):
         content += block
-    return content, gunzip.has_rest
+    return content
 
 
 MEMBERS = st.lists(st.integers(0, 3000) | st.just(CHUNK), min_size=1, max_size=5)
@@ -34,19 +34,19 @@ def test_reads_every_member_in_any_steps(
 ) -> None:
     parts = [bytes(random.Random(each).choices(b"abc", k=each)) for each in sizes]
     packed = b"".join(gzip.compress(part, level) + bytes(padding) for part in parts)
-    assert gunzipped(packed, size) == (b"".join(parts), False)
+    assert gunzipped(packed, size) == b"".join(parts)
 
 
 def test_members_may_begin_anywhere_in_what_is_read_at_a_time() -> None:
     noise = random.Random(1).randbytes(CHUNK)
     for short in range(1, 40):
         first = gzip.compress(noise[: CHUNK - short], 0)
-        assert gunzipped(first + gzip.compress(b"second")) == (noise[:-short] + b"second", False)
+        assert gunzipped(first + gzip.compress(b"second")) == noise[:-short] + b"second"
 
 
 @pytest.mark.parametrize("rest", [b"\x1f", b"x", b"\0\0x", bytes(CHUNK) + b"x", b"\x8b\x1f"])
-def test_other_bytes_behind_are_told(rest: bytes) -> None:
-    assert gunzipped(gzip.compress(b"content") + rest) == (b"content", True)
+def test_other_bytes_behind_are_ignored(rest: bytes) -> None:
+    assert gunzipped(gzip.compress(b"content") + rest) == b"content"
 
 
 def test_a_cut_or_a_wrong_byte_is_damage() -> None:
@@ -59,6 +59,16 @@ def test_a_cut_or_a_wrong_byte_is_damage() -> None:
         wrong[at] ^= 1
         with pytest.raises(ArchiveError):
             gunzipped(bytes(wrong))
+
+
+def test_all_before_a_cut_is_given() -> None:
+    content = random.Random(3).randbytes(10_000)
+    gunzip = Gunzip(io.BytesIO(gzip.compress(content)[:5_000]), lambda: None)
+    start = gunzip.read(1 << 20)
+    assert 4_000 < len(start) < 5_000
+    assert content.startswith(start)
+    with pytest.raises(ArchiveError):
+        gunzip.read(1)
 
 
 def flagged(flag: int, field: bytes) -> bytes:

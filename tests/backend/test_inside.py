@@ -35,6 +35,7 @@ from tests.backend.archives import (
     targz,
     tarred,
     unpacked,
+    with_free_disk,
     zipped,
 )
 
@@ -95,12 +96,13 @@ INNER: dict[str, Pack] = {
     "v7 tar.gz": lambda files: gzip.compress(tarred_v7(files)),
     "zip.gz": lambda files: gzip.compress(zipped(files)),
     "gz": lambda files: gzip.compress(files[-1][1]),
+    "tar.bz2": lambda files: bz2.compress(tarred(files)),
+    "tar.xz": lambda files: lzma.compress(tarred(files)),
     **{
         f"zip behind a {name}": (lambda files, start=start: start + zipped(files))  # type: ignore[misc]
         for name, start in STARTS.items()
     },
 }
-TELLS = ("zip archive", "tar archive", "gzip")
 
 
 def commented(archive: bytes, comment: bytes) -> bytes:
@@ -118,6 +120,17 @@ def beside(pack: Pack, inner: bytes, tmp_path: Path, limits: ArchiveLimits = LIM
     return got
 
 
+def unpacked_beside(
+    pack: Pack, inner: bytes, tmp_path: Path, limits: ArchiveLimits = LIMITS
+) -> Unpacked:
+    """As ``beside``, where instances may come out of ``inner`` too."""
+    files = [("1.dcm", dicom(1)), (f"{CANARY}.dat", inner), ("2.dcm", dicom(2))]
+    got = unpacked(tmp_path, pack(files), limits)
+    assert {dicom(1), dicom(2)} <= {*contents(got)}
+    assert sorted((tmp_path / "staging").iterdir()) == [each.path for each in got.instances]
+    return got
+
+
 def why(got: Unpacked) -> str:
     """Return the reason why the one file beside the instances was passed over."""
     assert got.skipped == {}
@@ -130,27 +143,32 @@ def why(got: Unpacked) -> str:
 # --- archives that can be read --------------------------------------------------------------------
 
 NAMELESS = dicom(3).replace(b"1.2.3.1.3", bytes(9))
-DICOM = {"whole": dicom(3), "without preamble": dicom(3)[132:], "damaged": NAMELESS}
 
 
 @pytest.mark.parametrize("pack", PACKERS)
 @pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
-def test_an_archive_that_holds_dicom_is_passed_over(
-    tmp_path: Path, pack: Pack, inner: Pack
-) -> None:
-    got = beside(
-        pack, inner([("readme.txt", b"hello"), ("a/b/without_extension", dicom(3))]), tmp_path
-    )
-    kind, _, reason = why(got).partition(" that ")
-    assert (kind in TELLS, reason) == (True, "holds DICOM")
+def test_an_archive_within_the_archive_is_unpacked(tmp_path: Path, pack: Pack, inner: Pack) -> None:
+    archive = inner([("readme.txt", b"hello"), ("a/b/without_extension", dicom(3))])
+    got = unpacked_beside(pack, archive, tmp_path)
+    assert contents(got) == [dicom(1), dicom(3), dicom(2)]
+    assert (got.passed_over, got.damaged, got.conflicting) == ({}, 0, 0)
 
 
-@pytest.mark.parametrize("content", DICOM.values(), ids=DICOM)
 @pytest.mark.parametrize("inner", [zipped, targz, tarred_v7, INNER["gz"], INNER["zip.gz"]])
-def test_dicom_in_an_archive_is_told_as_a_loose_file_is(
-    tmp_path: Path, inner: Pack, content: bytes
-) -> None:
-    assert why(beside(zipped, inner([("a.txt", content)]), tmp_path)).endswith("holds DICOM")
+def test_dicom_in_an_archive_is_told_as_a_loose_file_is(tmp_path: Path, inner: Pack) -> None:
+    bare = dicom(3)[132:]
+    got = unpacked_beside(zipped, inner([("a.txt", bare)]), tmp_path)
+    assert contents(got) == [dicom(1), bare, dicom(2)]
+    got = unpacked_beside(zipped, inner([("a.txt", NAMELESS)]), tmp_path)
+    assert (contents(got), got.damaged) == ([dicom(1), dicom(2)], 1)
+    assert (got.skipped, got.passed_over) == ({}, {})
+
+
+def test_instances_of_all_levels_are_compared(tmp_path: Path) -> None:
+    rival = dicom(1, pixels=b"other!")
+    got = unpacked_beside(zipped, zipped([("a", dicom(2)), ("b", rival)]), tmp_path)
+    assert contents(got) == [dicom(1), dicom(2)]
+    assert (got.skipped, got.conflicting) == ({"duplicate": 1}, 1)
 
 
 HARMLESS = {
@@ -188,7 +206,9 @@ def test_an_archive_of_very_many_files_is_read_whole(tmp_path: Path) -> None:
     inner = stored([*many, ("last", dicom(3))])
     assert b"PK\x06\x06" in inner[-200:]
     for archive in (inner, STARTS["noise"] + inner):
-        assert why(beside(zipped, archive, tmp_path)) == "zip archive that holds DICOM"
+        got = unpacked_beside(zipped, archive, tmp_path)
+        assert contents(got) == [dicom(1), dicom(3), dicom(2)]
+        assert got.passed_over == {}
 
 
 def test_archives_without_dicom_are_counted_by_kind(tmp_path: Path) -> None:
@@ -212,7 +232,7 @@ def with_flag(archive: bytes, flag: int) -> bytes:
 def without_directory(archive: bytes) -> bytes:
     """A zip whose end says that there is nothing before it."""
     end = archive.rindex(END)
-    return archive[: end + 8] + bytes(8) + archive[end + 16 :]
+    return archive[: end + 8] + bytes(12) + archive[end + 20 :]
 
 
 def sparse() -> bytes:
@@ -232,26 +252,22 @@ TEXT = [("readme.txt", b"hello" * 1000), ("more.txt", b"more" * 1000)]
 UNREADABLE = {
     "cut zip": (zipped(TEXT)[:-30], "is damaged or incomplete"),
     "cut tar": (tarred(TEXT)[:3000], "is damaged or incomplete"),
-    "tar without its end": (
-        tarred(TEXT).rstrip(b"\0").ljust(8192, b"0"),
+    "tar cut in a header": (
+        tarred(TEXT)[:5632] + tarred(TEXT)[5632:].rstrip(b"\0").ljust(5000, b"\0") + b"0" * 100,
         "is damaged or incomplete",
     ),
     "cut tar.gz": (targz(TEXT)[:-5], "is damaged or incomplete"),
     "cut gz": (gzip.compress(random.Random(1).randbytes(9000))[:-100], "is damaged or incomplete"),
-    "bytes behind a gz": (gzip.compress(b"a") + b"and more", "is damaged or incomplete"),
     "cut zip behind a program": (program(zipped(TEXT)[:-30]), "is damaged or incomplete"),
-    "zip without its directory": (without_directory(zipped(TEXT)), "holds another archive"),
-    "many ends": (
-        STARTS["noise"] + commented(zipped(TEXT), END * 2000),
-        "is damaged or incomplete",
+    "zip without its directory": (
+        without_directory(zipped(TEXT)),
+        "is in an archive within the archive",
     ),
     "wrong checksum": (stored(TEXT).replace(b"hello", b"hallo", 1), "is damaged or incomplete"),
-    "encrypted": (with_flag(zipped(TEXT), 0x1), "holds encrypted files"),
-    "strongly encrypted": (with_flag(zipped(TEXT), 0x41), "holds encrypted files"),
-    "bzip2 in zip": (zipped(TEXT, zipfile.ZIP_BZIP2), "holds files packed by an unknown method"),
-    "lzma in zip": (zipped(TEXT, zipfile.ZIP_LZMA), "holds files packed by an unknown method"),
-    "sparse": (sparse(), "holds a sparse file"),
-    "another volume": (continued(), "holds a part of a file"),
+    "encrypted": (with_flag(zipped(TEXT), 0x1), "is encrypted"),
+    "strongly encrypted": (with_flag(zipped(TEXT), 0x41), "is encrypted"),
+    "sparse": (sparse(), "is sparse"),
+    "another volume": (continued(), "is a part of another one"),
 }
 
 
@@ -260,7 +276,9 @@ UNREADABLE = {
 def test_an_archive_that_was_not_read_whole_is_passed_over(
     tmp_path: Path, pack: Pack, inner: bytes, reason: str
 ) -> None:
-    assert why(beside(pack, inner, tmp_path)).split(" that ")[1] == reason
+    got = beside(pack, inner, tmp_path)
+    assert sum(got.passed_over.values()) == 1
+    assert next(iter(got.passed_over)).split(" that ")[1] == reason
 
 
 NESTED = {
@@ -277,11 +295,15 @@ NESTED = {
 
 @pytest.mark.parametrize("nested", NESTED.values(), ids=NESTED)
 @pytest.mark.parametrize("inner", [zipped, targz, tarred, INNER["zip.gz"]])
-def test_what_was_not_looked_into_is_passed_over(
-    tmp_path: Path, inner: Pack, nested: bytes
-) -> None:
+def test_what_is_too_deep_is_passed_over(tmp_path: Path, inner: Pack, nested: bytes) -> None:
     got = beside(zipped, inner([("a.txt", b"a"), ("b", nested)]), tmp_path)
-    assert why(got).endswith(" that holds another archive")
+    assert got.skipped == {"text": 1}
+    ((reason, count),) = got.passed_over.items()
+    assert count == 1
+    assert reason.split(" that ")[1] in {
+        "is in an archive within the archive",
+        "cannot be unpacked",
+    }
 
 
 @settings(deadline=None)
@@ -292,17 +314,18 @@ def test_no_damage_to_an_archive_in_the_archive_costs_the_rest(data: st.DataObje
     for _ in range(data.draw(st.integers(1, 5))):
         archive[data.draw(st.integers(0, len(archive) - 1))] = data.draw(st.integers(0, 255))
     with tempfile.TemporaryDirectory() as directory:
-        got = beside(data.draw(st.sampled_from(PACKERS)), bytes(archive), Path(directory))
-        assert sum(got.passed_over.values()) + sum(got.skipped.values()) == 1
+        unpacked_beside(data.draw(st.sampled_from(PACKERS)), bytes(archive), Path(directory))
 
 
 @pytest.mark.parametrize("inner", [zipped, stored])
 def test_no_wrong_byte_hides_what_a_zip_holds(tmp_path: Path, inner: Pack) -> None:
+    """The instance comes out as it was, or a loss is counted."""
     whole = inner([("a", dicom(3))])
     for at in range(0, len(whole), 7):
         archive = bytearray(whole)
         archive[at] ^= 0xFF
-        assert sum(beside(zipped, bytes(archive), tmp_path).passed_over.values()) == 1, at
+        got = unpacked_beside(zipped, bytes(archive), tmp_path)
+        assert (dicom(3) in contents(got)) != bool(got.passed_over), at
 
 
 # --- kinds of archives that this program does not unpack ------------------------------------------
@@ -320,9 +343,6 @@ def disc(magic: bytes) -> bytes:
 
 NOISE = random.Random(3).randbytes(4000)
 SEALED_FILES = {
-    "bzip2": (bz2.compress(tarred(TEXT)), "bzip2 file"),
-    "empty bzip2": (bz2.compress(b""), "bzip2 file"),
-    "xz": (lzma.compress(tarred(TEXT)), "xz file"),
     "lzma": (lzma.compress(tarred(TEXT), lzma.FORMAT_ALONE), "lzma file"),
     "lzma of known size": (
         b"]\0\0\x80\0" + struct.pack("<Q", 70_000) + b"\0" + NOISE,
@@ -389,7 +409,7 @@ def test_every_such_kind_is_tried() -> None:
     assert {kind.value for kind in SEALED} <= {kind for _, kind in SEALED_FILES.values()}
 
 
-@pytest.mark.parametrize("tool", ["bzip2", "xz", "zstd", "lz4"])
+@pytest.mark.parametrize("tool", ["zstd", "lz4"])
 def test_what_the_tools_write_is_recognised(tmp_path: Path, tool: str) -> None:
     command = shutil.which(tool)
     if command is None:
@@ -459,13 +479,13 @@ BOMBS = {
 @pytest.mark.parametrize("pack", [zipped, targz])
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_in_the_archive_is_passed_over_alone(
-    tmp_path: Path, pack: Pack, bomb: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Pack, bomb: bytes
 ) -> None:
+    with_free_disk(monkeypatch, 150_000_000)
     limits = ArchiveLimits(ratio=100, reserve_bytes=0)
     files = [("b", bomb), ("1.dcm", dicom(1)), ("c", zipped(TEXT)), ("d", TEXT[0][1])]
     got = unpacked(tmp_path, pack(files), limits)
     assert contents(got) == [dicom(1)]
-    assert got.skipped == {"zip archive": 1, "text": 1}
     ((reason, count),) = got.passed_over.items()
     assert reason.endswith(" that unpacks to more than 100 times its size")
     assert count == 1
@@ -476,7 +496,7 @@ def test_a_bomb_in_the_archive_is_passed_over_alone(
     ("limits", "reason"),
     [
         (ArchiveLimits(entries=5, reserve_bytes=0), "has more than 5 entries"),
-        (ArchiveLimits(entry_bytes=9_000, reserve_bytes=0), "holds a file of more than 9000 bytes"),
+        (ArchiveLimits(entry_bytes=9_000, reserve_bytes=0), "has more than 9000 bytes"),
         (ArchiveLimits(total_bytes=30_000, reserve_bytes=0), "unpacks to more than 30000 bytes"),
     ],
 )
@@ -485,7 +505,9 @@ def test_limits_hold_in_an_archive_of_the_archive(
     tmp_path: Path, pack: Pack, limits: ArchiveLimits, reason: str, inner: Pack
 ) -> None:
     files = [(f"{n}", b"\0" + TELLTALE * 100 * n) for n in range(7)]
-    assert why(beside(pack, inner(files), tmp_path, limits)).split(" that ")[1] == reason
+    got = beside(pack, inner(files), tmp_path, limits)
+    assert sum(got.passed_over.values()) == 1
+    assert next(iter(got.passed_over)).split(" that ")[1] == reason
 
 
 def test_limits_hold_for_all_archives_of_the_archive_together(tmp_path: Path) -> None:
@@ -493,19 +515,22 @@ def test_limits_hold_for_all_archives_of_the_archive_together(tmp_path: Path) ->
     files = [("1.dcm", dicom()), *((f"{n}", inner) for n in range(5))]
     for limits, reason in [
         (ArchiveLimits(entries=10, reserve_bytes=0), "has more than 10 entries"),
-        (ArchiveLimits(total_bytes=11_000, reserve_bytes=0), "unpacks to more than 11000 bytes"),
+        (
+            ArchiveLimits(total_bytes=11_000 + 2 * len(inner), reserve_bytes=0),
+            f"unpacks to more than {11_000 + 2 * len(inner)} bytes",
+        ),
     ]:
         got = unpacked(tmp_path, zipped(files), limits)
         assert len(got.instances) == 1
-        assert got.skipped == {"zip archive": 2}
+        assert got.skipped["zip archive"] == 2
         assert got.passed_over == {f"zip archive that {reason}": 3}
 
 
-def test_what_is_looked_into_must_fit_on_the_disk_as_if_it_were_kept(
+def test_what_is_unpacked_must_fit_on_the_disk_as_if_it_were_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type(shutil.disk_usage(tmp_path))(100_000_000, 0, 100_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    """The copy of each archive within the archive, and its content."""
+    with_free_disk(monkeypatch, 100_000_000)
     inner = stored([("a", random.Random(6).randbytes(9_000_000))])
     archive = stored([*((f"{n}", inner) for n in range(8)), ("1.dcm", dicom())])
     got = unpacked(tmp_path, archive, ArchiveLimits(reserve_bytes=50_000_000))
@@ -523,30 +548,10 @@ def test_a_file_that_is_not_taken_costs_the_instances_nothing(tmp_path: Path) ->
 def test_a_file_that_is_too_large_to_be_looked_into_is_passed_over(tmp_path: Path) -> None:
     noise = random.Random(1).randbytes(2_000_000)
     limits = ArchiveLimits(entry_bytes=1_500_000, reserve_bytes=0)
-    for content, kind in ((stored([("a", noise)]), "zip archive"), (program(noise), "program")):
-        reason = f"{kind} that holds a file of more than 1500000 bytes"
+    for content in (stored([("a", noise)]), program(noise), noise):
         for pack in PACKERS:
-            assert why(beside(pack, content, tmp_path, limits)) == reason
-
-
-@pytest.mark.parametrize(("entries", "loaded"), [(10_000, 1), (5_000, 0)])
-def test_directories_of_too_many_entries_are_not_even_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, loaded: int
-) -> None:
-    inner = stored([(f"{n}", b"") for n in range(6_000)])
-    archive = zipped([("1.dcm", dicom()), *((f"{n}", inner) for n in range(5))])
-    made = 0
-
-    class Counted(zipfile.ZipInfo):
-        def __init__(self, name: str) -> None:
-            nonlocal made
-            made += 1
-            super().__init__(name)
-
-    monkeypatch.setattr(zipfile, "ZipInfo", Counted)
-    got = unpacked(tmp_path, archive, ArchiveLimits(entries=entries, reserve_bytes=0))
-    assert made == loaded * 6_000 + 6
-    assert got.passed_over == {f"zip archive that has more than {entries} entries": 5 - loaded}
+            reason = why(beside(pack, content, tmp_path, limits))
+            assert reason == "file that has more than 1500000 bytes"
 
 
 # --- nothing but such archives --------------------------------------------------------------------
@@ -555,15 +560,15 @@ def test_directories_of_too_many_entries_are_not_even_loaded(
 @pytest.mark.parametrize("pack", PACKERS)
 def test_nothing_but_archives_is_an_error_that_names_them(tmp_path: Path, pack: Pack) -> None:
     files = [
-        ("a", zipped([("1.dcm", dicom())])),
+        ("a", zipped([("1.zip", zipped([("1.dcm", dicom())]))])),
         ("b", b"Rar!\x1a\x07\0" + NOISE),
-        ("c", zipped([("1.dcm", dicom(2))])),
+        ("c", zipped([("2.zip", zipped([("2.dcm", dicom(2))]))])),
         ("d.txt", b"hello"),
     ]
     error = refused(tmp_path, pack(files))
     assert f"{error}" == (
-        "There is no DICOM instance in the archive (4 files: "
-        "1 rar archive that cannot be unpacked, 1 text, 2 zip archive that holds DICOM)"
+        "There is no DICOM instance in the archive (6 files: 1 rar archive "
+        "that cannot be unpacked, 1 text, 2 zip archive that is in an archive within the archive)"
     )
     assert error.permanent
     assert "plain files" in error.hint

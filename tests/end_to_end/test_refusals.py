@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,8 @@ def zipped(*files: bytes) -> bytes:
 
 IMAGE = ct_session(seed=26, slices=1)[0].content
 WITHIN = {
-    "zip": zipped(b"a text", IMAGE),
-    "gzip": gzip.compress(IMAGE),
+    "zip in zip with an image": zipped(zipped(b"a text", IMAGE)),
+    "gzip, cut": gzip.compress(IMAGE)[:-40],
     "zip, cut": zipped(IMAGE)[:-40],
     "zip in zip": zipped(zipped(b"a text")),
     "7z": b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(100),
@@ -170,7 +171,42 @@ async def test_an_archive_within_the_archive_that_may_hold_images_is_no_success(
     """The others are delivered, and the number is reported."""
     ending = await dispatched_with(site, within)
     assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 4, 5)
-    assert ending["error"].startswith("1 of 5 files are archives within the archive")
+    assert ending["error"].startswith("1 of 5 files may hold images and could not be read")
+
+
+@pytest.mark.parametrize("pack", [zipped, gzip.compress], ids=["zip", "gzip"])
+async def test_an_archive_within_the_archive_is_unpacked(
+    site: Site, pack: Callable[[bytes], bytes]
+) -> None:
+    session = ct_session(seed=27, slices=4)
+    async with DemoNode().running() as node:
+        site.has(node=node)
+        site.offer("sess-1", session[:3], pack(session[3].content))
+        await site.start()
+        ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == (
+            "completed",
+            4,
+            4,
+        )
+        assert node.holds == hashes_of(session)
+
+
+async def test_a_damaged_archive_is_downloaded_twice_and_the_rest_is_delivered(site: Site) -> None:
+    session = ct_session(seed=28, slices=4)
+    whole = zipped(*(each.content for each in session))
+    at = whole.index(session[1].content) + 1000
+    async with DemoNode().running() as node:
+        site.has(node=node)
+        site.backend.rest.offer(
+            "session", "sess-1", whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        )
+        await site.start()
+        ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
+        assert (ending["status"], ending["files_sent"], ending["files_total"]) == ("failed", 3, 4)
+        assert ending["error"].startswith("1 of 4 files may hold images and could not be read")
+        assert node.holds == hashes_of([session[0], *session[2:]])
+        assert len(site.backend.rest.downloads) == 2
 
 
 @pytest.mark.parametrize("within", [*NOTHING_WITHIN.values()], ids=[*NOTHING_WITHIN])

@@ -168,12 +168,13 @@ def test_nothing_to_send_is_no_success() -> None:
 def test_what_was_passed_over_is_told_apart_from_what_is_damaged() -> None:
     assert policy.settled(DeliveryProgress(7, 5), 1) == delivery.SomeRefused(
         "1 of 7 instances came damaged from ITH or were lost here; "
-        "1 of 7 files are archives within the archive, which hold images or cannot be read; "
-        "they were not unpacked"
+        "1 of 7 files may hold images and could not be read: they are damaged, encrypted, too "
+        "large, or packed in a way that is not supported; the log of the proxy has the reason for "
+        "each"
     )
     only = policy.settled(DeliveryProgress(7, 6), 1)
     assert isinstance(only, delivery.SomeRefused)
-    assert only.error.startswith("1 of 7 files are archives within the archive")
+    assert only.error.startswith("1 of 7 files may hold images and could not be read")
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,8 @@ class Dispatch(Granted):
                 services.archive_limits,
                 services.offload.check_cancelled,
                 read_instance,
+                # If the second download has the same damage, it is ITH's: the rest is sent.
+                comes_again=run.data.attempts == 0,
             )
             passed_over = sum(unpacked.passed_over.values())
             undeliverable = Undeliverable(unpacked.damaged + unpacked.conflicting, passed_over)

@@ -7,7 +7,6 @@ Called by the download, which must not take an error page for an archive, and wh
 from __future__ import annotations
 
 import re
-import tarfile
 from enum import Enum
 
 HEAD_BYTES = 512
@@ -63,7 +62,9 @@ class ContentKind(Enum):
     SQUASHFS = "squashfs image"
 
 
-ARCHIVES = frozenset({ContentKind.ZIP, ContentKind.GZIP, ContentKind.TAR})
+ARCHIVES = frozenset(
+    {ContentKind.ZIP, ContentKind.TAR, ContentKind.GZIP, ContentKind.BZIP2, ContentKind.XZ}
+)
 """The kinds that this program unpacks."""
 
 PLAIN = frozenset(
@@ -168,14 +169,16 @@ def kind_of(head: bytes) -> ContentKind:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Whether the checksum of a tar header is right, the only mark of the 1979 format (tar(5))."""
-    if not block[TAR_CHECKSUM].strip(b" \0").isdigit():
+    """Whether the checksum of a tar header is right, the only mark of the 1979 format (tar(5)).
+
+    Some programs took the bytes for signed numbers.
+    """
+    told = block[TAR_CHECKSUM].strip(b" \0")
+    if len(block) < HEAD_BYTES or not told or told.translate(None, b"01234567"):
         return False
-    try:
-        tarfile.TarInfo.frombuf(block, "latin-1", "strict")
-    except tarfile.HeaderError:
-        return False
-    return True
+    others = block[: TAR_CHECKSUM.start] + b" " * 8 + block[TAR_CHECKSUM.stop : HEAD_BYTES]
+    total = sum(others)
+    return int(told, 8) in {total, total - 256 * sum(byte > 0x7F for byte in others)}
 
 
 def _kind_of_text(head: bytes) -> ContentKind:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from proxy.backend.faults import damaged, translated
+from proxy.backend.faults import EntryUnread, damaged, translated
 from proxy.backend.limits import Meter
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
@@ -49,6 +49,22 @@ class Entry(NamedTuple):
 def without_content(called: str) -> Entry:
     """Build an entry that has nothing to read."""
     return Entry(io.BytesIO(), 0, int, called)
+
+
+class Refused:
+    """In place of the content of a file that cannot be read: raises the reason."""
+
+    def __init__(self, error: EntryUnread) -> None:
+        self._error = error
+
+    def read(self, size: int, /) -> bytes:
+        """Raise the error."""
+        raise self._error
+
+
+def unreadable(error: EntryUnread) -> Entry:
+    """Build the entry of a file that cannot be read."""
+    return Entry(Refused(error), None, int)
 
 
 def blocks(entry: Entry, first: bytes, meter: Meter) -> Iterator[bytes]:

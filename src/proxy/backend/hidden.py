@@ -6,20 +6,8 @@ import io
 import struct
 from typing import BinaryIO
 
+from proxy.backend.central import may_hide_directory
 from proxy.backend.content import ARCHIVES, HEAD_BYTES, SEALED, ContentKind, kind_of
-
-ZIP_END = b"PK\x05\x06"
-ZIP64_LOCATOR = b"PK\x06\x07"
-ZIP_ENTRY = b"PK\x01\x02"
-END_RECORD = struct.Struct("<12xL6x")
-"""The end record of a zip (APPNOTE 4.3.16): only the size of the directory is used."""
-
-LOCATOR_BYTES = 20
-MOST_ENDS = 16
-"""End records that are examined at most."""
-
-TAIL = END_RECORD.size + 0xFFFF
-"""Bytes that may lie between the start of the end record and the end of the file."""
 
 TRAILERS: tuple[tuple[int, bytes, ContentKind], ...] = (
     (512, b"koly", ContentKind.APPLE_DISK),
@@ -28,6 +16,8 @@ TRAILERS: tuple[tuple[int, bytes, ContentKind], ...] = (
     (8, b"NERO", ContentKind.NERO),
 )
 """Signatures by their distance from the end of the file."""
+
+TRAILER_BYTES = max(distance for distance, _, _ in TRAILERS)
 
 SECTIONS = 96
 """The largest number of sections of a program that Windows loads."""
@@ -45,41 +35,14 @@ def hidden_in(file: BinaryIO) -> ContentKind | None:
     A zip may have anything before it, a self-extracting one has a program.
     """
     size = file.seek(0, io.SEEK_END)
-    start = max(0, size - TAIL)
-    file.seek(start)
-    tail = file.read(TAIL)
-    if _ends_in_zip(file, start, tail):
+    if may_hide_directory(file):
         return ContentKind.ZIP
+    file.seek(max(0, size - TRAILER_BYTES))
+    tail = file.read(TRAILER_BYTES)
     for distance, magic, kind in TRAILERS:
         if len(tail) >= distance and tail.startswith(magic, len(tail) - distance):
             return kind
     return _behind_program(file)
-
-
-def _ends_in_zip(file: BinaryIO, start: int, tail: bytes) -> bool:
-    """Whether a directory precedes an end record in ``tail``: a program may hold its signature."""
-    at = len(tail)
-    for _ in range(MOST_ENDS):
-        at = tail.rfind(ZIP_END, 0, at)
-        if at < 0:
-            return False
-        record = tail[at : at + END_RECORD.size]
-        if len(record) < END_RECORD.size:
-            continue
-        (length,) = END_RECORD.unpack(record)
-        end = start + at
-        if _bytes_at(file, end - LOCATOR_BYTES, ZIP64_LOCATOR):
-            return True
-        if _bytes_at(file, end - length, ZIP_ENTRY):
-            return True
-    return True  # only a file that is to hide something has so many
-
-
-def _bytes_at(file: BinaryIO, position: int, expected: bytes) -> bool:
-    if position < 0:
-        return False
-    file.seek(position)
-    return file.read(len(expected)) == expected
 
 
 def _behind_program(file: BinaryIO) -> ContentKind | None:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.backend.faults import BeyondLimit, disk_full, too_large
+from proxy.backend.faults import BeyondLimit, disk_full, entry_too_large, too_large
 
-MIB = 1024**2
 GIB = 1024**3
+SHARE = 4
+"""The ratio is looked at where an archive takes more than one part in so many of the free disk."""
 
 
 class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on the content of one archive; sizes in bytes.
 
-    ``ratio`` limits the unpacked bytes per packed byte, over the archive so far and past its first
-    MiB. With ``total_bytes`` of None the limit is the disk's free space above ``reserve_bytes``.
+    With ``total_bytes`` of None the limit is the disk's free space above ``reserve_bytes``.
+    ``ratio`` limits the unpacked bytes per packed byte, over the archive so far; it counts only
+    beside the disk, for an archive that takes a good share of what is free: blank images shrink to
+    a thousandth, and are no bomb.
     """
 
     entries: int = 200_000
@@ -39,6 +42,7 @@ class Meter:
         self._directory = directory
         self._entries = 0
         self._unpacked = 0
+        self._space = max(0, self._free())
 
     @property
     def entries_left(self) -> int:
@@ -68,36 +72,26 @@ class Meter:
     def written(self, size: int) -> None:
         """Check a file that has grown to ``size`` bytes, and the disk."""
         if size > self.limits.entry_bytes:
-            raise too_large(
-                f"holds a file of more than {self.limits.entry_bytes} bytes", "entry_bytes"
-            )
-        if self._free() < self.limits.reserve_bytes:
+            raise entry_too_large(self.limits.entry_bytes)
+        if self._free() < 0:
             raise disk_full()
 
     def _compare(self, unpacked: int, packed: int) -> None:
         ratio = self.limits.ratio
-        if unpacked > max(MIB, ratio * packed):
+        if unpacked > max(self._space // SHARE, ratio * packed):
             raise too_large(f"unpacks to more than {ratio} times its size", "ratio")
 
     def _free(self) -> int:
-        return shutil.disk_usage(self._directory).free
+        return shutil.disk_usage(self._directory).free - self.limits.reserve_bytes
 
 
-class CopyMeter(Meter):
-    """Counts the temporary copy of a member: it must fit as one file, and adds to no total."""
+class NestedMeter(Meter):
+    """Counts the work on archives within an archive.
 
-    def unpacked(self, size: int, packed: int) -> None:
-        """Let the copy be cancelled."""
-        self.checkpoint()
-
-
-class LookMeter(Meter):
-    """Counts the content of archives within an archive, which is read and not kept.
-
-    It is counted apart from the kept files, so that a member beyond a limit does not cost another
-    one its place. All content read must stay within the number of entries, and fit on the disk as
-    if it were kept. The ratio is that of the bytes of one member to the ``packed`` bytes of the
-    complete archive.
+    It is counted apart from the other files, so that a member beyond a limit does not cost another
+    one its place. The copies and the contents of all of them stay within twice the disk, even where
+    they are not kept: one that is no bomb needs no more. The ratio is that of the bytes of one
+    member to the ``packed`` bytes of the complete archive.
     """
 
     def __init__(
@@ -117,6 +111,5 @@ class LookMeter(Meter):
 
     def _compare(self, unpacked: int, packed: int) -> None:
         super()._compare(unpacked - self._before, self._packed)
-
-    def _free(self) -> int:
-        return super()._free() - self._unpacked
+        if unpacked > 2 * self._space:
+            raise disk_full()

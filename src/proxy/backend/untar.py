@@ -1,8 +1,7 @@
 """Iterate over the files in a tar archive, once and forwards: v7, ustar, pax and GNU.
 
-Only an entry's type and size matter here, so headers are read one by one with
-``tarfile.TarInfo.frombuf``; ``tarfile`` itself would keep them all, load a name of any length,
-and take a broken header for the end of the archive.
+Only an entry's type and size matter here, so headers are read one by one; ``tarfile`` would keep
+them all, load a name of any length, and take a broken header for the end of the archive.
 """
 
 from __future__ import annotations
@@ -10,13 +9,16 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from proxy.backend.content import is_tar_header
-from proxy.backend.entry import BLOCK, Entry, Readable, without_content
-from proxy.backend.faults import damaged, translated, unreadable
+from proxy.backend.entry import BLOCK, Entry, Readable, unreadable, without_content
+from proxy.backend.faults import damaged, damaged_entry, translated, unreadable_entry
 from proxy.backend.limits import Meter
 
 TAR_BLOCK = 512
+NAME = slice(0, 100)
+SIZE = slice(124, 136)
 TYPE = slice(156, 157)
 MAX_EXTENSION = 1024 * 1024
 
@@ -51,54 +53,74 @@ def untar(stream: Readable, packed: Callable[[], int], meter: Meter) -> Iterator
     """Yield the files of a tar archive; directories are left out.
 
     ``packed`` returns how many bytes of the file were used for the bytes ``stream`` gave so far.
-    Concatenated archives are read as one; other bytes behind the end are no part of it. Raises
-    :class:`proxy.errors.ArchiveError` if the archive is damaged, lacks its end, exceeds a limit,
-    or holds an incomplete file.
+    Concatenated archives are read as one; other bytes behind the end are no part of it, and zeros
+    at the end are not asked for. A header that is damaged costs the file behind it alone: what can
+    be taken for a header again is. Raises :class:`proxy.errors.ArchiveError` if the archive ends
+    within a file or a header, or exceeds a limit.
     """
     tape = _Tape(stream, packed, meter)
-    pax_size: int | None = None
-    at_end = False
-    while header := tape.counted(TAR_BLOCK):
-        if len(header) == TAR_BLOCK and not any(header):
-            at_end = True
-            continue
-        if at_end and not is_tar_header(header):
-            break
-        at_end = False
-        with translated():
-            member = tarfile.TarInfo.frombuf(header, "latin-1", "strict")
-        kind = header[TYPE]  # tarfile takes an old file whose name ends in "/" for a directory
+    pax = _Pax()
+    for header in _headers(tape):
+        kind = header[TYPE]
         if kind in EXTENSIONS:
-            extension = tape.extension(member.size)
+            extension = tape.extension(_size(header[SIZE]))
             if kind in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}:
-                pax_size = _pax_size(extension)
+                pax = _Pax.of(extension)
             continue
         meter.entry()
-        size = member.size if pax_size is None else pax_size
-        pax_size = None
-        if kind == tarfile.GNUTYPE_SPARSE:
-            raise unreadable("holds a sparse file")
-        if kind == CONTINUED:
-            raise unreadable("holds a part of a file")
-        if kind in NO_CONTENT:
+        if not is_tar_header(header):
+            yield unreadable(damaged_entry())
+        elif kind in NO_CONTENT:
             yield without_content(NO_CONTENT[kind])
-        elif kind != tarfile.DIRTYPE and (size or member.type != tarfile.DIRTYPE):
-            section = _Section(tape, size)
-            yield Entry(section, size, packed)
-            section.skip()
-            tape.skip(-size % TAR_BLOCK)
-    if not at_end:
-        raise damaged()
+        else:
+            size = _size(header[SIZE]) if pax.size is None else pax.size
+            if not _is_directory(header, size):
+                yield from _file(tape, header, size, is_sparse=pax.is_sparse)
+        pax = _Pax()
     while tape.read(BLOCK):
         pass  # to the end of the gzip stream, where its checksum is verified
+
+
+def _headers(tape: _Tape) -> Iterator[bytes]:
+    """Yield the headers; of a damaged one and all that follows until the next, the first block."""
+    at_end = is_lost = False
+    while header := tape.counted(TAR_BLOCK):
+        if not any(header):
+            at_end = not is_lost
+        elif is_tar_header(header):
+            at_end = is_lost = False
+            yield header
+        elif at_end:
+            return
+        elif len(header) < TAR_BLOCK:
+            raise damaged()
+        elif not is_lost:
+            is_lost = True
+            yield header
+
+
+def _file(tape: _Tape, header: bytes, size: int, *, is_sparse: bool) -> Iterator[Entry]:
+    """Yield the file behind its ``header``, and skip what was not read of it."""
+    if header[TYPE] == tarfile.GNUTYPE_SPARSE:
+        is_sparse = True
+        tape.skip_sparse_map(header)
+    section = _Section(tape, size)
+    if is_sparse:
+        yield unreadable(unreadable_entry("is sparse"))
+    elif header[TYPE] == CONTINUED:
+        yield unreadable(unreadable_entry("is a part of another one"))
+    else:
+        yield Entry(section, size, tape.packed)
+    section.skip()
+    tape.read(-size % TAR_BLOCK)  # may be lacking at the end of the archive
 
 
 class _Tape:
     """The unpacked bytes of the archive; every read and every skip is a cancellation point."""
 
     def __init__(self, stream: Readable, packed: Callable[[], int], meter: Meter) -> None:
+        self.packed = packed
         self._stream = stream
-        self._packed = packed
         self._meter = meter
 
     def read(self, size: int) -> bytes:
@@ -109,8 +131,17 @@ class _Tape:
     def counted(self, size: int) -> bytes:
         """Read and count bytes that are not content of a file."""
         block = self.read(size)
-        self._meter.unpacked(len(block), self._packed())
+        self._meter.unpacked(len(block), self.packed())
         return block
+
+    def skip_sparse_map(self, header: bytes) -> None:
+        """Skip the blocks with the rest of a sparse file's map (GNU tar manual, "Standard")."""
+        more = header[482]
+        while more:
+            block = self.counted(TAR_BLOCK)
+            if len(block) < TAR_BLOCK:
+                raise damaged()
+            more = block[504]
 
     def skip(self, size: int) -> None:
         while size > 0:
@@ -149,9 +180,28 @@ class _Section:
         self._left = 0
 
 
-def _pax_size(records: bytes) -> int | None:
-    """Return the size in a pax extended header, which may exceed the range of a plain header."""
-    if PAX_SPARSE in records:
-        raise unreadable("holds a sparse file")
-    found = PAX_SIZE.findall(records)
-    return int(found[-1]) if found else None
+def _is_directory(header: bytes, size: int) -> bool:
+    """Whether the header is that of a directory, in the format of 1979 by its name."""
+    kind = header[TYPE]
+    is_old = kind == tarfile.AREGTYPE and header[NAME].rstrip(b"\0").endswith(b"/")
+    return kind == tarfile.DIRTYPE or (is_old and not size)
+
+
+def _size(field: bytes) -> int:
+    """Return the size in a header: octal digits, or GNU tar's big-endian number."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    with translated():
+        return int(field.split(b"\0")[0].strip() or b"0", 8)
+
+
+class _Pax(NamedTuple):
+    """What a pax extended header says of the file after it: its size may be beyond the header's."""
+
+    size: int | None = None
+    is_sparse: bool = False
+
+    @classmethod
+    def of(cls, records: bytes) -> _Pax:
+        found = PAX_SIZE.findall(records)
+        return cls(int(found[-1]) if found else None, PAX_SPARSE in records)

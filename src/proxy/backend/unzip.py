@@ -1,129 +1,156 @@
 """Iterate over the files in a zip archive (APPNOTE.TXT), zip64 and data descriptors included.
 
-``zipfile`` does the reading; values that it would take on trust are checked here first.
+The central directory decides which files there are, and the checksum whether one is whole: names,
+local headers and sizes may say what they like. Each file stands alone; one that cannot be read
+raises :class:`proxy.backend.faults.EntryUnread` when it is, and the next one can be.
 """
 
 from __future__ import annotations
 
-import io
+import lzma
+import os
 import stat
-import zipfile
+import struct
+import zlib
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice, zip_longest
 from typing import BinaryIO
 
-from proxy.backend.entry import Entry
-from proxy.backend.faults import damaged, translated, unreadable
+from proxy.backend.central import LOCAL, Record, directory_in, records
+from proxy.backend.entry import Entry, Refused
+from proxy.backend.faults import Unread, damaged, damaged_entry, unreadable_entry
+from proxy.backend.inflate import METHODS, STORED
 from proxy.backend.limits import Meter
 
-METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""The methods whose decompressor bounds its output; bzip2's and LZMA's may fill the memory."""
-
 ENCRYPTED = 0x1 | 0x40
-LOCAL_HEADER = 30
-"""Bytes of the fixed part of an entry's local header (APPNOTE 4.3.7)."""
+LOCAL_FIELDS = struct.Struct("<4s22xHH")
+"""The signature of a local header, and the lengths of what follows it (APPNOTE 4.3.7)."""
 
 SPLIT_MARKER = 4
 """Bytes before the first entry of an archive that was planned as a split one (APPNOTE 8.5.4)."""
 
-UNIX = frozenset({3, 19})
-"""Hosts whose entries have a UNIX mode in their attributes; 19 is OS X (APPNOTE 4.4.2.2)."""
-
-MAX_DIRECTORY = 64 * 1024 * 1024
-DIRECTORY_SIGNATURE = b"PK\x01\x02"
+CHUNK = 256 * 1024
+"""Packed bytes that are read at a time; a checkpoint lies between two chunks."""
 
 
 def unzip(file: BinaryIO, meter: Meter) -> Iterator[Entry]:
     """Yield the files of a zip archive in the order of their bytes; directories are left out.
 
     Bytes before them are a file as well: a program that unpacks them, or another archive.
-    Raises :class:`proxy.errors.ArchiveError` if the archive is damaged, exceeds a limit, or
-    holds a file that is encrypted or packed by a method other than deflate.
+    Raises :class:`proxy.errors.ArchiveError` if there is no directory or an archive exceeds a
+    limit; and, behind all files, if the directory is damaged.
     """
-    with (
-        _Guarded(io.FileIO(file.fileno(), closefd=False), meter) as guarded,
-        _opened(guarded) as archive,
-    ):
-        infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-        _refuse_overlaps(infos, archive.start_dir)
-        packed = infos[0].header_offset if infos else archive.start_dir
-        if packed > SPLIT_MARKER:
-            meter.entry()
-            yield Entry(_Start(guarded, packed), packed, partial(int, packed))
-        for info in infos:
-            meter.entry()
-            mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system in UNIX else 0
-            if _is_directory(info, mode):
-                continue
-            if info.flag_bits & ENCRYPTED:
-                raise unreadable("holds encrypted files")
-            if info.compress_type not in METHODS:
-                raise unreadable("holds files packed by an unknown method")
-            packed += info.compress_size
-            with translated():
-                stream = archive.open(info)
-            with stream:
-                yield Entry(stream, info.file_size, partial(int, packed), _called(mode))
+    directory = directory_in(file)
+    if directory is None:
+        raise damaged()
+    found, broken = _read_to_the_end(records(file, directory, meter))
+    found.sort()
+    packed = min(found[0].offset, directory.start) if found else directory.start
+    if packed > SPLIT_MARKER:
+        meter.entry()
+        before = _Content(file, 0, packed, None, method=STORED, meter=meter)
+        yield Entry(before, packed, partial(int, packed))
+    for record, following in zip_longest(found, islice(found, 1, None)):
+        meter.entry()
+        if record.is_directory or (following and record[:3] == following[:3]):
+            continue  # of two records of the same bytes one is enough
+        packed += record.packed
+        yield Entry(
+            _opened(file, record, following, meter), None, partial(int, packed), _called(record)
+        )
+    if broken is not None:
+        raise broken
 
 
-class _Start:
-    """The first ``size`` bytes of the archive."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._at = 0
-        self._size = size
-
-    def read(self, size: int, /) -> bytes:
-        self._file.seek(self._at)
-        block = self._file.read(min(size, self._size - self._at))
-        self._at += len(block)
-        return block
+def _read_to_the_end(found: Iterator[Record]) -> tuple[list[Record], Unread | None]:
+    """Return all records before the end or the damage, and the error for the damage."""
+    listed: list[Record] = []
+    try:
+        for each in found:
+            listed.append(each)  # noqa: PERF402 - those before an error count
+    except Unread as error:
+        if error.spoils:
+            raise
+        return listed, error
+    return listed, None
 
 
-def _is_directory(info: zipfile.ZipInfo, mode: int) -> bool:
-    """Whether this is a directory: its header declares neither size nor checksum."""
-    if info.file_size or info.CRC:
-        return False
-    return info.filename.endswith("/") or mode == stat.S_IFDIR
+def _opened(
+    file: BinaryIO, record: Record, following: Record | None, meter: Meter
+) -> _Content | Refused:
+    """Return the content of a file, or what raises the reason why it cannot be read."""
+    if record.flags & ENCRYPTED:
+        return Refused(unreadable_entry("is encrypted"))
+    if record.method not in METHODS:
+        return Refused(unreadable_entry("is packed by a method that is not supported"))
+    header = _bytes_at(file, record.offset, LOCAL_FIELDS.size)
+    if len(header) < LOCAL_FIELDS.size or not header.startswith(LOCAL):
+        return Refused(damaged_entry())
+    _, name, extra = LOCAL_FIELDS.unpack(header)
+    start = record.offset + LOCAL_FIELDS.size + name + extra
+    if following and start + record.packed > following.offset:
+        # Only a bomb uses one byte twice.
+        return Refused(damaged_entry("overlaps another one"))
+    return _Content(file, start, record.packed, record.crc, method=record.method, meter=meter)
 
 
-def _called(mode: int) -> str | None:
+def _called(record: Record) -> str | None:
     """Return the type that the attributes declare in place of a file, or None."""
-    if mode in {0, stat.S_IFREG, stat.S_IFDIR}:
+    if record.mode in {0, stat.S_IFREG, stat.S_IFDIR}:
         return None
-    return "link" if mode == stat.S_IFLNK else "device"
+    return "link" if record.mode == stat.S_IFLNK else "device"
 
 
-class _Guarded(io.BufferedReader):
-    """The archive as a file that does not let ``zipfile`` load a huge central directory.
+class _Content:
+    """The content of a file that takes ``size`` bytes ``at`` a place; ``crc`` None: unknown."""
 
-    ``zipfile`` reads the directory as one block and makes an object of each of its entries.
-    """
-
-    def __init__(self, raw: io.RawIOBase, meter: Meter) -> None:
-        super().__init__(raw)
+    def __init__(
+        self, file: BinaryIO, at: int, size: int, crc: int | None, *, method: int, meter: Meter
+    ) -> None:
+        self._file = file
+        self._at = at
+        self._left = size
+        self._expected = crc
+        self._crc = 0
+        self._is_stored = method == STORED
+        self._decoder = METHODS[method]()
         self._meter = meter
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._meter.checkpoint()
-        if size is not None and size > MAX_DIRECTORY:
-            raise unreadable("has a directory that is too large")
-        block = super().read(size)
-        is_directory = block.startswith(DIRECTORY_SIGNATURE)
-        if is_directory and block.count(DIRECTORY_SIGNATURE) > self._meter.entries_left:
-            raise self._meter.too_many_entries()
+    def read(self, size: int, /) -> bytes:
+        """Return ``size`` bytes, fewer only at the end, where the checksum is verified."""
+        parts = []
+        missing = size
+        while missing:
+            try:
+                part, is_end = self._next(missing)
+            except (zlib.error, lzma.LZMAError, EOFError, ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # bz2 raises it without a number
+                raise damaged_entry() from None
+            if part:
+                parts.append(part)
+            missing -= len(part)
+            if is_end:
+                break
+        block = b"".join(parts)
+        self._crc = zlib.crc32(block, self._crc)
+        if missing and self._expected not in {None, self._crc}:
+            raise damaged_entry()
         return block
 
+    def _next(self, size: int) -> tuple[bytes, bool]:
+        """Return up to ``size`` bytes, and whether the content ends behind them."""
+        self._meter.checkpoint()
+        packed = b""
+        if self._decoder.needs_input:
+            chunk = size if self._is_stored else CHUNK
+            packed = _bytes_at(self._file, self._at, min(self._left, chunk))
+            self._at += len(packed)
+            self._left -= len(packed)
+        part = self._decoder.decompress(packed, size)
+        return part, not (part or packed)
 
-def _opened(file: BinaryIO) -> zipfile.ZipFile:
-    with translated():
-        return zipfile.ZipFile(file)
 
-
-def _refuse_overlaps(infos: list[zipfile.ZipInfo], directory: int) -> None:
-    """Refuse entries that share bytes: only a bomb uses one byte twice."""
-    ends = [info.header_offset for info in infos[1:]] + [directory]
-    for info, end in zip(infos, ends, strict=False):
-        if info.header_offset + LOCAL_HEADER + info.compress_size > end:
-            raise damaged("has entries that overlap")
+def _bytes_at(file: BinaryIO, position: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, position) if 0 <= position < 2**63 else b""

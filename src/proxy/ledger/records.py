@@ -39,8 +39,8 @@ class Counts(msgspec.Struct, frozen=True):
 class Undeliverable(NamedTuple):
     """Files from ITH that cannot be sent to any node; they count among the files to be sent.
 
-    ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
-    may hold some.
+    ``damaged`` counts instances, ``passed_over`` files and archives that may hold images and could
+    not be read.
     """
 
     damaged: int = 0

@@ -110,7 +110,7 @@ def settled(
 ) -> delivery.AllStored | delivery.SomeRefused:
     """Return the end of a delivery with nothing left to send; an empty delivery is no success.
 
-    ``passed_over`` counts the archives within the archive, which were to be sent and were not.
+    ``passed_over`` counts the files and archives that may hold images and could not be read.
     """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
@@ -126,8 +126,9 @@ def settled(
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
     if passed_over:
         sentences.append(
-            f"{passed_over} of {total} files are archives within the archive, which hold images or "
-            "cannot be read; they were not unpacked"
+            f"{passed_over} of {total} files may hold images and could not be read: they are "
+            "damaged, encrypted, too large, or packed in a way that is not supported; the log of "
+            "the proxy has the reason for each"
         )
     return delivery.SomeRefused("; ".join(sentences))
 

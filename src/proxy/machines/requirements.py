@@ -635,8 +635,8 @@ _PROTOCOL = Chapter(
         ),
         Requirement(
             "REQ-PROT-33",
-            "An archive is a zip or a tar.gz of any layout; DICOM files are recognised by "
-            "their content.",
+            "An archive is whatever unzip, tar and gzip unpack, of any layout, with one level of "
+            "archives in it; DICOM files are recognised by their content.",
             "docs/protocol.md 3.2",
             shown(
                 "backend/test_archive.py",
@@ -644,12 +644,19 @@ _PROTOCOL = Chapter(
                 "test_content_decides_and_everything_else_is_counted",
                 "test_reads_zip64",
                 "test_reads_every_kind_of_tar_header",
+            )
+            + shown("backend/test_inside.py", "test_an_archive_within_the_archive_is_unpacked")
+            + shown(
+                "field/test_archives.py",
+                "test_the_images_are_sent",
+                "test_the_images_are_unpacked",
+                "test_nothing_is_unpacked_by_the_tools_alone",
             ),
             ("backend/archive.py",),
         ),
         Requirement(
             "REQ-PROT-34",
-            "An archive that holds no instance, is damaged, encrypted or above a limit makes the "
+            "An archive that holds no instance that can be read, or is above a limit, makes the "
             "dispatch fail and leaves no file.",
             "docs/protocol.md 3.2",
             shown(
@@ -658,18 +665,24 @@ _PROTOCOL = Chapter(
                 "test_a_cut_anywhere_is_noticed",
                 "test_encrypted_files_are_refused",
                 "test_limits_hold",
-                "test_a_bomb_stops_at_the_ratio",
+                "test_a_bomb_stops_at_the_ratio_where_it_would_fill_the_disk",
             )
             + shown("backend/test_rest.py", "test_a_page_is_no_archive"),
         ),
         Requirement(
             "REQ-PROT-35",
-            "An archive within the archive that may hold images makes the dispatch fail after the "
-            "rest was delivered.",
+            "A file or an archive within the archive that may hold images and cannot be read makes "
+            "the dispatch fail, with the count, after the rest was delivered.",
             "docs/protocol.md 3.2",
-            shown("backend/test_inside.py", "test_an_archive_that_holds_dicom_is_passed_over")
+            shown("backend/test_inside.py", "test_what_is_too_deep_is_passed_over")
+            + shown(
+                "field/test_archives.py",
+                "test_what_was_not_read_is_counted_and_costs_nothing_else",
+                "test_what_cannot_be_read_fails_the_dispatch_when_the_rest_was_delivered",
+            )
             + shown(
                 "end_to_end/test_refusals.py",
+                "test_a_damaged_archive_is_downloaded_twice_and_the_rest_is_delivered",
                 "test_an_archive_within_the_archive_that_may_hold_images_is_no_success",
                 "test_an_archive_within_the_archive_without_images_is_nothing",
             ),

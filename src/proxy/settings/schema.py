@@ -251,7 +251,13 @@ class LimitSettings(Section, frozen=True):
     ] = 8 * GIB
     entries: Annotated[int, number("Most files in an archive.", 1, 10_000_000)] = 200_000
     ratio: Annotated[
-        int, number("Most bytes unpacked from one packed byte, past the first MB.", 1, 100_000)
+        int,
+        number(
+            "Most bytes unpacked from one packed byte, by an archive that needs over a quarter of "
+            "the free disk.",
+            1,
+            100_000,
+        ),
     ] = 200
     reserve_gb: Annotated[
         float, number("Disk space that stays free (1 GB = 1024³ bytes).", 0, 1_000_000, "GB")
