@@ -369,7 +369,7 @@ def test_many_bombs_do_no_more_work_than_the_disk_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_free_disk(monkeypatch, 40_000_000)
-    bombs = [of_zeros(n * 1024 * 1024) for n in range(16, 56)]
+    bombs = [of_zeros(36 * 1024 * 1024)] * 40
     passed = 0
 
     def checkpoint() -> None:
@@ -393,16 +393,16 @@ def test_levels_of_archives_end_at_the_second(tmp_path: Path) -> None:
     assert got.passed_over == {"zip archive that is in an archive within the archive": 16}
 
 
-def test_a_hundred_thousand_empty_entries_are_nothing(tmp_path: Path) -> None:
-    many = raw_zip(*[Member()] * 100_000, *members_of(SLICES), is_wide=True)
+def test_very_many_empty_entries_are_nothing(tmp_path: Path) -> None:
+    many = raw_zip(*[Member()] * 20_000, *members_of(SLICES), is_wide=True)
     for archive in (many, loose_beside(many)):
         got = unpacked(tmp_path, archive)
         assert sorted(contents(got)) == sorted(SLICES)
-        assert (got.skipped["empty"], got.passed_over) == (100_000, {})
-    few = ArchiveLimits(entries=50_000, reserve_bytes=0)
+        assert (got.skipped["empty"], got.passed_over) == (20_000, {})
+    few = ArchiveLimits(entries=10_000, reserve_bytes=0)
     got = unpacked(tmp_path, loose_beside(many), few)
     assert_both(got)
-    assert got.passed_over == {"zip archive that has more than 50000 entries": 1}
+    assert got.passed_over == {"zip archive that has more than 10000 entries": 1}
 
 
 def test_bytes_that_are_used_twice_are_unpacked_once(tmp_path: Path) -> None:
