@@ -129,7 +129,18 @@ class NotConverted(ProxyError):
 
 
 class NodeError(ProxyError):
-    """A DICOM node did not carry out a request; the subclasses say at which layer."""
+    """A DICOM node did not carry out a request; the subclasses say at which layer.
+
+    ``found`` says what answers in the node's place. It is for the log and the status of the proxy
+    alone: ITH must not learn which host of the site serves what.
+    """
+
+    found: str = ""
+
+    @property
+    def on_site(self) -> str:
+        """The sentence with what was found, for the site."""
+        return f"{self}: {self.found}" if self.found else str(self)
 
 
 class NodeUnreachable(NodeError):
@@ -155,9 +166,10 @@ class AssociationRejected(NodeError):
 class AssociationLost(NodeError):
     """An established association ended early.
 
-    ``code`` is ``abort``, ``closed``, ``released``, ``stalled``, ``timeout``, ``protocol``,
-    ``tls`` or ``local`` (we could not read our own file in the middle of it);
-    ``source`` and ``reason`` are A-ABORT's (PS3.8 Table 9-26), None for the other codes.
+    ``code`` is ``abort``, ``closed``, ``released``, ``stalled``, ``timeout``, ``protocol``, ``pdu``
+    (the node takes none that holds a message), ``tls``, ``stranger`` or ``local`` (we could not
+    read our own file in the middle of it); ``source`` and ``reason`` are A-ABORT's
+    (PS3.8 Table 9-26), None for the other codes.
     """
 
     def __init__(

@@ -189,9 +189,11 @@ async def test_a_node_that_speaks_tls_is_recognised(network: TcpNetwork) -> None
         await peer.until_end()
 
     async with scripted(script) as target:
-        with pytest.raises(AssociationLost, match="TLS") as caught:
+        with pytest.raises(AssociationLost) as caught:
             await verify(network, target, CLOCKS)
     assert caught.value.code == "tls"
+    assert caught.value.found == "a TLS server answers there"
+    assert "TLS" not in caught.value.in_full
 
 
 @pytest.mark.parametrize(
@@ -458,18 +460,31 @@ async def test_no_byte_moves_while_the_answer_is_awaited(network: TcpNetwork) ->
     assert caught.value.code == "timeout"
 
 
-async def test_an_unusable_pdu_size_is_aborted(network: TcpNetwork) -> None:
+@pytest.mark.parametrize("size", [1, 4, 6, 7])
+async def test_an_unusable_pdu_size_is_aborted(network: TcpNetwork, size: int) -> None:
     async def script(peer: Peer) -> None:
-        await peer.accept_all(max_pdu_size=7)
+        await peer.accept_all(max_pdu_size=size)
         assert await peer.until_end() == node.abort()
 
     async with scripted(script) as target:
         with pytest.raises(AssociationLost) as caught:
             await verify(network, target, CLOCKS)
-    assert caught.value.code == "protocol"
+    assert caught.value.code == "pdu"
+    assert "maximum PDU size" in str(caught.value)
 
 
 def test_an_association_that_never_opened_has_no_wire() -> None:
     association = Association(Target("h", 1, "A", "B"), (ECHO,), CLOCKS)
     with pytest.raises(RuntimeError):
         association.begin(1, dimse.C_ECHO_RSP)
+
+
+async def test_an_echo_that_is_answered_twice(network: TcpNetwork) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message(has_data=False)
+        await peer.send(node.data(node.pdv(node.command(node.response(0, kind=0x8030)))) * 2)
+        await peer.finish()
+
+    async with scripted(script) as target:
+        await verify(network, target, CLOCKS)

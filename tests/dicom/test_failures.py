@@ -85,17 +85,20 @@ def test_a_missing_answer_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("result", "source", "reason", "remedy"),
     [
-        (1, 1, 3, Remedy.NEVER),
-        (2, 1, 3, Remedy.NEVER),
-        (1, 1, 7, Remedy.NEVER),
+        (1, 1, 3, Remedy.RETRY_LATER),
+        (2, 1, 3, Remedy.RETRY_LATER),
+        (1, 1, 7, Remedy.RETRY_LATER),
         (2, 3, 1, Remedy.FEWER_ASSOCIATIONS),
         (1, 3, 1, Remedy.FEWER_ASSOCIATIONS),
         (1, 3, 2, Remedy.FEWER_ASSOCIATIONS),
         (2, 3, 2, Remedy.FEWER_ASSOCIATIONS),
-        (1, 1, 1, Remedy.NEVER),
+        (1, 1, 1, Remedy.RETRY_LATER),
+        (1, 2, 1, Remedy.RETRY_LATER),
+        (1, 1, 2, Remedy.NEVER),
+        (1, 2, 2, Remedy.NEVER),
         (2, 1, 1, Remedy.RETRY_LATER),
         (2, 2, 1, Remedy.RETRY_LATER),
-        (0, 0, 0, Remedy.NEVER),
+        (0, 0, 0, Remedy.RETRY_LATER),
     ],
 )
 def test_a_rejection_is_read_by_source_and_reason_first(
@@ -106,9 +109,19 @@ def test_a_rejection_is_read_by_source_and_reason_first(
 
 @pytest.mark.parametrize(
     ("result", "remedy"),
-    [(3, Remedy.NEVER), (4, Remedy.OTHER_SYNTAX), (1, Remedy.NEVER), (None, Remedy.NEVER)],
+    [
+        (3, Remedy.NEVER),
+        (4, Remedy.OTHER_SYNTAX),
+        (1, Remedy.NEVER),
+        (0, Remedy.NEVER),
+        (None, Remedy.NEVER),
+        ("rejected", Remedy.RETRY_LATER),
+        ("aborted", Remedy.RETRY_LATER),
+        ("closed", Remedy.RETRY_LATER),
+        ("released", Remedy.RETRY_LATER),
+    ],
 )
-def test_a_refused_context(result: int | None, remedy: Remedy) -> None:
+def test_a_refused_context(result: int | str | None, remedy: Remedy) -> None:
     assert classify_context(result).remedy is remedy
 
 

@@ -320,7 +320,6 @@ def garbled_answers() -> dict[str, bytes]:
         "data set missing": found(PENDING) + found(0),
         "two data sets": found(PENDING, answer())
         + node.data(node.pdv(encoded(answer()), control=2)),
-        "two ends": found(0) + found(0),
         "endless data set": found(PENDING) + node.data(node.pdv(bytes(60000), control=0)) * 2,
         "endless answers": found(PENDING, answer()) * 65,
         "no status": node.data(node.pdv(node.command(Dataset()))),
@@ -522,3 +521,21 @@ async def test_pynetdicom_is_understood(
     expected = answer()
     del expected.RetrieveAETitle
     assert asked == [expected, expected]
+
+
+async def test_answers_that_come_twice_are_no_fault(network: TcpNetwork) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        for number in (1, 2):
+            await peer.message()
+            match = found(PENDING, answer(), message_id=number)
+            end = found(0, message_id=number)
+            await peer.send(match * 2, end * 2, match, end)
+        await peer.finish()
+
+    async with (
+        scripted(script) as target,
+        associate(network, target, (FIND,), CLOCKS) as association,
+    ):
+        assert await find(association, INSTANCE)
+        assert await find(association, INSTANCE)

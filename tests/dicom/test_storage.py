@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -250,7 +251,6 @@ def garbled_responses() -> dict[str, bytes]:
         "cut": node.data(node.pdv(node.command(node.response(0))[:-3])),
         "data set": node.data(node.pdv(b"\0\0", control=2)),
         "endless": node.data(*[node.pdv(bytes(60000), control=1)] * 2),
-        "two": node.data(*[node.pdv(node.command(node.response(0)))] * 2),
     }
 
 
@@ -746,3 +746,91 @@ def test_sending_needs_no_dicom_library() -> None:
     )
     heavy = {"pydicom", "pynetdicom", "numpy", "httpx2", "apsw"}
     assert heavy.isdisjoint(answer.stdout.split())
+
+
+def responses(*said: tuple[int, str]) -> bytes:
+    """Encode C-STORE responses with status 0, each to a message and for an instance."""
+    return b"".join(
+        node.data(node.pdv(node.command(node.response(0, message_id, uid))))
+        for message_id, uid in said
+    )
+
+
+@pytest.mark.parametrize("times", [2, 3, 50])
+async def test_a_repeat_of_a_response_is_dropped(
+    network: TcpNetwork, tmp_path: Path, times: int
+) -> None:
+    paths = [tmp_path / str(number) for number in range(4)]
+    instances = [write_ct(path, LARGE if path is paths[2] else 0) for path in paths]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        for number, each in enumerate(instances, 1):
+            await peer.message()
+            await peer.send(responses((number, each.sop_instance_uid)) * times)
+        await peer.finish()
+
+    (proposals,) = plan(instances)
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        for path, instance in zip(paths, instances, strict=True):
+            assert (await store(association, instance, path)).status == 0
+    assert association.release_problem is None
+
+
+@pytest.mark.parametrize(
+    ("said", "is_repeat"),
+    [((1, ""), True), ((1, "2.25.9"), False), ((3, ""), False), ((0, ""), False)],
+)
+async def test_a_repeat_names_the_message_and_the_instance_that_were_answered(
+    network: TcpNetwork, tmp_path: Path, said: tuple[int, str], is_repeat: bool
+) -> None:
+    paths = [tmp_path / "1", tmp_path / "2"]
+    instances = [write_ct(path) for path in paths]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        await peer.send(responses((1, "")))
+        await peer.message()
+        await peer.send(responses(said), responses((2, "")) if is_repeat else b"")
+        if is_repeat:
+            await peer.finish()
+        else:
+            assert await peer.until_end() == node.abort()
+
+    (proposals,) = plan(instances)
+    async with scripted(script) as target:
+        with nullcontext() if is_repeat else pytest.raises(StoreInterrupted, match="not valid"):
+            async with associate(network, target, proposals, CLOCKS) as association:
+                await store(association, instances[0], paths[0])
+                assert (await store(association, instances[1], paths[1])).status == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "nothing"])
+async def test_a_release_without_its_answer_is_known(
+    network: TcpNetwork, path: Path, how: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept_all()
+        await peer.message()
+        await peer.send(responses((1, "")))
+        kind, _ = await peer.pdu()
+        assert kind == 5
+        if how == "abort":
+            await peer.send(node.abort(2, 0))
+        if how != "close":
+            await peer.until_end()
+
+    instance = write_ct(path)
+    (proposals,) = plan([instance])
+    async with (
+        scripted(script) as target,
+        associate(network, target, proposals, CLOCKS) as association,
+    ):
+        assert (await store(association, instance, path)).status == 0
+    problem = association.release_problem
+    assert isinstance(problem, AssociationLost)
+    assert problem.code == {"abort": "abort", "close": "closed"}.get(how, "timeout")

@@ -218,7 +218,8 @@ async def test_an_archive_within_the_archive_without_images_is_nothing(
 
 
 async def test_a_node_that_rejects_us_for_good_is_not_asked_again_and_again(site: Site) -> None:
-    async with DemoNode(require_calling=["SOMEBODYELSE"]).running() as node:
+    script = NodeScript(reject_next=1000, rejection=(1, 1, 2))
+    async with DemoNode(script=script).running() as node:
         site.has(node=node)
         site.offer("sess-1", ct_session(seed=24, slices=2))
         await site.start()
@@ -226,5 +227,21 @@ async def test_a_node_that_rejects_us_for_good_is_not_asked_again_and_again(site
         ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
 
         assert ending["status"] == "failed"
-        assert "calling AE title" in ending["error"]
+        assert "application context" in ending["error"]
         assert node.tally.rejections <= 3
+
+
+async def test_a_node_that_does_not_know_us_is_asked_as_often_as_the_attempts_allow(
+    site: Site,
+) -> None:
+    """It may not have read its table of AE titles yet."""
+    async with DemoNode(require_calling=["SOMEBODYELSE"]).running() as node:
+        site.has(node=node)
+        site.offer("sess-1", ct_session(seed=24, slices=2))
+        await site.start(dicom__retry_count=2)
+
+        ending = await site.ending(await site.dispatch("sess-1", "node"), "node")
+
+        assert ending["status"] == "failed"
+        assert "calling AE title" in ending["error"]
+        assert 3 <= node.tally.rejections <= 5

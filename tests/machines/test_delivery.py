@@ -46,6 +46,7 @@ from proxy.machines.delivery import (
     NodeMoved,
     Outcome,
     Purpose,
+    RefusalReason,
     ReportProgress,
     RestartRequested,
     ResumeRequested,
@@ -158,7 +159,7 @@ async def test_a_refused_instance_fails_the_delivery_after_the_others(
     autojump_clock: MockClock,
 ) -> None:
     async with running(DELIVERY, SOME, STORING) as bench:
-        refused = replace(SOME, files_refused=1, refusal="out of resources")
+        refused = replace(SOME, files_refused=1, refusals=(RefusalReason("out of resources"),))
         assert told(bench, InstanceRefused("out of resources")) == (STORING, refused, [])
         two = replace(refused, files_stored=2)
         assert told(bench, InstanceStored()) == (STORING, two, [ReportProgress(two)])

@@ -152,11 +152,13 @@ def test_all_stored_means_that_something_was_and_nothing_is_missing(
 
 
 def test_what_was_refused_is_told_with_the_node_s_reason_and_no_other() -> None:
-    progress = DeliveryProgress(5, 3, 2, error="paused by ITH", refusal="out of resources")
+    progress = DeliveryProgress(
+        5, 3, 2, error="paused by ITH", refusals=(delivery.RefusalReason("out of resources"),)
+    )
     assert policy.settled(progress) == delivery.SomeRefused(
         "2 of 5 instances refused: out of resources"
     )
-    assert policy.settled(replace(progress, refusal=None)) == delivery.SomeRefused(
+    assert policy.settled(replace(progress, refusals=())) == delivery.SomeRefused(
         "2 of 5 instances refused: the node refused them"
     )
 

@@ -11,7 +11,7 @@ import trio
 
 from proxy.dicom.association import Target
 from proxy.dicom.storage import verify
-from proxy.errors import NodeError, NodeUnreachable
+from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUnreachable
 from proxy.logs import log
 from proxy.machines import node, policy
 from proxy.machines.failures import is_answer
@@ -48,7 +48,8 @@ class NodeAtWork:
 
     ``leaders`` has the leading delivery of each entity. ``backlog`` counts, by the rank of
     priority, the deliveries that have their content and are not over. ``established`` counts the
-    deliveries with an association that the node has accepted.
+    deliveries with an association that the node has accepted, and ``has_accepted`` says whether it
+    has accepted one at all. ``found`` says what answers in its place, for the status alone.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class NodeAtWork:
         self.leaders: dict[tuple[EntityType, str], Leader] = {}
         self.backlog: Counter[int] = Counter()
         self.established = 0
+        self.has_accepted = False
+        self.found = ""
         self._services = services
         self._on_open = on_open
         self._echo = trio.Lock()
@@ -132,10 +135,26 @@ class NodeAtWork:
         async with self._echo:
             pass
 
+    async def takes_our_titles(self) -> bool:
+        """Ask by C-ECHO whether the node takes associations under these AE titles now.
+
+        A node that takes one association at a time takes none for C-ECHO beside another one.
+        """
+        problem, accepted = await self._verify()
+        if problem is None:
+            self.run.tell(node.NodeEchoed())
+            return True
+        was_refused_inside = accepted and not isinstance(problem, AssociationLost)
+        # Some take no association for C-ECHO; they took another one under these titles before.
+        is_known = self.has_accepted and not self.established
+        return was_refused_inside or (is_known and isinstance(problem, AssociationRejected))
+
     @contextmanager
     def associated(self) -> Iterator[None]:
         """Count an association as established while the block lasts."""
         self.established += 1
+        self.has_accepted = True
+        self.found = ""
         try:
             yield
         finally:
@@ -170,6 +189,7 @@ class NodeAtWork:
                 self.run.tell(node.EnableRequested())
             case Effect.RESTART:
                 self._asking.cancel(effect.value)
+                self.has_accepted = False
                 self.run.tell(node.ChangeRequested())
 
     # -- Activities -------------------------------------------------------------------------------
@@ -195,24 +215,33 @@ class NodeAtWork:
         """
         asked = self.configured
         with trio.CancelScope() as self._asking:
-            error = await self._verify()
+            error = await self._unanswered()
             if error is not None and self.queue.in_use:
                 await trio.sleep(self._services.settings.dicom.echo_seconds)
                 return False
         if self._asking.cancelled_caught or asked.address != self.configured.address:
             return False
+        self.found = error.found if error else ""
         if error is None:
             run.tell(node.NodeEchoed())
         else:
-            log("node.unreachable", level="debug", node_id=self.node_id, problem=str(error))
+            log("node.unreachable", level="debug", node_id=self.node_id, problem=error.on_site)
             self.failed(error.in_full, is_probe=True)
         return True
 
-    async def _verify(self) -> NodeError | None:
+    async def _unanswered(self) -> NodeError | None:
         """Send a C-ECHO; return the error that says the node may not be there.
 
         Any answer shows that it is: many nodes take C-STORE and refuse C-ECHO, each in its way.
         """
+        problem, accepted = await self._verify()
+        if problem is None or not (accepted or is_answer(problem)):
+            return problem
+        log("node.echo_refused", level="debug", node_id=self.node_id, problem=problem.on_site)
+        return None
+
+    async def _verify(self) -> tuple[NodeError | None, bool]:
+        """Send a C-ECHO; return its error, if any, and whether the node took the association."""
         target, clocks, accepted = self.target, self.clocks, trio.Event()
         problem: NodeError
         try:
@@ -224,11 +253,8 @@ class NodeAtWork:
         except trio.TooSlowError:
             problem = NodeUnreachable("timeout", "The node does not answer C-ECHO in time")
         else:
-            return None
-        if not (accepted.is_set() or is_answer(problem)):
-            return problem
-        log("node.echo_refused", level="debug", node_id=self.node_id, problem=str(problem))
-        return None
+            return None, True
+        return problem, accepted.is_set()
 
     # -- Outputs ----------------------------------------------------------------------------------
 

@@ -127,7 +127,8 @@ def node_status(each: NodeAtWork) -> NodeStatus:
     """Return the status of a node."""
     run, health = each.run, each.run.data
     given = health.associations if health.associations < health.ceiling else None
-    return NodeStatus(each.node_id, each.configured.ae_title, _word(run.state), health.error, given)
+    error = f"{each.found}. {health.error}" if each.found and health.error else health.error
+    return NodeStatus(each.node_id, each.configured.ae_title, _word(run.state), error, given)
 
 
 def _dispatch(dispatch: Dispatch) -> DispatchStatus:

@@ -17,7 +17,7 @@ from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
 from proxy.dicom.provider import Provider
-from proxy.errors import AssociationLost
+from proxy.errors import AssociationLost, NodeError
 from proxy.machines.upper_layer import Clocks
 from proxy.runtime.wire import Buffer, Network, lost
 
@@ -31,6 +31,8 @@ _BLOCK_FRAGMENTS = 500
 _MEGABYTE = 1_000_000
 _LOOK_SECONDS = 1.0
 """Seconds after which the kernel is asked again for the bytes it still has to deliver."""
+_ANSWERED = 256
+"""So many answered messages are kept, to know their answers again; a repeat comes at once."""
 _MAX_PENDING = 64
 """The most answers to one C-FIND; the queries of this program have one."""
 
@@ -62,7 +64,7 @@ class Due(NamedTuple):
     def is_met_by(self, context_id: int, response: Response) -> bool:
         """Whether a response received in a context is this one (PS3.7 section 9.3)."""
         answers = context_id, response.command_field, response.message_id
-        is_it = answers == (self.context_id, self.command_field, self.message_id)
+        is_it = answers == self[:3]
         names = response.sop_instance_uid
         return is_it and not (self.sop_instance_uid and names not in {"", self.sop_instance_uid})
 
@@ -111,6 +113,8 @@ class Association:
         self._messages = MessageReader()
         self._responses: list[Response] = []
         self._due: Due | None = None
+        self._answered: dict[int, Due] = {}
+        """The last messages that were answered, by their ids."""
         self._message_id = 0
 
     @property
@@ -126,6 +130,14 @@ class Association:
     async def open(self, network: Network) -> None:
         """Connect and negotiate; raises as :func:`associate` does."""
         await self._provider.open(network, self._target.host, self._target.port)
+
+    @property
+    def release_problem(self) -> NodeError | None:
+        """The error for which the node did not answer the release; None if it did.
+
+        All messages are answered by then, so their outcomes stand.
+        """
+        return self._provider.release_problem
 
     async def release(self) -> None:
         """Release, unless it is over already. A failure of the release is no error."""
@@ -167,6 +179,7 @@ class Association:
         if not self._provider.begin():
             raise lost("closed")
         self._message_id = self._message_id % 0xFFFF + 1
+        self._answered.pop(self._message_id, None)
         self._due = Due(context_id, answer, self._message_id, sop_instance_uid)
         return self._message_id
 
@@ -230,7 +243,7 @@ class Association:
         longest = min(answer.max_pdu_size or _OWN_PDU_LIMIT, _OWN_PDU_LIMIT)
         self.fragment_size = (longest - _PDV_HEADER) // 2 * 2
         if self.fragment_size < 2:
-            self.give_up("protocol")
+            self.give_up("pdu")
             return
         fragments = min(_BLOCK_BYTES // self.fragment_size, _BLOCK_FRAGMENTS)
         self._buffer = memoryview(bytearray(fragments * self.fragment_size))
@@ -247,7 +260,13 @@ class Association:
             self.give_up("protocol")
 
     def _take(self, context_id: int, response: Response) -> None:
-        """Take the response that is due; it must come in the context of its message."""
+        """Take the response that is due; it must come in the context of its message.
+
+        Some nodes send each response twice: one to a message that is answered says nothing new.
+        """
+        answered = self._answered.get(response.message_id)
+        if answered is not None and answered.is_met_by(context_id, response):
+            return
         if self._due is None or not self._due.is_met_by(context_id, response):
             raise InvalidMessage("a response that is not due")
         if not (self.sent_whole or response.is_failure):
@@ -255,9 +274,15 @@ class Association:
         self._provider.allow()
         self._responses.append(response)
         if not response.is_pending:
+            self._remember(self._due)
             self._due = None
         elif len(self._responses) > _MAX_PENDING:
             raise InvalidMessage("answers without end")
+
+    def _remember(self, answered: Due) -> None:
+        self._answered[answered.message_id] = answered
+        if len(self._answered) > _ANSWERED:
+            del self._answered[next(iter(self._answered))]
 
     def request(self) -> bytes:
         """Encode A-ASSOCIATE-RQ."""

@@ -31,23 +31,19 @@ INVALID_PARAMETER = 6
 
 _PDV = struct.Struct(">BBIIBB")
 _FIXED_FIELDS = 68
+_HEAD_BYTES = 64
 
 
 class InvalidPdu(Exception):
     """A PDU that cannot be understood; ``reason`` is the one A-ABORT gives (PS3.8 Table 9-26).
 
-    ``head`` is its beginning.
+    ``head`` is its beginning, as far as it has come.
     """
 
     def __init__(self, fault: str, reason: int = INVALID_PARAMETER, head: bytes = b"") -> None:
         super().__init__(fault)
         self.reason = reason
         self.head = head
-
-    @property
-    def speaks_tls(self) -> bool:
-        """Whether the bytes begin like a TLS alert or handshake."""
-        return self.head[:2] in {b"\x15\x03", b"\x16\x03"}
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -60,6 +56,7 @@ class Proposal(msgspec.Struct, frozen=True):
 class Accept(msgspec.Struct, frozen=True):
     """A-ASSOCIATE-AC: for each context its result and syntax, and the longest PDU the node reads.
 
+    If the node answers a context twice, an acceptance goes before a refusal.
     ``max_pdu_size`` is the length after the six bytes of PDU header; 0 is unlimited.
     """
 
@@ -207,10 +204,10 @@ class PduReader:
             raise
 
     def _next(self) -> Received | None:
-        head = bytes(self._unread[:6])
+        head = bytes(self._unread[:_HEAD_BYTES])
         if len(head) < 6:
             return None
-        kind, length = head[0], int.from_bytes(head[2:], "big")
+        kind, length = head[0], int.from_bytes(head[2:6], "big")
         if kind not in _DECODERS:
             raise InvalidPdu(f"unknown PDU type {kind:02X}H", UNRECOGNIZED_PDU, head)
         if length > self._limit:
@@ -259,11 +256,13 @@ def _uid(value: bytes) -> str:
 def _decode_accept(body: bytes) -> Accept:
     if len(body) < _FIXED_FIELDS:
         raise ValueError("too short")
-    contexts = {}
+    contexts: dict[int, tuple[int, str]] = {}
     max_pdu_size = 0
     for kind, content in _items(body[_FIXED_FIELDS:]):
         if kind == 0x21:
             context_id, result = content[0], content[2]
+            if contexts.get(context_id, (None, ""))[0] == 0:
+                continue  # An id that comes twice; one of its answers is the acceptance.
             syntaxes = [_uid(v) for k, v in _items(content[4:]) if k == 0x40] if not result else []
             contexts[context_id] = (result, syntaxes[0] if syntaxes else "")
         elif kind == 0x50:

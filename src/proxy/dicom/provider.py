@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from proxy.dicom import pdu
+from proxy.dicom.strangers import stranger
 from proxy.errors import AssociationLost, AssociationRejected, NodeError, NodeUnreachable
 from proxy.fsm import Event
 from proxy.machines import upper_layer as ul
@@ -53,11 +54,13 @@ class Provider:
     """One association as PS3.8 sees it.
 
     ``local_address`` is ours towards the node. ``error`` is the reason of a lost association.
+    ``release_problem`` is the reason why the node did not answer a release.
     """
 
     def __init__(self, clocks: Clocks, user: ServiceUser) -> None:
         self.local_address = ""
         self.error: NodeError | None = None
+        self.release_problem: NodeError | None = None
         self._clocks = clocks
         self._user = user
         self._run = Run(ASSOCIATION, clocks, {}, self._perform)
@@ -93,8 +96,13 @@ class Provider:
     async def release(self) -> None:
         """Release, unless it is over already. A failure of the release is no error."""
         self._run.tell(ul.ReleaseRequested())
-        while self._run.state in {AssociationState.Sta7, AssociationState.Sta11}:
+        releasing = {AssociationState.Sta7, AssociationState.Sta11}
+        if self._run.state not in releasing:
+            return
+        while self._run.state in releasing:
             await self._stay()
+        if self._run.state is AssociationState.Sta13 or self.error is not None:
+            self.release_problem = self.error or lost("timeout")
 
     async def abort(self) -> None:
         """Abort, unless it is over, and wait for the node to close if the abort can reach it."""
@@ -229,8 +237,8 @@ class Provider:
                 if self._run.over:
                     return
         except pdu.InvalidPdu as fault:
-            if self._run.state is AssociationState.Sta5 and fault.speaks_tls:
-                self.error = lost("tls")
+            if self._run.state is AssociationState.Sta5:
+                self.error = stranger(fault.head)
             self._run.tell(ul.InvalidPduCame(fault.reason))
 
     def _lose(self, error: NodeError) -> None:

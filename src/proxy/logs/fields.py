@@ -31,7 +31,7 @@ FIELDS: Final[Mapping[str, FieldKind]] = _fields(
     WORD="""
         correlation_id workspace_id proxy_id entity_type entity_id dispatch delivery node_id
         machine run row state before after fact activity operation reason code status phase
-        ae_title address host event_type method priority transfer_syntax signal failpoint
+        ae_title address host event_type method priority sop_class transfer_syntax signal failpoint
         version python config_file state_dir problem hint error at logger
         what message_type
     """,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
-from proxy.errors import ProxyError
+from proxy.errors import NodeError, ProxyError
 from proxy.logs.fields import FieldValue, Line, put, refuse
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -61,7 +61,8 @@ def describe(error: BaseException) -> Line:
     names = [type(each).__name__ for each in _causes(error)]
     line: Line = {"error": " < ".join(names)}
     if isinstance(error, ProxyError):
-        return line | {"problem": str(error)} | ({"hint": error.hint} if error.hint else {})
+        problem = error.on_site if isinstance(error, NodeError) else str(error)
+        return line | {"problem": problem} | ({"hint": error.hint} if error.hint else {})
     if isinstance(error, OSError) and error.errno:
         line["code"] = errno.errorcode.get(error.errno, str(error.errno))
     if isinstance(error, BaseExceptionGroup):

@@ -999,5 +999,95 @@ SUBJECTS: tuple[Chapter, ...] = (
             ),
         ),
     ),
+    Chapter(
+        "Nodes that take less than they are offered",
+        "",
+        (
+            Requirement(
+                "BEH-70",
+                "Presentation contexts that a node leaves out are proposed on further "
+                "associations, fewer at a time where it gives no reason, until it accepts nothing "
+                "more.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_nodes.py",
+                    "test_fewer_contexts_than_asked",
+                    "test_a_node_that_rejects_more_contexts_than_it_can_hold",
+                    "test_what_is_not_taken_is_named_once_and_not_proposed_for_ever",
+                )
+                + shown(
+                    "dicom/test_contexts.py",
+                    "test_offers_reach_every_node_with_a_limit",
+                    "test_offers_come_to_an_end",
+                ),
+                ("dicom/contexts.py", "activities/delivery/attempt.py"),
+            ),
+            Requirement(
+                "BEH-71",
+                "A node that rejects or aborts associations for some contexts, and answers C-ECHO "
+                "under the same AE titles, is not blamed; the contexts are tried again as other "
+                "failures are.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_nodes.py",
+                    "test_none_of_your_contexts",
+                    "test_accepts_and_aborts_at_once",
+                    "test_orders_of_others_go_on_undisturbed",
+                    "test_what_rejects_only_for_a_while_is_no_refusal_of_contexts",
+                ),
+                ("activities/delivery/attempt.py", "activities/node.py"),
+                more="A rejection or an A-ABORT never opens the breaker, since it proves that the "
+                "node is there.",
+            ),
+            Requirement(
+                "BEH-72",
+                "A rejected association is tried again as other failures are, unless the node "
+                "names a reason that time does not heal.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_nodes.py",
+                    "test_a_node_that_rejects_while_it_starts",
+                    "test_storescp_that_refuses_every_association",
+                ),
+                ("machines/failures.py",),
+            ),
+            Requirement(
+                "BEH-73",
+                "The log names each refused instance or context, and the final reports name the "
+                "first ones, with SOP class, and transfer syntax or instance.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_nodes.py",
+                    "test_one_of_six_instances_refused",
+                    "test_many_refused_are_counted_and_some_named",
+                )
+                + shown("test_model.py", "test_a_uid_that_breaks_the_rules_is_masked"),
+                ("machines/delivery.py",),
+                more="A UID that breaks PS3.5 9.1 is masked, since it may hold a name.",
+            ),
+            Requirement(
+                "BEH-74",
+                "The repeat of a response is dropped; a response to an unknown message or for "
+                "another instance ends the association.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_nodes.py",
+                    "test_every_response_twice",
+                    "test_every_response_once_more_before_the_next",
+                    "test_a_response_to_an_unknown_message_aborts",
+                ),
+                ("dicom/association.py",),
+            ),
+            Requirement(
+                "BEH-75",
+                "What answers in a node's place is recognised by its first bytes and named in log "
+                "and status, never to ITH.",
+                BEHAVIOUR,
+                shown("field/test_nodes.py", "test_another_server_on_the_port")
+                + shown("dicom/test_strangers.py", "test_a_stranger_is_known_by_its_first_bytes"),
+                ("dicom/strangers.py",),
+            ),
+        ),
+    ),
 )
 """The behaviours, by subject."""

@@ -108,9 +108,13 @@ class InstanceFound(Event, frozen=True):
 
 
 class InstanceRefused(Event, frozen=True):
-    """The node will never take this instance as it is."""
+    """The node will never take this instance as it is.
+
+    ``named`` are the UIDs of what it refused; a UID that may hold a name is masked.
+    """
 
     error: str
+    named: str = ""
 
 
 class AllStored(Event, frozen=True):
@@ -204,13 +208,41 @@ class GiveUpRequested(Event, frozen=True):
     error: str
 
 
+MOST_REASONS, MOST_NAMED = 5, 10
+"""So many reasons for refusals are told, and so many of what was refused for each."""
+
+
+class RefusalReason(msgspec.Struct, frozen=True):
+    """One reason for which instances were refused; ``more`` counts those that are not named."""
+
+    error: str
+    named: tuple[str, ...] = ()
+    more: int = 0
+
+    @property
+    def in_full(self) -> str:
+        """The reason, and what was refused for it."""
+        if not self.named:
+            return self.error
+        more = f" and {self.more} more" if self.more else ""
+        return f"{self.error.removesuffix('.')}. Refused: {'; '.join(self.named)}{more}"
+
+    def also(self, named: str) -> RefusalReason:
+        """Return the refusal of one more; what was named already is not named again."""
+        if not named or named in self.named:
+            return self
+        if len(self.named) < MOST_NAMED:
+            return msgspec.structs.replace(self, named=(*self.named, named))
+        return msgspec.structs.replace(self, more=self.more + 1)
+
+
 class DeliveryProgress(msgspec.Struct, frozen=True):
     """The data of a delivery beside its state; durations in seconds.
 
     ``attempts`` counts the failed attempts since an instance was last stored or found, or the node
-    moved. ``away`` says that the last attempt failed because the node did not answer. ``refusal``
-    is the reason of the last refused instance, ``error`` that of the last failure or stop. ``stop``
-    is the purpose of the stop under way.
+    moved. ``away`` says that the last attempt failed because the node did not answer. ``refusals``
+    are the reasons for refused instances, the last one first, ``error`` is that of the last failure
+    or stop. ``stop`` is the purpose of the stop under way.
     """
 
     files_total: int = 0
@@ -222,7 +254,7 @@ class DeliveryProgress(msgspec.Struct, frozen=True):
     grace: float = 3.0
     error: str | None = None
     stop: Purpose | None = None
-    refusal: str | None = None
+    refusals: tuple[RefusalReason, ...] = ()
 
 
 class ReportProgress(msgspec.Struct, frozen=True):
@@ -295,9 +327,13 @@ def count_stored(progress: DeliveryProgress, event: InstanceStored | InstanceFou
 
 
 def count_refused(progress: DeliveryProgress, event: InstanceRefused) -> _Result:
-    """Count the refusal and keep its reason."""
+    """Count the refusal, keep its reason and what was refused."""
     refused = progress.files_refused + 1
-    return replace(progress, files_refused=refused, refusal=event.error), ()
+    same = [each for each in progress.refusals if each.error == event.error]
+    others = [each for each in progress.refusals if each.error != event.error]
+    latest = (same[0] if same else RefusalReason(event.error)).also(event.named)
+    refusals = (latest, *others)[:MOST_REASONS]
+    return replace(progress, files_refused=refused, refusals=refusals), ()
 
 
 def keep_attempt(progress: DeliveryProgress, event: AttemptFailed) -> _Result:

@@ -49,9 +49,10 @@ class Failure(msgspec.Struct, frozen=True):
     """One row: ``codes`` of one layer, the remedy, and the sentences about it.
 
     A code is an errno name or word (transport, local), ``source/reason`` (association, abort),
-    ``result N`` (association, context), a status or a range of statuses in hexadecimal (store);
-    ``*`` is every code that no other row of the layer names. ``sentence`` is about the node, for
-    ITH and the log. ``hint`` is an instruction for the operator.
+    ``result N`` (association, context), a word about the association (context), a status or a
+    range of statuses in hexadecimal (store); ``*`` is every code that no other row of the layer
+    names. ``sentence`` is about the node, for ITH and the log. ``hint`` is an instruction for the
+    operator.
     """
 
     id: str
@@ -113,10 +114,17 @@ def _local(
 
 
 _ADDRESS = "Check the node's address and port, and that a route and the firewall allow it."
+_STRANGER = "What answers at the node's address and port is no DICOM node"
+_WHERE = "Check the node's address and port. The log and the status of the proxy say more."
+"""Not what answers: ITH must not learn from reports what other hosts of the site serve."""
 _OUR_DISK = (
     "Check this host's disk and memory. What was lost is fetched from ITH again, twice at most."
 )
 _ITS_LOG = "Look into the node's log."
+_NOT_TAKEN = (
+    f"{_ITS_LOG} It did so before it answered anything, and takes other associations under the "
+    "same AE titles: it may not take the SOP class or the transfer syntax, or be full."
+)
 _ADD_SYNTAX = "Add the object's transfer syntax to those the node accepts."
 
 FAILURES: tuple[Failure, ...] = (
@@ -187,8 +195,8 @@ FAILURES: tuple[Failure, ...] = (
         "FLR-10",
         "tls",
         Remedy.NEVER,
-        "The node speaks TLS and we speak plain DICOM",
-        "Use the node's port for DICOM without TLS.",
+        _STRANGER,
+        _WHERE,
     ),
     _transport(
         "FLR-11",
@@ -204,21 +212,31 @@ FAILURES: tuple[Failure, ...] = (
         "The node released the association before we were done",
         _ITS_LOG,
     ),
+    _transport(
+        "FLR-13",
+        "pdu",
+        Remedy.NEVER,
+        "The node announces a maximum PDU size that leaves no space for a message",
+        "Correct the maximum PDU size in the node's settings: 16384 bytes suit every node.",
+    ),
+    _transport("FLR-14", "stranger", Remedy.RETRY_LATER, _STRANGER, _WHERE),
     _transport("FLR-19", "*", Remedy.RETRY_LATER, "The connection to the node failed", _ADDRESS),
     _rejection(
         "FLR-20",
         "1/3",
-        Remedy.NEVER,
+        Remedy.RETRY_LATER,
         "The node rejects our calling AE title",
-        "Ask the node's administrator to add our AE title and address, or configure the AE title "
+        "It is tried again, for a node that starts may say so. Ask the node's administrator to add "
+        "our AE title and address, or configure the AE title "
         "the node expects.",
     ),
     _rejection(
         "FLR-21",
         "1/7",
-        Remedy.NEVER,
+        Remedy.RETRY_LATER,
         "The node rejects the called AE title",
-        "Correct the node's AE title. Capital letters matter.",
+        "It is tried again, for a node that starts may say so. Correct the node's AE title. "
+        "Capital letters matter.",
     ),
     _rejection(
         "FLR-22",
@@ -258,9 +276,10 @@ FAILURES: tuple[Failure, ...] = (
     _rejection(
         "FLR-29",
         "result 1,*",
-        Remedy.NEVER,
+        Remedy.RETRY_LATER,
         "The node rejects the association and gives no reason",
-        "Check both AE titles and that the node knows this host's address. " + _ITS_LOG,
+        "It is tried again, for a node that starts may do so. Check both AE titles and that the "
+        "node knows this host's address. " + _ITS_LOG,
     ),
     _abort(
         "FLR-30",
@@ -304,6 +323,42 @@ FAILURES: tuple[Failure, ...] = (
         "The node does not take the object's compression or encoding (transfer syntax)",
         _ADD_SYNTAX + " Compressed pixel data are never decompressed here; what is uncompressed is "
         "converted where the node takes Implicit or Explicit VR Little Endian.",
+    ),
+    _context(
+        "FLR-43",
+        "result 0",
+        Remedy.NEVER,
+        "The node accepted the kind of object in a transfer syntax that was not proposed",
+        "Report it, with the node's version. " + _ITS_LOG,
+    ),
+    _context(
+        "FLR-44",
+        "rejected",
+        Remedy.RETRY_LATER,
+        "The node rejects every association for this kind of object, and takes others under the "
+        "same AE titles",
+        "Add the SOP class and the transfer syntax to those the node accepts. " + _ITS_LOG,
+    ),
+    _context(
+        "FLR-45",
+        "aborted",
+        Remedy.RETRY_LATER,
+        "The node aborted the association",
+        _NOT_TAKEN,
+    ),
+    _context(
+        "FLR-46",
+        "closed",
+        Remedy.RETRY_LATER,
+        "The node closed the connection without a word",
+        _NOT_TAKEN,
+    ),
+    _context(
+        "FLR-47",
+        "released",
+        Remedy.RETRY_LATER,
+        "The node released the association before we were done",
+        _NOT_TAKEN,
     ),
     _context(
         "FLR-49",
@@ -555,10 +610,28 @@ def classify_error(error: NodeError) -> Failure:
 
 
 def is_answer(error: NodeError) -> bool:
-    """Whether the error proves that a DICOM node is there: it rejected or aborted."""
+    """Whether the error proves that a DICOM node is there: it answered, rejected or aborted."""
     return isinstance(error, AssociationRejected) or (
-        isinstance(error, AssociationLost) and error.code == "abort"
+        isinstance(error, AssociationLost) and error.code in {"abort", "pdu"}
     )
+
+
+def blames_contexts(error: NodeError) -> Failure | None:
+    """Return the row for an error by which a node may mean the contexts that were proposed.
+
+    None for any other error. Only a node that takes associations under the same AE titles at that
+    time means them; a node that starts gives the same answers.
+    """
+    match error:
+        case AssociationRejected(source=source, reason=reason):
+            says_why = f"{source}/{reason}" in _REJECTION
+            return None if says_why else _CONTEXT["rejected"]
+        case AssociationLost(code="abort"):
+            return _CONTEXT["aborted"]
+        case AssociationLost(code="closed" | "released" as code):
+            return _CONTEXT[code]
+        case _:
+            return None
 
 
 def classify_rejection(result: int, source: int, reason: int) -> Failure:
@@ -572,9 +645,13 @@ def classify_abort(source: int, reason: int) -> Failure:
     return _ABORT.get(f"{source}/{reason}", _ABORT["*"])
 
 
-def classify_context(result: int | None) -> Failure:
-    """Look up the refusal of a presentation context; None means that it was not answered."""
-    return _CONTEXT.get(f"result {result}", _CONTEXT["*"])
+def classify_context(result: int | str | None) -> Failure:
+    """Look up the refusal of a presentation context; None means that it was not answered.
+
+    A word is about the association for it: ``rejected``, ``aborted``, ``closed``, ``released``.
+    """
+    code = result if isinstance(result, str) else f"result {result}"
+    return _CONTEXT.get(code, _CONTEXT["*"])
 
 
 def classify_store(status: int | None) -> Failure:

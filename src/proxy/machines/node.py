@@ -41,13 +41,13 @@ class NodeAnswered(Event, frozen=True):
 
 
 class NodeEchoed(Event, frozen=True):
-    """The node answered a C-ECHO or its association request; any answer counts."""
+    """The node answered a C-ECHO or an association request; any answer counts, also a no."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
 
 
 class NodeFailed(Event, frozen=True):
-    """The node could not be reached, or refused or broke off an association."""
+    """The node could not be reached, or an association ended without an answer of the node."""
 
     source: ClassVar[Source] = Source.SUPERVISOR
     error: str
@@ -506,6 +506,8 @@ NODE: Machine[NodeState, Health, NodeOutput] = Machine(
         "Each configured node has one run. The success or failure of a delivery counts as much "
         "as that of a C-ECHO. A C-ECHO is left out while other traffic proves that the node "
         "is reachable.",
+        "A delivery that the node rejects or aborts counts as an answer, not as a failure: the "
+        "node may take other objects.",
         "C-ECHO is not the only test. A node may refuse it and accept C-STORE, so any answer "
         "proves that the node is reachable: a failure, a refused context, a rejection or an "
         "A-ABORT. If no answer comes, the attempt of a delivery tests the breaker, once after "

@@ -120,7 +120,8 @@ def settled(
     unusable = total - progress.files_stored - refused - passed_over
     sentences = []
     if refused:
-        why = progress.refusal or "the node refused them"
+        reasons = [each.in_full.removesuffix(".") for each in progress.refusals]
+        why = ". ".join(reasons) or "the node refused them"
         sentences.append(f"{refused} of {total} instances refused: {why}")
     if unusable > 0:
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")

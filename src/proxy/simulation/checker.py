@@ -58,7 +58,6 @@ EXCUSES: dict[Kind, str] = {
             Kind.HALF_PDU,
             Kind.HUGE_PDU,
             Kind.FLOOD,
-            Kind.DUPLICATE_RESPONSE,
         ),
         "wait: a node misbehaved",
     ),

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from proxy.activities.node import NodeAtWork
 from proxy.dicom.association import Association, associate
-from proxy.dicom.contexts import MAX_CONTEXTS, plan
+from proxy.dicom.contexts import Offers, proposals_for
 from proxy.dicom.find import FIND, find, is_answered
 from proxy.dicom.pdu import Proposal
 from proxy.dicom.storage import StoreResult, store
@@ -22,9 +22,16 @@ from proxy.ledger import Counts, InstanceState
 from proxy.logs import log
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import DeliveryProgress, DeliveryState
-from proxy.machines.failures import Remedy, classify_error, classify_local, is_answer
+from proxy.machines.failures import (
+    Layer,
+    Remedy,
+    blames_contexts,
+    classify_error,
+    classify_local,
+    is_answer,
+)
 from proxy.machines.policy import Ending
-from proxy.model import Instance, Order
+from proxy.model import Instance, Order, shown
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 from proxy.work.runs import Content, DeliveryRun
@@ -32,6 +39,8 @@ from proxy.work.services import Services
 
 CHANGED = "ITH changed it since the node got it, and repush is never. Set it to new to send it."
 """The reason for an instance that is not sent, because the node has another content of it."""
+MOST_WARNINGS = 10
+"""So many refused instances are told of one by one in an attempt, for each reason."""
 ROOM_INSTANCES = 100
 """After so many without complaint a node that complained is given one association more."""
 
@@ -40,8 +49,9 @@ class Attempt:
     """Lives for one attempt; what lasts longer belongs to the delivery and is given.
 
     ``tried`` counts how often each instance was sent, ``query`` knows whether the node can be
-    asked. ``may_continue`` says whether another instance may be sent in the present turn.
-    ``refetch`` has a lost content fetched again, and returns False where that is not allowed.
+    asked, ``offers`` knows which contexts it takes. ``may_continue`` says whether another instance
+    may be sent in the present turn. ``refetch`` has a lost content fetched again, and returns False
+    where that is not allowed.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class Attempt:
         assignment: Assignment,
         run: DeliveryRun,
         query: InstanceQuery,
+        offers: Offers,
         tried: Counter[Instance],
         *,
         may_continue: Callable[[], bool],
@@ -60,35 +71,128 @@ class Attempt:
         self._node = assignment.node
         self._run = run
         self._query = query
+        self._offers = offers
         self._tried = tried
         self._may_continue = may_continue
         self._refetch = refetch
         self._feedback = NodeFeedback(assignment.node)
         self._stored_before = run.data.files_stored
+        self._takes_titles: bool | None = None
+        self._begun_twice: set[Proposal] = set()
+        self._warned: Counter[str] = Counter()
 
     def close(self) -> None:
         """Tell the node's run what the attempt says of the node."""
+        node_id = self._node.node_id
+        for reason, refused in self._warned.items():
+            if refused > MOST_WARNINGS:
+                log("instances.refused", node_id=node_id, problem=reason, count=refused)
         self._feedback.end(self._run.data.files_stored - self._stored_before)
 
     async def send_all(self) -> Ending:
         """Send what the node has not answered for; return how that ended."""
         await self._withhold_changed()
-        to_send = await self.unsent.read()
-        in_doubt = await self._query.in_doubt()
-        # One at which an attempt ended goes last: it must not keep the others from the node.
-        to_send.sort(key=self._tried.__getitem__)
-        for number, proposals in enumerate(plan(to_send, MAX_CONTEXTS - bool(in_doubt))):
+        left = await self.unsent.read()
+        self._offers.begin()
+        for number in count():
+            left = [instance for instance in left if await self.unsent.has(instance)]
+            # One at which an attempt ended goes last: it must not keep the others from the node.
+            left.sort(key=self._tried.__getitem__)
+            if self._run.state is not DeliveryState.STORING:
+                return policy.stopped(self._run.data)
+            unwanted = self._refuse_for_good(left)
+            in_doubt = await self._query.in_doubt()
+            proposals = self._offers.next(left, spare=bool(in_doubt))
+            if not proposals:
+                return await self._end_without(unwanted)
             if number and not self._may_continue():
                 return delivery.TurnYielded()
-            offered = {(p.sop_class_uid, *p.transfer_syntax_uids) for p in proposals}
-            part = [i for i in to_send if (i.sop_class_uid, i.transfer_syntax_uid) in offered]
-            try:
-                doubtful = [instance for instance in part if instance in in_doubt]
-                ending = await self._send(proposals, part, doubtful)
-            except NodeError as error:
-                return self._after_error(error)
+            offered = {*proposals}
+            part = [each for each in left if not offered.isdisjoint(proposals_for(each))]
+            ending = await self._associate(proposals, part, in_doubt)
             if ending is not None:
                 return ending
+        raise AssertionError("it counts for ever")
+
+    async def _associate(
+        self, proposals: Sequence[Proposal], part: Sequence[Instance], in_doubt: set[Instance]
+    ) -> Ending | None:
+        """Send what one association can carry; None where another one may carry more."""
+        doubtful = [instance for instance in part if instance in in_doubt]
+        self._feedback.accepted = self._feedback.answered = False
+        try:
+            return await self._send(proposals, part, doubtful)
+        except NodeError as error:
+            row = blames_contexts(error)
+            over_question = doubtful and self._query.has_left
+            if (
+                row is None
+                or over_question
+                or self._feedback.answered
+                or not await self._takes_our_titles()
+            ):
+                return self._after_error(error)
+            log("delivery.contexts_refused", node_id=self._node.node_id, error=error)
+            # The question may be what it does not take: next time there is none.
+            if not (doubtful and self._query.give_up()) and not self._tries_another(proposals):
+                self._offers.ended(proposals, row, part)
+            return None
+
+    def _tries_another(self, proposals: Sequence[Proposal]) -> bool:
+        """Whether to begin once with another instance: the first may be what ends associations."""
+        if len(proposals) > 1 or not self._feedback.accepted or proposals[0] in self._begun_twice:
+            return False
+        self._begun_twice.add(proposals[0])
+        return True
+
+    async def _takes_our_titles(self) -> bool:
+        """Whether the node takes associations under these AE titles: then its no is to contexts.
+
+        Asked once in an attempt, unless the node is given up: the attempt itself is its test then.
+        """
+        if self._node.run.state not in node.OPEN:
+            return False
+        if self._takes_titles is None:
+            self._takes_titles = False
+            with self._run.only_in(DeliveryState.STORING):
+                self._takes_titles = await self._node.takes_our_titles()
+        return self._takes_titles
+
+    def _refuse_for_good(self, left: list[Instance]) -> list[Instance]:
+        """Note the refusals that are final, and take them out of ``left``.
+
+        Returns those that the node did not take in this attempt, and may take in the next one.
+        """
+        unwanted = []
+        for instance in [*left]:
+            failure = self._offers.refusal(instance)
+            if failure is None:
+                continue
+            if failure.remedy is Remedy.RETRY_LATER:
+                unwanted.append(instance)
+            else:
+                self._answered(instance, StoreResult(failure))
+                self.unsent.answered(instance)
+                left.remove(instance)
+        return unwanted
+
+    async def _end_without(self, unwanted: Sequence[Instance]) -> Ending:
+        """Return how an attempt ends in which the node took no contexts for ``unwanted``.
+
+        It is not the node's fault. They count as refused once no attempt is left.
+        """
+        failures = [(each, self._offers.refusal(each)) for each in unwanted]
+        refused = [(each, failure) for each, failure in failures if failure is not None]
+        if not refused:
+            return await self.settled()
+        reason = delivery.RefusalReason(refused[0][1].in_full)
+        for instance, failure in refused:
+            reason = reason.also(_named(instance, StoreResult(failure)))
+        ending = self._failed(reason.in_full)
+        if not isinstance(ending, delivery.AttemptsExhausted):
+            return ending
+        for instance, failure in refused:
+            self._refuse(instance, StoreResult(failure))
         return await self.settled()
 
     async def settled(self) -> Ending:
@@ -118,7 +222,6 @@ class Attempt:
         """Send what one association can carry; None if all of it is answered for."""
         to, run = self._node, self._run
         target, clocks = to.target, to.clocks
-        self._feedback.accepted = False
         begun = count()
 
         def may_begin() -> bool:
@@ -126,6 +229,8 @@ class Attempt:
             return not next(begun) or self._may_continue()
 
         async with AsyncExitStack() as stack:
+            opened: list[Association] = []
+            stack.callback(self._log_release, opened)
             with run.only_in(DeliveryState.STORING) as opening:
                 await to.echoed()
                 offered = [*proposals, FIND] if in_doubt else proposals
@@ -133,15 +238,21 @@ class Attempt:
                     associate(self._services.network, target, offered, clocks)
                 )
                 self._feedback.accepted = True
+                opened.append(association)
                 stack.enter_context(to.associated())
                 to.run.tell(node.NodeAnswered())
+                usable = [each for each in part if association.contexts.is_usable(each)]
+                if usable or not in_doubt:
+                    self._offers.accepted(association.contexts, part)
+                else:  # The question may have taken the one context that the node had.
+                    self._query.give_up()
                 if not await self._query.ask(association, in_doubt, self._settle_doubt, may_begin):
                     return delivery.TurnYielded()
             if opening.cancelled_caught:
                 return policy.stopped(run.data)
             sender = InstanceSender(self._services, run, association)
             stack.callback(partial(sender.log, to.node_id))
-            for instance in part:
+            for instance in usable:
                 is_left = await self.unsent.has(instance)
                 if run.state is not DeliveryState.STORING:
                     return policy.stopped(run.data)
@@ -155,8 +266,16 @@ class Attempt:
                 self.unsent.answered(instance)
         return None
 
+    def _log_release(self, opened: Sequence[Association]) -> None:
+        """Tell the log of a release without its answer: the counts stand."""
+        for association in opened:
+            problem = association.release_problem
+            if problem is not None:
+                log("delivery.release_unanswered", node_id=self._node.node_id, error=problem)
+
     def _settle_doubt(self, instance: Instance, is_there: bool) -> None:
         """Count what the node says it has, with whatever content; the rest is sent again."""
+        self._feedback.answered = True
         self._note(instance, InstanceState.STORED if is_there else InstanceState.PLANNED)
         if is_there:
             self._run.tell(delivery.InstanceFound())
@@ -168,6 +287,7 @@ class Attempt:
         self._tried[instance] += 1
         try:
             result = await sender.store(instance)
+            self._feedback.answered |= result is not None and result.status is not None
         except InstanceUnusable as error:
             self._note(instance, InstanceState.PLANNED)
             ending = await self._unusable(instance, error)
@@ -216,8 +336,7 @@ class Attempt:
                 self._note(instance, InstanceState[remedy.name], result)
                 self._run.tell(delivery.InstanceStored())
             case Remedy.NEVER | Remedy.OTHER_SYNTAX:
-                self._note(instance, InstanceState.REFUSED, result)
-                self._run.tell(delivery.InstanceRefused(sentence))
+                self._refuse(instance, result)
             case Remedy.ASK_NODE:
                 self._note(instance, InstanceState.UNKNOWN, result)
                 return self._failed(sentence)
@@ -230,6 +349,26 @@ class Attempt:
                 self._note(instance, InstanceState.PLANNED, result)
                 return self._failed(sentence, result.failure.remedy)
         return None
+
+    def _refuse(self, instance: Instance, result: StoreResult) -> None:
+        """Note that the node does not take an instance, and say which."""
+        self._note(instance, InstanceState.REFUSED, result)
+        reason = result.failure.sentence
+        self._warned[reason] += 1
+        if self._warned[reason] <= MOST_WARNINGS:
+            log(
+                "instance.refused",
+                level="warning",
+                node_id=self._node.node_id,
+                instance_uid=instance.sop_instance_uid,
+                sop_class=shown(instance.sop_class_uid),
+                transfer_syntax=shown(instance.transfer_syntax_uid),
+                dicom_status=result.status,
+                problem=reason,
+                hint=result.failure.hint or None,
+            )
+        named = _named(instance, result)
+        self._run.tell(delivery.InstanceRefused(result.failure.in_full, named))
 
     def _note(
         self, instance: Instance, state: InstanceState, result: StoreResult | None = None
@@ -261,6 +400,15 @@ class Attempt:
         if remedy is Remedy.FEWER_ASSOCIATIONS:
             self._feedback.complain()
         return after_failure(self._assignment, self._run, error, remedy, away=away)
+
+
+def _named(instance: Instance, result: StoreResult) -> str:
+    """Name what a node does not take: a context by its UIDs, else the instance."""
+    named = f"SOP class {shown(instance.sop_class_uid)}"
+    if result.failure.layer is Layer.CONTEXT:
+        return f"{named}, transfer syntax {shown(instance.transfer_syntax_uid)}"
+    named += f", instance {shown(instance.sop_instance_uid)}"
+    return named if result.status is None else f"{named}, status {result.status:04X}"
 
 
 def after_failure(
@@ -335,16 +483,21 @@ class InstanceQuery:
     """The questions of one delivery to its node.
 
     A node that leaves over a question is not asked again: else each attempt would end there, and
-    the delivery would fail for what it can do without.
+    the delivery would fail for what it can do without. ``has_left`` says that it did.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._has_left = False
+        self.has_left = False
+
+    def give_up(self) -> bool:
+        """Ask nothing more; return whether anything might have been asked."""
+        might, self.has_left = not self.has_left, True
+        return might
 
     async def in_doubt(self) -> set[Instance]:
         """Return the instances to ask for: none where all are sent, whatever the node has."""
-        if self._has_left or self._assignment.node.repush == "all":
+        if self.has_left or self._assignment.node.repush == "all":
             return set()
         node, ledger = self._assignment.node.configured, self._assignment.services.ledger
         dispatch_id = self._assignment.dispatch_id
@@ -376,7 +529,7 @@ class InstanceQuery:
                 asked += 1
                 found += is_there
         except AssociationLost:
-            self._has_left = True
+            self.has_left = True
             raise
         log("delivery.asked", node_id=self._assignment.node_id, count=asked, found=found)
         return asked == len(in_doubt)
@@ -385,13 +538,14 @@ class InstanceQuery:
 class NodeFeedback:
     """The feedback of one attempt at a node as it is configured now.
 
-    ``accepted`` says that the node accepted the association. A node that moves meanwhile is another
-    one: nothing of this is counted for that.
+    ``accepted`` says that the node accepted the association, ``answered`` that it answered a
+    message over it. A node that moves meanwhile is another one: nothing of this is counted for
+    that.
     """
 
     def __init__(self, node: NodeAtWork) -> None:
         self.configured = node.configured
-        self.accepted = False
+        self.accepted = self.answered = False
         self._node = node
         self._given = node.run.data.associations
         self._complained = False
@@ -403,14 +557,19 @@ class NodeFeedback:
     def blame(self, error: NodeError) -> Remedy:
         """Count an error against the node, if it is one; return what to do about it.
 
-        An association that is not to be had beside one that the node has accepted is a matter of
+        An answer is none: a node that rejects or aborts is there, for orders that it takes. An
+        association that is not to be had beside one that the node has accepted is a matter of
         congestion: many take one at a time, and let the next one wait without a word.
         """
         remedy = classify_error(error).remedy
+        self._node.found = error.found
         if remedy is Remedy.RETRY_LATER and self._node.established and not self.accepted:
             return Remedy.FEWER_ASSOCIATIONS
         if remedy not in {Remedy.FEWER_ASSOCIATIONS, Remedy.RETRY_NOW} and not self._has_moved:
-            self._node.failed(error.in_full, is_probe=False)
+            if is_answer(error):
+                self._node.run.tell(node.NodeEchoed())
+            else:
+                self._node.failed(error.in_full, is_probe=False)
         return remedy
 
     def complain(self) -> None:

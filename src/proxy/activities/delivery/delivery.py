@@ -16,6 +16,7 @@ from proxy.activities.delivery.attempt import (
     after_failure,
     not_less,
 )
+from proxy.dicom.contexts import Offers
 from proxy.machines import delivery, node, policy
 from proxy.machines.delivery import (
     DELIVERY,
@@ -80,6 +81,7 @@ class Delivery(Granted):
         self._rank = assignment.order.priority.rank
         self._entity = assignment.order.entity.key
         self._query = InstanceQuery(assignment)
+        self._offers = Offers()
         self._tried: Counter[Instance] = Counter()
         self._attempt: Attempt | None = None
         self._cancel_reason: str | None = None
@@ -149,6 +151,7 @@ class Delivery(Granted):
                 self.resume()
             case Effect.RESTART:
                 self._back_off = None
+                self._offers = Offers()
                 self.run.tell(delivery.NodeMoved())
                 self.run.tell(delivery.RestartRequested(effect.value))
 
@@ -276,6 +279,7 @@ class Delivery(Granted):
             self._assignment,
             run,
             self._query,
+            self._offers,
             self._tried,
             may_continue=lambda: self.grant is not None and self.grant.may_continue(),
             refetch=self._refetch,
