@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.events import Outgoing, encode
+from proxy.events import Outgoing
 from proxy.events.outgoing import (
     ConfigUpdate,
     DispatchStatusEvent,
@@ -79,12 +79,12 @@ SAMPLES: dict[str, Outgoing] = {
 
 @pytest.mark.parametrize("name", OUTGOING)
 def test_what_we_send_is_what_the_document_shows(name: str) -> None:
-    assert json.loads(encode(SAMPLES[name])) == json.loads(OUTGOING[name])
+    assert json.loads(SAMPLES[name].to_json()) == json.loads(OUTGOING[name])
     assert SAMPLES[name].to_dict() == json.loads(OUTGOING[name])
 
 
 def test_the_closing_message_of_a_dispatch_names_no_node() -> None:
-    payload = json.loads(encode(status("completed", 100, (150, 150), node_id=None)))["payload"]
+    payload = json.loads(status("completed", 100, (150, 150), node_id=None).to_json())["payload"]
     assert payload == {
         "status": "completed",
         "progress": 100,
@@ -94,7 +94,7 @@ def test_the_closing_message_of_a_dispatch_names_no_node() -> None:
 
 
 def test_zero_counts_are_sent_and_not_left_out() -> None:
-    payload = json.loads(encode(status("downloading", 0, (0, 0))))["payload"]
+    payload = json.loads(status("downloading", 0, (0, 0)).to_json())["payload"]
     assert payload == {
         "node_id": "n1",
         "status": "downloading",
@@ -134,7 +134,7 @@ def test_an_empty_error_is_no_error() -> None:
 
 def test_extras_of_a_heartbeat_lie_in_the_payload() -> None:
     event = heartbeat(queue_length=7, link="online")
-    payload = json.loads(encode(event))["payload"]
+    payload = json.loads(event.to_json())["payload"]
     assert payload == json.loads(OUTGOING["heartbeat"])["payload"] | {
         "queue_length": 7,
         "link": "online",
@@ -150,7 +150,7 @@ def test_an_unknown_heartbeat_status_is_refused() -> None:
 @pytest.mark.parametrize("nodes", [{}, None])
 def test_health_without_nodes_has_no_nodes_key(nodes: dict[str, bool] | None) -> None:
     message = HealthUpdate.create(proxy_status="offline", proxy_version="2.0.0", nodes=nodes)
-    assert json.loads(encode(message)) == {
+    assert json.loads(message.to_json()) == {
         "type": "health_update",
         "proxy_status": "offline",
         "proxy_version": "2.0.0",
@@ -174,7 +174,7 @@ def test_a_pong_speaks_both_dialects() -> None:
     pong = PongEvent.create(
         workspace_id="ws-1", timestamp="2026-03-01T08:00:30.012Z", correlation_id="corr_1"
     )
-    assert json.loads(encode(pong)) == {
+    assert json.loads(pong.to_json()) == {
         "type": "pong",
         "event_type": "pong",
         "workspace_id": "ws-1",

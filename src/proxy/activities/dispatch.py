@@ -20,7 +20,7 @@ from proxy.machines import dispatch, policy
 from proxy.machines.delivery import DeliveryProgress, Outcome
 from proxy.machines.dispatch import DISPATCH, DispatchData, DispatchOutput, DispatchState
 from proxy.machines.operation import OperationState
-from proxy.model import Entity, EntityType, Order
+from proxy.model import EntityType, Order
 from proxy.nodes import Effect
 from proxy.pacs.header import read_instance
 from proxy.reporting.reports import Reports
@@ -54,23 +54,23 @@ class DispatchRegistry:
     def add(self, added: Dispatch) -> None:
         """Take in one more."""
         self._all[added] = None
-        self._by_entity.setdefault(added.order.entity.key, []).append(added)
+        self._by_entity.setdefault(added.key, []).append(added)
 
     def remove(self, over: Dispatch) -> None:
         """Forget one that is over."""
         del self._all[over]
-        same = self._by_entity[over.order.entity.key]
+        same = self._by_entity[over.key]
         same.remove(over)
         if not same:
-            del self._by_entity[over.order.entity.key]
+            del self._by_entity[over.key]
 
-    def of(self, entity: Entity) -> Sequence[Dispatch]:
-        """Return those of this entity, oldest first."""
-        return self._by_entity.get(entity.key, ())
+    def of(self, key: tuple[EntityType, str]) -> Sequence[Dispatch]:
+        """Return those of the entity with this key, oldest first."""
+        return self._by_entity.get(key, ())
 
     def group(self, order: Order) -> OrderGroup:
         """Return the group of this order; an empty one where none is at work."""
-        same = (each.group for each in self.of(order.entity) if each.order.is_same(order))
+        same = (each.group for each in self.of(order.entity.key) if each.order.is_same(order))
         return next(same, OrderGroup())
 
     @property
@@ -106,6 +106,7 @@ class Dispatch(Granted):
     ) -> None:
         """Begin an order that came now, or go on with one that was ``unfinished`` at a restart."""
         self.order = order
+        self.key = order.entity.key
         self.group = group
         self.is_fresh = False
         self.deliveries: dict[str, Delivery] = {}
@@ -377,7 +378,7 @@ class Dispatch(Granted):
 
     def _others(self) -> list[Dispatch]:
         """Return the other dispatches of the same entity."""
-        return [other for other in self._registry.of(self.order.entity) if other is not self]
+        return [other for other in self._registry.of(self.key) if other is not self]
 
     async def _plan(self) -> int:
         """Plan every delivery from the cached entity; return the number of instances."""

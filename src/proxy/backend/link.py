@@ -20,7 +20,7 @@ from proxy.backend.receipts import Receipts
 from proxy.backend.upgrade import explain, open_websocket
 from proxy.errors import LinkEvicted, LinkRefused, first
 from proxy.events.base import new_correlation_id, wire_time
-from proxy.events.codec import decode, encode
+from proxy.events.codec import decode
 from proxy.events.incoming import (
     ConfigUpdateResponse,
     Connected,
@@ -244,7 +244,7 @@ class Conversation:
             case PingEvent(correlation_id=correlation_id):
                 timestamp = wire_time(self._clock.now())
                 pong = PongEvent.create(correlation_id=correlation_id, timestamp=timestamp)
-                self._say(encode(pong))
+                self._say(pong.to_json())
             case Connected():
                 inbox.welcome(message.workspace_id, message.proxy_id)
             case ConfigUpdateResponse() | HealthUpdateResponse():
@@ -272,7 +272,7 @@ class Conversation:
                         marks.reached(Mark.REPORT_SENT)
                 case HealthUpdate():
                     receipts.asking()  # before the send: the answer may come during it
-                    await self._websocket.send_message(encode(item))
+                    await self._websocket.send_message(item.to_json())
                 case str():
                     await self._websocket.send_message(item)
         self._written.set()
@@ -302,7 +302,7 @@ class Conversation:
         """Send our address once the configuration is known: ITH stores the message as it is."""
         await inbox.configured()
         if (greeting := vitals.greeting(self._local)) is not None:
-            await self._frames.send(encode(greeting))
+            await self._frames.send(greeting.to_json())
 
     async def _carry_reports(self, outbox: Outbox) -> None:
         while True:
@@ -332,5 +332,5 @@ class Conversation:
         while self._ith.heartbeat:
             heartbeat = vitals.heartbeat()
             if heartbeat is not None:
-                await self._frames.send(encode(heartbeat))
+                await self._frames.send(heartbeat.to_json())
             await trio.sleep(self._ith.heartbeat_seconds)

@@ -6,7 +6,7 @@ supervisor acts on them.
 """
 
 from proxy.events.base import ControlMessage, DispatchEvent, Message, PriorityWord, WebSocketEvent
-from proxy.events.codec import decode, encode
+from proxy.events.codec import decode
 from proxy.events.incoming import Incoming
 from proxy.events.outgoing import Outgoing
 
@@ -19,5 +19,4 @@ __all__ = [
     "PriorityWord",
     "WebSocketEvent",
     "decode",
-    "encode",
 ]

@@ -40,6 +40,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
 
+    def to_json(self) -> str:
+        """Return the text of a frame."""
+        return msgspec.json.encode(self.to_dict()).decode()
+
 
 class ControlMessage(Message, frozen=True, kw_only=True, tag_field="type"):
     """Base of the messages that belong to the link itself and are named by ``type``."""

@@ -1,4 +1,4 @@
-"""Turn frames of the WebSocket into messages, and messages into frames.
+"""Turn frames of the WebSocket into messages.
 
 A canonical frame, that is a flat event with its fields spelled and typed as ITH documents them, is
 decoded in one pass: its ``event_type`` is the tag that picks the struct. The structs refuse
@@ -7,7 +7,7 @@ field, another spelling, an unknown name), and only then does ``tolerance`` read
 Control messages and nested envelopes are always read that way. On one core of a small cloud
 machine a flat dispatch takes 0.6 µs, a nested one and a control message about 4 µs.
 
-The link calls :func:`decode` for each frame and :func:`encode` for each message it sends.
+The link calls :func:`decode` for each frame. A message becomes a frame by its own ``to_json``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import msgspec
 from proxy.events import tolerance
 from proxy.events.base import new_correlation_id
 from proxy.events.incoming import AnyEvent, Incoming
-from proxy.events.outgoing import Outgoing
 
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
@@ -35,8 +34,3 @@ def decode(
         return _DECODER.decode(frame)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return tolerance.read(frame, new_correlation_id)
-
-
-def encode(message: Outgoing) -> str:
-    """Write one message as the text of a frame."""
-    return msgspec.json.encode(message.to_dict()).decode()

@@ -84,6 +84,8 @@ class Machine(Generic[S, D, O]):
     cells: Mapping[tuple[S, type[Event]], Row[S, D, O] | Ignore[S]] = field(init=False, repr=False)
     definition: Mapping[S, StateDef[S, D]] = field(init=False, repr=False)
     """By state, what goes on in it; final states have none."""
+    activities: tuple[str, ...] = field(init=False, repr=False)
+    """The names of the activities, in the order of first use."""
     _steps: Mapping[tuple[S, type[Event]], tuple[str, S, Action[D, O] | None]] = field(
         init=False, repr=False
     )
@@ -98,6 +100,8 @@ class Machine(Generic[S, D, O]):
                 if other is not entry and _yields(other) == _yields(entry):
                     claim = f"{pair[0].name} x {pair[1].__name__}"
                     flaws.append(f"{entry.id} and {other.id} both claim {claim}")
+        activities = tuple(dict.fromkeys(d.do for d in self.definitions if d.do is not None))
+        object.__setattr__(self, "activities", activities)
         object.__setattr__(self, "cells", cells)
         object.__setattr__(self, "definition", {each.state: each for each in self.definitions})
         flaws += self._flaws()
@@ -135,11 +139,6 @@ class Machine(Generic[S, D, O]):
     def events(self) -> tuple[type[Event], ...]:
         """Every event class the table names, in the order of first use."""
         return tuple(dict.fromkeys(event for entry in self.entries for event in entry.on))
-
-    @property
-    def activities(self) -> tuple[str, ...]:
-        """The names of the activities, in the order of first use."""
-        return tuple(dict.fromkeys(d.do for d in self.definitions if d.do is not None))
 
     def activity(self, state: S) -> str | None:
         """Return the name of the activity that lives in ``state``, if any."""

@@ -31,7 +31,6 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from proxy.events import codec
 from proxy.events.outgoing import DispatchStatusEvent
 from proxy.events.outgoing.dispatch_status import FINAL
 from proxy.ledger import Ledger
@@ -57,7 +56,7 @@ class Parcel(msgspec.Struct, frozen=True):
     @property
     def frame(self) -> str:
         """The report as the wire has it; progress is encoded here, at each use."""
-        return self.content if isinstance(self.content, str) else codec.encode(self.content)
+        return self.content if isinstance(self.content, str) else self.content.to_json()
 
 
 class Kept(NamedTuple):
@@ -117,7 +116,7 @@ class Outbox:
         if progress > report.payload.progress:
             report = replace(report, payload=replace(report.payload, progress=progress))
         if report.payload.status in FINAL:
-            frame = codec.encode(report)
+            frame = report.to_json()
             report_id = self._ledger.post_report(key, frame)
             parcel = Parcel(key, frame, report_id)
             self._file(parcel, report_id)

@@ -142,10 +142,15 @@ class Run(Generic[S, D, O]):
     async def _stay(self) -> None:
         """Stay in the present state until it is left or its limit is over."""
         moved, limit = self._moved, self._definition.after if self._definition else None
-        with trio.move_on_after(limit.seconds(self.data) if limit else math.inf):
+        with trio.move_on_after(self._seconds()):
             await moved.wait()
         if limit and not moved.is_set():
             self.tell(limit.event())
+
+    def _seconds(self) -> float:
+        """Return the seconds that the present state may last; infinity without a limit."""
+        limit = self._definition.after if self._definition else None
+        return limit.seconds(self.data) if limit else math.inf
 
     async def _act(self, name: str) -> None:
         """Run one activity and turn its exceptions into an event: one run's fault ends no other.
@@ -161,7 +166,7 @@ class Run(Generic[S, D, O]):
                 self._on_fault(fault)
             if not self._left:
                 self.tell(ActivityFailed(type(fault).__name__))
-        while not self._left and self.machine.seconds(self.state, self.data) < math.inf:
+        while not self._left and self._seconds() < math.inf:
             await self._moved.wait()
         if not self._left:
             self.tell(ActivityFailed(f"{name} ended in {self.state.name} and told nothing"))
