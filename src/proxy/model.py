@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 import msgspec
@@ -16,6 +17,16 @@ DEFLATED = frozenset(
     {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
 """The transfer syntaxes with a deflated data set (PS3.5 A.5, A.7, A.12): one stream, any length."""
+
+
+_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+_LONGEST_UID = 64
+
+
+def shown(uid: str) -> str:
+    """Return a UID as the log and ITH may read it: one that breaks PS3.5 9.1 may hold a name."""
+    is_one = len(uid) <= _LONGEST_UID and _UID.fullmatch(uid)
+    return uid if is_one else "(a UID that breaks PS3.5 9.1)"
 
 
 class EntityType(Enum):

@@ -27,7 +27,9 @@ from proxy.model import Instance
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 
-__all__ = ["ArchiveLimits", "StagedInstance", "Unpacked", "unpack"]
+__all__ = ["ArchiveLimits", "StagedInstance", "Unpacked", "Unsent", "unpack"]
+
+CONFLICT = "two different objects with one UID, of which the first is sent"
 
 
 class StagedInstance(msgspec.Struct, frozen=True):
@@ -37,6 +39,20 @@ class StagedInstance(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Unsent(msgspec.Struct, frozen=True):
+    """An instance that no node can be sent, and the reason.
+
+    ``entry`` is its place among the files of the archive, from 1. ``first_entry`` is that of the
+    instance which is sent in its stead, if there is one. Unknown UIDs are empty.
+    """
+
+    entry: int
+    reason: str
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    first_entry: int | None = None
+
+
 class Unpacked(msgspec.Struct, frozen=True):
     """The result of unpacking an archive.
 
@@ -44,7 +60,8 @@ class Unpacked(msgspec.Struct, frozen=True):
     the members that may hold an image and were not unpacked: archives that hold DICOM, or that
     were not read completely. ``damaged`` counts DICOM files that cannot be sent because a UID is
     missing, ``conflicting`` instances left out because an earlier one of the same study, series
-    and SOP instance UID has other content. All counts but ``skipped`` are losses to report.
+    and SOP instance UID has other content; ``unsent`` has both. All counts but ``skipped`` are
+    losses to report.
     """
 
     instances: tuple[StagedInstance, ...]
@@ -52,6 +69,7 @@ class Unpacked(msgspec.Struct, frozen=True):
     passed_over: Mapping[str, int]
     damaged: int = 0
     conflicting: int = 0
+    unsent: tuple[Unsent, ...] = ()
 
 
 def unpack(
@@ -104,6 +122,7 @@ class _Unpacking:
         self._passed_over: Counter[str] = Counter()
         self._damaged = 0
         self._conflicting = 0
+        self._unsent: list[Unsent] = []
 
     def unpack(self) -> Unpacked:
         with self._archive.open("rb") as file:
@@ -118,6 +137,7 @@ class _Unpacking:
             dict(self._passed_over),
             self._damaged,
             self._conflicting,
+            tuple(self._unsent),
         )
 
     def _take(self, entry: Entry) -> None:
@@ -149,8 +169,9 @@ class _Unpacking:
             with path.open("rb") as file:
                 self._leave(entry, error.reason, self._inside.of_file(file))
             return False
-        except DicomUnreadable:
+        except DicomUnreadable as error:
             self._damaged += 1
+            self._unsent.append(Unsent(self._files, str(error), error.sop_class_uid))
             return False
         key = (
             instance.study_instance_uid,
@@ -164,6 +185,9 @@ class _Unpacking:
             self._skipped["duplicate"] += 1
         else:
             self._conflicting += 1
+            place = int(first.path.name)
+            uids = instance.sop_class_uid, instance.sop_instance_uid
+            self._unsent.append(Unsent(self._files, CONFLICT, *uids, first_entry=place))
         return False
 
     def _leave(self, entry: Entry, word: str, why: str | None) -> None:
@@ -174,7 +198,8 @@ class _Unpacking:
             self._skipped[entry.called or word] += 1
 
     def _nothing_found(self) -> ArchiveError:
-        counts = self._skipped + self._passed_over + Counter({"damaged DICOM": self._damaged})
+        unsent = Counter(f"DICOM ({each.reason})" for each in self._unsent)
+        counts = self._skipped + self._passed_over + unsent
         listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         files = f"{self._files} file{'' if self._files == 1 else 's'}"
         return ArchiveError(

@@ -40,11 +40,17 @@ class Undeliverable(NamedTuple):
     """Files from ITH that cannot be sent to any node; they count among the files to be sent.
 
     ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
-    may hold some.
+    may hold some. ``why`` names the reasons for the instances.
     """
 
     damaged: int = 0
     passed_over: int = 0
+    why: str = ""
+
+    @property
+    def total(self) -> int:
+        """The number of files."""
+        return self.damaged + self.passed_over
 
 
 class Over(msgspec.Struct, frozen=True):

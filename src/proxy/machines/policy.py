@@ -106,22 +106,27 @@ def deleted(kind: str) -> str:
 
 
 def settled(
-    progress: DeliveryProgress, passed_over: int = 0
+    progress: DeliveryProgress, passed_over: int = 0, unsent: int = 0, why: str = ""
 ) -> delivery.AllStored | delivery.SomeRefused:
     """Return the end of a delivery with nothing left to send; an empty delivery is no success.
 
-    ``passed_over`` counts the archives within the archive, which were to be sent and were not.
+    ``passed_over`` counts the archives within the archive, which were to be sent and were not,
+    ``unsent`` the instances that no node can be sent, and ``why`` is the reason for those.
     """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
     refused, total = progress.files_refused, progress.files_total
-    unusable = total - progress.files_stored - refused - passed_over
+    unusable = total - progress.files_stored - refused - passed_over - unsent
     sentences = []
     if refused:
         why = progress.refusal or "the node refused them"
         sentences.append(f"{refused} of {total} instances refused: {why}")
+    if unsent:
+        sentences.append(
+            f"{unsent} of {total} instances cannot be sent as they came from ITH: {why}"
+        )
     if unusable > 0:
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
     if passed_over:

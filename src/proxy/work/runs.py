@@ -52,7 +52,7 @@ class Content:
 
     def counted(self, counts: Counts) -> ContentReady:
         """Return the fact for a delivery with the counts of the ledger."""
-        return ContentReady(counts.total + sum(self.undeliverable), counts.stored, counts.refused)
+        return ContentReady(counts.total + self.undeliverable.total, counts.stored, counts.refused)
 
 
 @dataclass(eq=False)
