@@ -502,3 +502,20 @@ OTHERS: Mapping[bytes, frozenset[str]] = {
 def syntax_of(name: str) -> str:
     """Return the transfer syntax that a case is in."""
     return next((uid for uid, names in OTHERS.items() if name in names), EXPLICIT).decode()
+
+
+STRAYS: Mapping[str, bytes] = {
+    "03-stray-in-data-set": ui(2, 3, b"1.2.826.0.1.77", explicit=False),
+    "03-stray-explicit": ui(2, 3, b"1.2.826.0.1.77"),
+    "12-syntax-in-data-set": ui(2, 0x10, EXPLICIT),
+    "12-jpeg-in-data-set": ui(2, 0x10, JPEG),
+    "12-syntax-twice": ui(2, 0x10, EXPLICIT),
+}
+"""The elements of group 0002 behind the last one of the file meta group."""
+
+
+def offset_of(name: str) -> int:
+    """Return where the data set of a case begins: with the first element of another group."""
+    content = CASES[name]()
+    last = content.find(b"1.2.3.4\0")
+    return last + 8 + len(STRAYS.get(name, b"")) if last >= 0 else 0
