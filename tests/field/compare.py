@@ -61,21 +61,23 @@ async def compare(files: Mapping[str, bytes], root: Path) -> list[str]:
     """Print a line for each file; return the names of those that only dcmsend delivers."""
     missed = []
     with storescp(root, "+B", "+xa", "+uf") as node:
+        by_dcmsend = {}
+        for name, content in files.items():
+            path = root / "input"
+            path.write_bytes(content)
+            by_dcmsend[name] = [dcmsend(node, path, *options) for options in SEND_ALL]
         async with a_site(root) as site:
             site.has(node=node)
             for name, content in files.items():
                 site.backend.rest.offer("session", f"sess-{name}", content)
             await site.start(dicom__retry_count=1)
-            for name, content in files.items():
-                path = root / "input"
-                path.write_bytes(content)
-                by_dcmsend = [dcmsend(node, path, *options) for options in SEND_ALL]
+            for name, delivered in by_dcmsend.items():
                 closing = await site.closing(await site.dispatch(f"sess-{name}", "node"))
                 for stored in node.stored:
                     stored.unlink()
                 ours = closing["status"] == "completed"
-                missed += [name] * (any(by_dcmsend) and not ours)
-                columns = [f"{'yes' if each else 'no':8}" for each in (*by_dcmsend, ours)]
+                missed += [name] * (any(delivered) and not ours)
+                columns = [f"{'yes' if each else 'no':8}" for each in (*delivered, ours)]
                 print(f"{name:42}", *columns, (closing.get("error") or "")[:160], flush=True)
     return missed
 

@@ -76,7 +76,7 @@ async def sent(site: Site, node: Node, *files: bytes) -> JsonObject:
     """Send these files as one session, and return the closing message."""
     site.has(node=node)
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(archive, "w") as packed:
         for number, content in enumerate(files):
             packed.writestr(f"{number}", content)
     site.backend.rest.offer("session", "sess-1", archive.getvalue())
@@ -124,7 +124,8 @@ async def test_two_different_objects_with_one_uid_are_told_as_such(
     closing = await sent(site, node, meta() + data(), b"no DICOM", meta() + other)
     assert closing["status"] == "failed"
     assert (closing["files_sent"], closing["files_total"]) == (1, 2)
-    assert "two different objects with one UID, of which the first is sent" in closing["error"]
+    says = "1 of 2 instances cannot be sent: two different objects with one UID, of which the first"
+    assert says in closing["error"]
     (stored,) = node.stored
     assert arrived(stored)[1] == data()
     (line,) = lines(caplog, "instance.unsent")
@@ -141,7 +142,7 @@ async def test_what_cannot_be_sent_is_told_by_its_place_class_and_reason(
     closing = await sent(site, node, *files)
     assert closing["status"] == "failed"
     assert (closing["files_sent"], closing["files_total"]) == (1, 3)
-    assert "2 of 3 instances cannot be sent as ITH has them: " in closing["error"]
+    assert "2 of 3 instances came damaged from ITH and cannot be sent: " in closing["error"]
     assert f"{UNREADABLE['10-no-instance']} (1)" in closing["error"]
     assert f"{UNREADABLE['12-malformed']} (1)" in closing["error"]
     assert len(node.stored) == 1
@@ -160,6 +161,6 @@ async def test_a_class_that_may_hold_a_name_is_masked(
 ) -> None:
     odd = meta(b"JPEG", sop_class=NAME) + data(sop_class=NAME)
     closing = await sent(site, node, odd, CASES["00-plain"]())
-    assert "1 of 2 instances cannot be sent" in closing["error"]
+    assert "1 of 2 instances came damaged from ITH and cannot be sent" in closing["error"]
     (line,) = lines(caplog, "instance.unsent")
     assert line["sop_class"] == "(a UID that breaks PS3.5 9.1)"

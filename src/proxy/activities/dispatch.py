@@ -351,7 +351,7 @@ class Dispatch(Granted):
             )
             passed_over = sum(unpacked.passed_over.values())
             unsent = len(unpacked.unsent)
-            undeliverable = Undeliverable(unsent, passed_over, _reasons(unpacked.unsent))
+            undeliverable = Undeliverable(unsent, passed_over, _said_of(unpacked.unsent))
             log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
             for reason, count in sorted(unpacked.skipped.items()):
                 log("archive.skipped", reason=reason, entries=count)
@@ -483,6 +483,15 @@ class Dispatch(Granted):
     @property
     def _are_over(self) -> bool:
         return all(each.run.over for each in self.deliveries.values())
+
+
+def _said_of(unsent: Sequence[Unsent]) -> str:
+    """Say of the instances that cannot be sent why not."""
+    if not unsent:
+        return ""
+    came_damaged = all(each.first_entry is None for each in unsent)
+    what = "came damaged from ITH and cannot be sent" if came_damaged else "cannot be sent"
+    return f"{what}: {_reasons(unsent)}"
 
 
 def _reasons(unsent: Iterable[Unsent]) -> str:

@@ -40,7 +40,7 @@ class Undeliverable(NamedTuple):
     """Files from ITH that cannot be sent to any node; they count among the files to be sent.
 
     ``damaged`` counts instances, ``passed_over`` archives within the archive that hold images, or
-    may hold some. ``why`` names the reasons for the instances.
+    may hold some. ``why`` is what is said of the instances.
     """
 
     damaged: int = 0

@@ -111,7 +111,7 @@ def settled(
     """Return the end of a delivery with nothing left to send; an empty delivery is no success.
 
     ``passed_over`` counts the archives within the archive, which were to be sent and were not,
-    ``unsent`` the instances that no node can be sent, and ``why`` is the reason for those.
+    ``unsent`` the instances that no node can be sent, and ``why`` is what is said of those.
     """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
@@ -121,11 +121,11 @@ def settled(
     unusable = total - progress.files_stored - refused - passed_over - unsent
     sentences = []
     if refused:
-        why = progress.refusal or "the node refused them"
-        sentences.append(f"{refused} of {total} instances refused: {why}")
+        reason = progress.refusal or "the node refused them"
+        sentences.append(f"{refused} of {total} instances refused: {reason}")
     if unsent:
         sentences.append(
-            f"{unsent} of {total} instances cannot be sent as they came from ITH: {why}"
+            f"{unsent} of {total} instances {why or 'came damaged from ITH and cannot be sent'}"
         )
     if unusable > 0:
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
