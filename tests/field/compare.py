@@ -1,9 +1,10 @@
-"""Files by dcmsend and by this program: ``python -m tests.field.compare [--field | --samples]``.
+"""Files by dcmsend and by this program: ``python -m tests.field.compare [--field] [--implicit]``.
 
 Prints a table of the files that were made here, and of the test files that pydicom and dicom3tools
 bring where they are installed: what DCMTK's dcmsend delivers of each to a storescp, with its checks
 of UIDs and without them, and what the complete program does. The exit code is 1 if dcmsend
-delivers a file that the program does not.
+delivers a file that the program does not. ``--field`` and ``--samples`` choose one of the two,
+and with ``--implicit`` the node accepts Implicit VR Little Endian alone.
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ def samples() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
-async def compare(files: Mapping[str, bytes], root: Path) -> list[str]:
-    """Print a line for each file; return the names of those that only dcmsend delivers."""
+async def compare(files: Mapping[str, bytes], root: Path, *options: str) -> list[str]:
+    """Print a line for each file; return the names of those that only dcmsend delivers.
+
+    ``options`` are those of storescp: which transfer syntaxes it accepts.
+    """
     missed = []
-    with storescp(root, "+B", "+xa", "+uf") as node:
+    with storescp(root, "+B", "+uf", *options) as node:
         by_dcmsend = {}
         for name, content in files.items():
             path = root / "input"
@@ -91,7 +95,8 @@ def main(arguments: list[str]) -> int:
         files |= samples()
     print(f"{'file':42} {'dcmsend':8} {'-nuc':8} {'ours':8} reason")
     with tempfile.TemporaryDirectory() as root:
-        missed = trio.run(compare, files, Path(root))
+        accepts = "+xi" if "--implicit" in arguments else "+xa"
+        missed = trio.run(compare, files, Path(root), accepts)
     print(f"{len(files)} files; delivered by dcmsend alone: {', '.join(missed) or 'none'}")
     return 1 if missed else 0
 

@@ -386,6 +386,7 @@ CASES: Mapping[str, Callable[[], bytes]] = {
     "10-bare-explicit": data,
     "10-bare-implicit": lambda: data(explicit=False),
     "10-bare-no-study": lambda: data(study=None),
+    "10-bare-out-of-order": out_of_order,
     "10-bare-no-preamble": lambda: (meta() + data())[132:],
     "11-out-of-order": lambda: meta() + out_of_order(),
     "11-pixels-first": lambda: meta() + encode([elements()[-1], *elements()[:-1]]),

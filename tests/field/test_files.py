@@ -116,6 +116,24 @@ async def test_where_dcmsend_delivers_the_program_does(
 
 
 @pytest.mark.needs("storescp")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("05-RE", "05-dashes", "05-nulnul", "05-qq", "05-implicit-element", "07-odd-text"),
+        *("09-big-endian-odd-vr", "11-nested-63", "10-class-in-meta-only", "06-sop-inner-nul"),
+    ],
+)
+async def test_a_node_that_takes_the_default_syntax_alone_gets_it_converted(
+    site: Site, tmp_path: Path, name: str
+) -> None:
+    with storescp(tmp_path, "+B", "+xi", "+uf") as node:
+        closing = await sent(site, node, CASES[name]())
+        assert (closing["status"], closing["files_sent"]) == ("completed", 1), closing
+        (stored,) = node.stored
+        assert arrived(stored)[0] == make.IMPLICIT.decode()
+
+
+@pytest.mark.needs("storescp")
 async def test_two_different_objects_with_one_uid_are_told_as_such(
     site: Site, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:

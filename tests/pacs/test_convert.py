@@ -370,9 +370,12 @@ def test_what_is_broken_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_nesting_has_a_bound(tmp_path: Path) -> None:
-    data = b""
-    for _ in range(100):
+    data = made = b""
+    for depth in range(1, 1000):
         data = explicit(0x0040A730, "SQ", item(data))
+        made = implicit(0x0040A730, item(made))
+        if depth in {100, 200}:
+            assert converted(tmp_path, data, IMPLICIT_VR_LITTLE_ENDIAN) == made
     with pytest.raises(NotConverted):
         converted(tmp_path, data, IMPLICIT_VR_LITTLE_ENDIAN)
 

@@ -53,8 +53,8 @@ from proxy.runtime.marks import Mark
 MAX_BYTES = 1 << 30
 """The largest data set that is converted, in bytes: the association is idle meanwhile."""
 MAX_ELEMENTS = 1_000_000
-MAX_DEPTH = 96
-"""The deepest nesting of sequences and items that is converted."""
+MAX_DEPTH = 400
+"""The deepest nesting of sequences and items that is converted; far from Python's own limit."""
 
 _BLOCK = 1 << 16
 _NO_DELIMITER = -1

@@ -30,6 +30,7 @@ from proxy.pacs.elements import (
     IMPLICIT_LITTLE,
     LITTLE_LONG,
     UNDEFINED,
+    VRS,
     Elements,
     Encoding,
     is_vr,
@@ -202,12 +203,12 @@ def _read(file: BinaryIO, start: _Start, size: int) -> _DataSet:
     if start.offset >= size:
         raise DicomUnreadable("there is no data set")
     declared = _uid(start.meta.get(TRANSFER_SYNTAX))
+    # What nothing marks as DICOM must look more like it.
+    is_marked = start.marked or bool(start.meta) or _first(file, start, declared)[4:] in VRS
     tried = []
     for encoding in _encodings(file, start, declared):
         elements = Elements(_open(file, start, declared), encoding)
-        # What nothing marks as DICOM must look more like it.
-        ordered = not (start.marked or start.meta)
-        values = read_values(elements, DATA_TAGS, INSTANCE_NUMBER, UIDS, ordered=ordered)
+        values = read_values(elements, DATA_TAGS, INSTANCE_NUMBER, UIDS, ordered=not is_marked)
         found = _DataSet(values, encoding, has_vrs=elements.vrs >= elements.bare)
         if found.names_itself:
             return found
@@ -218,15 +219,20 @@ def _read(file: BinaryIO, start: _Start, size: int) -> _DataSet:
 def _encodings(file: BinaryIO, start: _Start, declared: str) -> Iterator[Encoding]:
     """Yield the encodings to try: as declared, as the first element looks, and the others."""
     own = next((each for each, uid in UNCOMPRESSED.items() if uid == declared), None)
-    try:
-        head = _open(file, start, declared).read(6)
-    except DicomUnreadable:
-        head = b""
+    head = _first(file, start, declared)
     explicit = is_vr(head[4:])
     big = explicit and head[:1] == b"\0" and head[1:2] != b"\0"
     shown = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
     tried = [*([own] if own else []), shown, EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG]
     yield from dict.fromkeys(tried)
+
+
+def _first(file: BinaryIO, start: _Start, declared: str) -> bytes:
+    """Return tag and VR of the first element; nothing if the data set cannot be inflated."""
+    try:
+        return _open(file, start, declared).read(6)
+    except DicomUnreadable:
+        return b""
 
 
 def _open(file: BinaryIO, start: _Start, declared: str) -> BinaryIO:
