@@ -45,6 +45,7 @@ from proxy.pacs.elements import (
     UNDEFINED,
     Element,
     Elements,
+    is_vr,
 )
 from proxy.pacs.inflate import Inflated
 from proxy.runtime import marks
@@ -272,6 +273,9 @@ class _Rewriter:
             raise _broken()
         if element.vr in _BYTES or element.vr in _WORDS:
             return element.vr
+        is_long = self._in.stream.tell() - element.start > _IMPLICIT.size
+        if element.vr and is_long and not is_vr(element.vr):
+            raise _broken()  # other readers take it for a length of 16 bits: who is right?
         if not self._explicit and self._in.encoding.little:
             return b"UN"
         vr = _dictionary_vr(element.tag)
