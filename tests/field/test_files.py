@@ -120,6 +120,7 @@ async def test_where_dcmsend_delivers_the_program_does(
     "name",
     [
         *("05-RE", "05-dashes", "05-nulnul", "05-qq", "05-implicit-element", "07-odd-text"),
+        *("07-zeros", "07-fffc", "07-7fe1"),
         *("09-big-endian-odd-vr", "11-nested-63", "10-class-in-meta-only", "06-sop-inner-nul"),
     ],
 )

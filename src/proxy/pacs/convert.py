@@ -274,7 +274,7 @@ class _Rewriter:
         if element.vr in _BYTES or element.vr in _WORDS:
             return element.vr
         is_long = self._in.stream.tell() - element.start > _IMPLICIT.size
-        if element.vr and is_long and not is_vr(element.vr):
+        if element.vr and element.length and is_long and not is_vr(element.vr):
             raise _broken()  # other readers take it for a length of 16 bits: who is right?
         if not self._explicit and self._in.encoding.little:
             return b"UN"
