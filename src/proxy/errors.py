@@ -102,7 +102,12 @@ class NotDicom(ProxyError):
 
 
 class DicomUnreadable(ProxyError):
-    """A file is DICOM, but damaged or without the UIDs that identify an instance."""
+    """A file is DICOM, and cannot be sent to any node; the text names what it has or lacks.
+
+    ``sop_class_uid`` is empty if it is not known.
+    """
+
+    sop_class_uid = ""
 
 
 class InstanceUnusable(ProxyError):

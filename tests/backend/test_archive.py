@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from proxy.backend.archive import ArchiveLimits, unpack
+from proxy.backend.archive import ArchiveLimits, Unsent, unpack
 from proxy.errors import ArchiveError, BackendError
 from proxy.pacs.header import read_instance
 from proxy.runtime.offload import Threads
@@ -112,7 +112,9 @@ def test_an_instance_without_its_uid_is_a_loss_that_is_counted(tmp_path: Path) -
     nameless = dicom(2).replace(b"1.2.3.1.2", bytes(9))
     got = unpacked(tmp_path, zipped([("1", dicom(1)), ("2", nameless)]))
     assert (len(got.instances), got.damaged, got.skipped) == (1, 1, {})
-    assert "1 damaged DICOM" in f"{refused(tmp_path, zipped([('2', nameless)]))}"
+    reason = "the SOP instance UID is missing from the data set and the file meta group"
+    assert got.unsent == (Unsent(2, reason, "1.2.840.10008.5.1.4.1.1.7"),)
+    assert f"1 DICOM ({reason})" in f"{refused(tmp_path, zipped([('2', nameless)]))}"
 
 
 def test_keeps_one_of_twins_and_the_first_of_rivals(tmp_path: Path) -> None:
@@ -121,6 +123,9 @@ def test_keeps_one_of_twins_and_the_first_of_rivals(tmp_path: Path) -> None:
     assert contents(got) == [dicom(1), dicom(1, series=2)]
     assert got.skipped == {"duplicate": 1}
     assert got.conflicting == 1
+    (rival,) = got.unsent
+    assert (rival.entry, rival.first_entry) == (3, 1)
+    assert "two different objects with one UID" in rival.reason
     assert len(list((tmp_path / "staging").iterdir())) == 2
 
 

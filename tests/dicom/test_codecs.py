@@ -250,3 +250,48 @@ def test_a_remark_that_cannot_be_read_leaves_the_status(error_id: bytes) -> None
     remark = struct.pack("<HHI", 0, 0x0903, len(error_id)) + error_id
     decoded = dimse.decode_response(node.command(node.response(0xB000)) + remark)
     assert (decoded.status, decoded.error_id) == (0xB000, None)
+
+
+ODD_UIDS = [
+    "1.2.ZZ",
+    "1.2.3.",
+    "1.02",
+    "1.2 3",
+    " 1.2",
+    "1.2\0.3",
+    "1.2\\3",
+    "1.2.M\xdcLLER",
+    "1" * 200,
+]
+
+
+@pytest.mark.parametrize("uid", ODD_UIDS)
+def test_an_odd_uid_leaves_and_comes_back_as_it_is(uid: str) -> None:
+    request = dimse.decode_elements(dimse.encode_store_request(uid, uid, 1))
+    for tag in (0x0002, 0x1000):
+        assert request[tag] == uid.encode("latin-1") + b"\0" * (len(uid) % 2)
+    response = dimse.encode_element(0x0100, b"\1\x80") + dimse.encode_element(0x0120, b"\1\0")
+    response += dimse.encode_element(0x0900, b"\0\0") + dimse.encode_uid(0x1000, uid)
+    assert dimse.decode_response(response).sop_instance_uid == uid
+    proposals = {1: pdu.Proposal(uid, ("1.2.840.10008.1.2",))}
+    assert uid.encode("latin-1") in pdu.encode_associate_request("A", "B", proposals, 16384)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered", "is_same"),
+    [
+        ("1.2.3", "1.2.3", True),
+        ("1.2 .3", "1.2.3", True),
+        (" 1.2.3", "1.2.3", True),
+        ("1.2\0.3", "1.2", True),
+        ("1.2\0.3", "1.2\0.3", True),
+        ("1." + "2" * 100, "1." + "2" * 62, True),
+        ("1.2.3", "1.2.4", False),
+        ("1.2.3", "1.2.3.4", False),
+        ("1.02", "1.2", False),
+    ],
+)
+def test_an_answer_may_name_an_odd_uid_as_nodes_keep_it(
+    sent: str, answered: str, is_same: bool
+) -> None:
+    assert dimse.is_same_uid(answered, sent) is is_same

@@ -23,7 +23,7 @@ from proxy.dicom import dimse
 from proxy.dicom.association import Association, Target, associate
 from proxy.dicom.contexts import ECHO, plan
 from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
-from proxy.dicom.find import FIND, STUDY_ROOT_FIND, find, identifier, is_answered, names
+from proxy.dicom.find import FIND, STUDY_ROOT_FIND, can_ask, find, identifier, is_answered, names
 from proxy.dicom.pdu import Pdv
 from proxy.dicom.storage import echo, store
 from proxy.errors import AssociationLost
@@ -155,6 +155,13 @@ def not_our_instance() -> dict[str, bytes]:
 @pytest.mark.parametrize("what", not_our_instance())
 def test_an_answer_that_does_not_name_the_instance_says_nothing(what: str) -> None:
     assert not names(not_our_instance()[what], INSTANCE)
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.*", "1.2.?", "1.2\\1.3", "1.2.ZZ", "1" * 70, "1.2 3"])
+@pytest.mark.parametrize("key", ["sop_instance_uid", "study_instance_uid", "series_instance_uid"])
+def test_a_uid_that_matches_others_is_not_asked_for(key: str, uid: str) -> None:
+    assert can_ask(INSTANCE)
+    assert not can_ask(msgspec.structs.replace(INSTANCE, **{key: uid}))
 
 
 def test_what_an_answer_leaves_out_is_no_contradiction() -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.ledger import CachedEntity, Counts, Deleted, InstanceState, Ledger
+from proxy.ledger import CachedEntity, Counts, Deleted, InstanceState, Ledger, PendingResult
 from proxy.model import Entity, EntityType, Instance
 from proxy.runtime.offload import Inline
 from tests.ledger.make import OTHER_SESSION, SCAN, SESSION, SUBJECT, changed, instance, order, uid
@@ -334,3 +335,115 @@ async def test_what_one_dispatch_still_wants_is_kept_without_what_was_deleted_fo
     orphans = await ledger.keep(SESSION, ONE, None, dispatch_id=younger.dispatch_id)
     assert set(orphans) == hashes(ONE[:2])
     assert await ledger.cached_entity(SESSION) == CachedEntity(None, 2)
+
+
+Deletion: TypeAlias = Callable[[], PendingResult[Deleted]]
+
+NAMELESS = changed(instance(1, study=7), study_instance_uid="", patient_id="", sha256="e" * 64)
+"""An instance that nothing can be found by but the entity that it came with."""
+
+
+@pytest.mark.parametrize("other", [[], ONE])
+async def test_an_instance_without_its_identifiers_goes_with_the_entity_it_came_with(
+    ledger: Ledger, other: list[Instance], autojump_clock: MockClock
+) -> None:
+    deletions: list[Deletion] = [
+        lambda: ledger.delete_session("sess-1", None),
+        lambda: ledger.delete_subject("subj-1", None),
+    ]
+    for delete in deletions:
+        await ledger.keep(SESSION, [*other, NAMELESS], None)
+        deleted = await delete()
+        assert set(deleted.orphans) == hashes(other, [NAMELESS])
+        assert await ledger.cached_entity(SESSION) is None
+
+
+async def test_it_goes_with_what_was_deleted_beside_it(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    deletions: list[tuple[Deletion, list[Instance]]] = [
+        (lambda: ledger.delete_session(None, uid(1)), ONE),
+        (lambda: ledger.delete_subject(None, "P-0042"), ONE),
+        (lambda: ledger.delete_scan(uid(1), 1), ONE[:2]),
+    ]
+    for delete, gone in deletions:
+        await ledger.keep(SESSION, [*ONE, NAMELESS], None)
+        await ledger.keep(STRANGER, [instance(1, study=9, patient_id="P-9")], None)
+        deleted = await delete()
+        assert set(deleted.orphans) == hashes(gone, [NAMELESS])
+        assert await ledger.cached_entity(STRANGER) == CachedEntity(None, 1)
+        await ledger.delete_session("sess-1", None)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "left"), [("study_instance_uid", 2), ("series_number", 2), ("patient_id", 3)]
+)
+async def test_only_what_a_deletion_looks_for_must_be_missing(
+    ledger: Ledger, attribute: str, left: int, autojump_clock: MockClock
+) -> None:
+    """An instance of another study or scan is not of the deleted scan, whoever the patient is."""
+    nothing = None if attribute == "series_number" else ""
+    lacking = changed(instance(1, series=5), sha256="e" * 64, **{attribute: nothing})
+    await ledger.keep(SESSION, [*ONE, lacking], None)
+    await ledger.delete_scan(uid(1), 1)
+    assert await ledger.cached_entity(SESSION) == CachedEntity(None, left)
+
+
+async def test_a_deletion_within_the_entity_takes_it_by_the_ids_of_the_parents(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    await ledger.keep(SESSION, [NAMELESS], None)
+    assert (await ledger.delete_scan(uid(3), 3, session_id="sess-2")).instances == 0
+    assert (await ledger.delete_scan(uid(3), 3, session_id="sess-1")).instances == 1
+    await ledger.keep(SUBJECT, [NAMELESS], None)
+    assert (await ledger.delete_session("sess-8", uid(3))).instances == 0
+    assert (await ledger.delete_session("sess-8", uid(3), subject_id="subj-1")).instances == 1
+
+
+async def test_a_download_from_before_the_deletion_does_not_bring_it_back(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.delete_scan(uid(1), 1)
+    orphans = await ledger.keep(SESSION, [*ONE, NAMELESS], None, dispatch_id=dispatch)
+    assert set(orphans) == hashes(ONE[:2], [NAMELESS])
+    assert await ledger.plan(dispatch) == 2
+    await ledger.keep(SESSION, [*ONE[2:], NAMELESS], None, dispatch_id=dispatch)
+    assert await ledger.plan(dispatch) == 3, "ITH has it still: it is not of the deleted scan"
+
+
+async def test_its_confirmations_go_with_it(ledger: Ledger, autojump_clock: MockClock) -> None:
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.keep(SESSION, [NAMELESS], None)
+    await ledger.plan(dispatch)
+    ledger.post_result(dispatch, "n1", NAMELESS, STORED, 0, confirmed_by="A@h:1")
+    ledger.post_dispatch_over(dispatch, "completed", None)
+    await ledger.lose([NAMELESS.sha256])
+    await ledger.release_unused()
+    assert (await ledger.delete_session("sess-1", uid(3))).confirmed == 1
+
+
+async def test_instances_without_study_or_series_are_kept_apart_and_sent(
+    ledger: Ledger, autojump_clock: MockClock
+) -> None:
+    twins = [changed(NAMELESS, series_instance_uid="", sha256=each * 64) for each in "ab"]
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.keep(SESSION, [NAMELESS, *twins], None)
+    assert await ledger.plan(dispatch) == 3
+    for each in await ledger.to_send(dispatch, "n1"):
+        ledger.post_result(dispatch, "n1", each, STORED, 0)
+    assert await ledger.counts(dispatch, "n1") == Counts(total=3, stored=3)
+
+
+@pytest.mark.parametrize("odd", ["1.2\0.3", "1.2.M\xdcLLER", "1.2\\3", "1" * 5000, " 1"])
+async def test_an_odd_uid_is_a_key_as_any_other(
+    ledger: Ledger, odd: str, autojump_clock: MockClock
+) -> None:
+    strange = changed(instance(1), study_instance_uid=odd, sop_instance_uid=odd)
+    dispatch = (await ledger.accept(order())).dispatch_id
+    await ledger.keep(SESSION, [strange], None)
+    await ledger.plan(dispatch)
+    assert await ledger.to_send(dispatch, "n1") == [strange]
+    ledger.post_result(dispatch, "n1", strange, STORED, 0)
+    assert await ledger.to_send(dispatch, "n1") == []
+    assert (await ledger.delete_session(None, odd)).instances == 1

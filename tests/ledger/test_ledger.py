@@ -98,6 +98,18 @@ async def test_an_additional_node_gets_a_dispatch_of_its_own(
     assert first.dispatch_id != more.dispatch_id
 
 
+async def test_what_cannot_be_sent_is_known_after_a_restart(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    what = Undeliverable(damaged=2, passed_over=1, why="cannot be sent: they name no class")
+    async with Ledger.open(tmp_path / "ledger.db", Inline()) as ledger:
+        first = await ledger.accept(order("n1"))
+        ledger.post_undeliverable(first.dispatch_id, what)
+    async with Ledger.open(tmp_path / "ledger.db", Inline()) as ledger:
+        (found,) = await ledger.unfinished()
+        assert found.undeliverable == what
+
+
 async def test_a_repeated_order_tells_how_it_ended_at_all_nodes_before(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -144,6 +144,25 @@ def test_uids_are_hashed_alike_and_need_the_key(log: Log) -> None:
     assert logs.hashed("1.2.3") == first
 
 
+@pytest.mark.parametrize("name", ["sop_class", "transfer_syntax"])
+@pytest.mark.parametrize(
+    ("uid", "written"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2"),
+        ("2.25." + "1" * 59, "2.25." + "1" * 59),
+        ("2.25." + "1" * 60, "(a UID that breaks PS3.5 9.1)"),
+        (f"1.2.{PATIENT}", "(a UID that breaks PS3.5 9.1)"),
+        ("1.2.07", "(a UID that breaks PS3.5 9.1)"),
+        ("1.2.", "(a UID that breaks PS3.5 9.1)"),
+        ("1.2 ", "(a UID that breaks PS3.5 9.1)"),
+        ("19991231", "(a UID that breaks PS3.5 9.1)"),
+    ],
+)
+def test_a_uid_that_may_hold_a_name_is_masked(name: str, uid: str, written: str, log: Log) -> None:
+    logs.log("instance.unsent", **{name: uid})  # type: ignore[arg-type]
+    assert log.last[name] == written
+
+
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("level", ["info", "error"])
 def test_the_key_is_never_written(form: logs.Format, level: logs.Level) -> None:

@@ -179,6 +179,23 @@ def test_what_was_passed_over_is_told_apart_from_what_is_damaged() -> None:
     assert only.error.startswith("1 of 7 files may hold images and could not be read")
 
 
+def test_what_cannot_be_sent_is_told_with_the_reason() -> None:
+    assert policy.settled(DeliveryProgress(7, 5), 0, 1, "cannot be sent: two objects") == (
+        delivery.SomeRefused(
+            "1 of 7 instances cannot be sent: two objects; "
+            "1 of 7 instances came damaged from ITH or were lost here"
+        )
+    )
+    assert policy.settled(DeliveryProgress(7, 4, 2), 0, 1, "cannot be sent") == (
+        delivery.SomeRefused(
+            "2 of 7 instances refused: the node refused them; 1 of 7 instances cannot be sent"
+        )
+    )
+    assert policy.settled(DeliveryProgress(7, 6), 0, 1) == delivery.SomeRefused(
+        "1 of 7 instances came damaged from ITH and cannot be sent"
+    )
+
+
 @pytest.mark.parametrize(
     ("stop", "event"),
     [

@@ -195,6 +195,7 @@ ODDITIES = [
     (0x00280010, "US", b"\1\0\2"),
     (0x00281050, "DS", b"1.23456789012345678901\\"),
     (0x0040A30A, "DS", b"\0\0"),
+    (0x00420010, "ST", b"odd"),
     (0x00420011, "OB", bytes(range(256))),
     (0x7FE00010, "OW", bytes(70_000)),
 ]
@@ -314,8 +315,6 @@ ELEMENT = explicit(0x00080018, "UI", b"1.2.3\0")
 BROKEN = {
     "ends within a header": ELEMENT[:5],
     "ends within a value": ELEMENT[:-1],
-    "no VR": ELEMENT + implicit(0x00100020, b"ID"),
-    "a VR nobody knows": ELEMENT + explicit(0x00100020, "ZZ", b"ID"),
     "fragments": ELEMENT + explicit(0x7FE00010, "OB", item(b"\xff\xd8"), UNDEFINED),
     "text of undefined length": ELEMENT + explicit(0x00100020, "UT", b"ID", UNDEFINED),
     "an item that is none": explicit(0x0040A730, "SQ", ELEMENT),
@@ -329,6 +328,40 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("vr", ["ZZ", "??", "--", "  ", "\0\0", "lo"])
+def test_an_odd_vr_does_not_matter(tmp_path: Path, vr: str) -> None:
+    behind = explicit(0x00100030, "DA", b"20260101"), implicit(0x00100030, b"20260101")
+    data = ELEMENT + explicit(0x00100020, vr, b"ID") + behind[0]
+    made = implicit(0x00080018, b"1.2.3\0") + implicit(0x00100020, b"ID") + behind[1]
+    assert converted(tmp_path, data, IMPLICIT_VR_LITTLE_ENDIAN) == made
+    without = ELEMENT + implicit(0x00100020, b"ID") + behind[0]
+    assert converted(tmp_path, without, IMPLICIT_VR_LITTLE_ENDIAN) == made
+
+
+def test_values_of_odd_length_are_padded_where_the_data_set_is_odd(tmp_path: Path) -> None:
+    text, more = explicit(0x00100020, "LO", b"ID1"), explicit(0x00100030, "DA", b"20260101")
+    inner = explicit(0x00081140, "SQ", item(explicit(0x00080100, "SH", b"T-1")))
+    padded = explicit(0x00081140, "SQ", item(explicit(0x00080100, "SH", b"T-1\0")))
+    odd = ELEMENT + text + more
+    even = ELEMENT + explicit(0x00100020, "LO", b"ID1\0") + more
+    assert converted(tmp_path, odd, EXPLICIT_VR_LITTLE_ENDIAN) == even
+    assert converted(tmp_path, ELEMENT + inner, EXPLICIT_VR_LITTLE_ENDIAN) == ELEMENT + padded
+
+
+def test_fragments_of_odd_length_are_padded(tmp_path: Path) -> None:
+    jpeg = "1.2.840.10008.1.2.4.70"
+    ends = implicit(SEQUENCE_END)
+    odd = explicit(0x7FE00010, "OB", item() + item(b"\xff\xd8\xff\xd9\1") + ends, UNDEFINED)
+    even = explicit(0x7FE00010, "OB", item() + item(b"\xff\xd8\xff\xd9\1\0") + ends, UNDEFINED)
+    assert converted(tmp_path, ELEMENT + odd, jpeg, jpeg) == ELEMENT + even
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\0"])
+def test_a_byte_behind_the_data_set_is_not_padded(tmp_path: Path, tail: bytes) -> None:
+    with pytest.raises(NotConverted):
+        converted(tmp_path, ELEMENT + tail, EXPLICIT_VR_LITTLE_ENDIAN)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(NotConverted) as caught:
@@ -337,9 +370,12 @@ def test_what_is_broken_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_nesting_has_a_bound(tmp_path: Path) -> None:
-    data = b""
-    for _ in range(100):
+    data = made = b""
+    for depth in range(1, 1000):
         data = explicit(0x0040A730, "SQ", item(data))
+        made = implicit(0x0040A730, item(made))
+        if depth in {100, 200}:
+            assert converted(tmp_path, data, IMPLICIT_VR_LITTLE_ENDIAN) == made
     with pytest.raises(NotConverted):
         converted(tmp_path, data, IMPLICIT_VR_LITTLE_ENDIAN)
 

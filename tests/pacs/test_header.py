@@ -5,7 +5,9 @@ import random
 import struct
 import traceback
 import tracemalloc
+import warnings
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import dcmwrite, write_file_meta_info
+from pydicom.filewriter import dcmwrite, write_dataset, write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
@@ -31,6 +33,7 @@ from pydicom.uid import (
 from proxy.errors import DicomUnreadable, NotDicom
 from proxy.model import Instance
 from proxy.pacs.header import read_instance
+from tests.field.make import CASES, syntax_of
 
 pytestmark = pytest.mark.pure
 
@@ -115,7 +118,12 @@ def test_agrees_with_pydicom(name: str) -> None:
         str(other.get(keyword, "")).strip(" \0")
         for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     ]
-    if not all(uids):
+    media = [
+        str(other.file_meta.get(f"MediaStorage{keyword}", ""))
+        for keyword in ("SOPClassUID", "SOPInstanceUID")
+    ]
+    uids[:2] = (own or told for own, told in zip(uids[:2], media, strict=True))
+    if not all(uids[:2]):
         with pytest.raises((DicomUnreadable, NotDicom)):
             read_instance(path, "hash")
         return
@@ -318,26 +326,103 @@ def test_strips_padding(tmp_path: Path) -> None:
     assert read(tmp_path, content).sop_instance_uid == "1.2.3.4"
 
 
-@pytest.mark.parametrize(
-    "value", [b"ZZCANARY^", b"1.2\\3.4.5", b"1..3.4.5.", b"         ", bytes(9)]
-)
-def test_refuses_what_is_no_uid(tmp_path: Path, value: bytes) -> None:
-    assert "SOP instance UID" in refused(tmp_path, written().replace(b"1.2.3.4.5", value))
+ODD_UIDS = [
+    *(b"ZZCANARY^", b"1.2\\3.4.5", b"1..3.4.5.", b"1.02.3.4.", b"1.2 3.4.5", b"1.2\0\x003.45"),
+    b"1.2.M\xdcLLR",
+]
 
 
-@pytest.mark.parametrize(
-    "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
-)
-def test_refuses_an_instance_without_a_uid(tmp_path: Path, keyword: str) -> None:
+@pytest.mark.parametrize("value", ODD_UIDS)
+@pytest.mark.parametrize("tag", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_an_odd_uid_is_taken_as_it_is(tmp_path: Path, value: bytes, tag: str) -> None:
+    content = without("ReferencedStudySequence", changes={tag: "8.7.6.5.43"[: len(value)]})
+    got = read(tmp_path, content.replace(b"8.7.6.5.43"[: len(value)], value))
+    uids = got.sop_instance_uid, got.study_instance_uid, got.series_instance_uid
+    assert value.decode("latin-1") in uids
+
+
+@pytest.mark.parametrize("length", [65, 70, 200, 5000])
+def test_a_long_uid_is_taken_as_it_is(tmp_path: Path, length: int) -> None:
+    uid = ("1.2.826." + "7" * length)[:length]
+    got = read(tmp_path, without(changes={"StudyInstanceUID": uid, "SOPInstanceUID": uid}))
+    assert (got.study_instance_uid, got.sop_instance_uid) == (uid, uid)
+
+
+def without(
+    *keywords: str,
+    meta: tuple[str, str] | None = ("1.2.3", "1.2.3.4.5"),
+    changes: Mapping[str, str] | None = None,
+) -> bytes:
+    """Write the data set without some elements; ``meta`` is what the file meta group says."""
     data = data_set()
-    delattr(data, keyword)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = UID("1.2.3")
-    data.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5")
-    buffer = io.BytesIO()
-    dcmwrite(buffer, data, enforce_file_format=True)
-    assert "missing" in refused(tmp_path, buffer.getvalue())
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword in keywords:
+            delattr(data, keyword)
+        for keyword, value in (changes or {}).items():
+            setattr(data, keyword, value)
+        write_dataset(buffer, data)
+    group = stray(0x0010, ExplicitVRLittleEndian.encode())
+    for number, uid in enumerate(meta or ()):
+        group += stray(0x0002 + number, uid.encode())
+    return bytes(128) + b"DICM" + group + buffer.getvalue()
+
+
+@pytest.mark.parametrize("value", [b"         ", bytes(9)])
+def test_an_empty_uid_is_that_of_the_file_meta_group(tmp_path: Path, value: bytes) -> None:
+    content = without(meta=("1.2.3", "6.6.6")).replace(b"1.2.3.4.5", value)
+    assert read(tmp_path, content).sop_instance_uid == "6.6.6"
+    assert "SOP instance UID is missing" in refused(
+        tmp_path, without(meta=None).replace(b"1.2.3.4.5", value)
+    )
+
+
+@pytest.mark.parametrize("gone", ["SOPClassUID", "SOPInstanceUID"])
+def test_a_uid_that_only_the_file_meta_group_has(tmp_path: Path, gone: str) -> None:
+    got = read(tmp_path, without(gone, meta=("1.2.3", "6.6.6")))
+    of_class, of_instance = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5"
+    expected = {"SOPClassUID": ("1.2.3", of_instance), "SOPInstanceUID": (of_class, "6.6.6")}
+    assert (got.sop_class_uid, got.sop_instance_uid) == expected[gone]
+    assert (got.study_instance_uid, got.series_instance_uid) == ("1.2.3", "1.2.3.4")
+    assert "missing" in refused(tmp_path, without(gone, meta=None))
+
+
+def test_a_file_without_its_class_says_so_and_one_without_its_instance_says_its_class(
+    tmp_path: Path,
+) -> None:
+    for gone, known in (("SOPClassUID", ""), ("SOPInstanceUID", "1.2.840.10008.5.1.4.1.1.2")):
+        with pytest.raises(DicomUnreadable) as caught:
+            read(tmp_path, without(gone, meta=None))
+        assert caught.value.sop_class_uid == known
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ("StudyInstanceUID",),
+        ("SeriesInstanceUID",),
+        ("PatientID",),
+        ("SeriesNumber", "InstanceNumber"),
+        ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "SeriesNumber", "InstanceNumber"),
+    ],
+)
+def test_what_is_missing_of_the_rest_is_empty(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    got = read(tmp_path, without(*gone))
+    found = {
+        "StudyInstanceUID": got.study_instance_uid,
+        "SeriesInstanceUID": got.series_instance_uid,
+        "PatientID": got.patient_id,
+        "SeriesNumber": got.series_number,
+        "InstanceNumber": got.instance_number,
+    }
+    assert {keyword for keyword, value in found.items() if not value} == {*gone}
+
+
+def test_a_file_that_ends_with_its_meta_group_has_no_data_set(tmp_path: Path) -> None:
+    content = without()
+    assert "no data set" in refused(tmp_path, content[: read(tmp_path, content).offset])
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "dicomdirtests/DICOMDIR"])
@@ -408,8 +493,10 @@ def test_hostile_structures_end_soon(tmp_path: Path) -> None:
     open_item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
     empty = struct.pack("<HH2sH", 0x0008, 0x0001, b"CS", 0)
     long_id = struct.pack("<HHLL", 0x0008, 0x0018, int.from_bytes(b"UN\0\0", "little"), 2**31)
-    for hostile in ((open_sequence + open_item) * 5000, empty * 200_000, long_id + bytes(10_000)):
-        refused(tmp_path, content[:start] + hostile)
+    nested = (open_sequence + open_item) * 5000
+    for hostile in (nested, empty * 300_000, long_id + bytes(10_000)):
+        got = read(tmp_path, content[:start] + hostile)  # the node may be able to read it
+        assert (got.study_instance_uid, got.sop_instance_uid) == ("", "1.2.3.4.5")
 
 
 def test_inflates_only_the_head(tmp_path: Path) -> None:
@@ -420,11 +507,37 @@ def test_inflates_only_the_head(tmp_path: Path) -> None:
     bomb = packer.compress(element) + packer.compress(bytes(50_000_000)) + packer.flush()
     assert len(bomb) < 100_000
     tracemalloc.start()
-    refused(tmp_path, content[:start] + bomb)
+    assert read(tmp_path, content[:start] + bomb).study_instance_uid == ""
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
-    refused(tmp_path, content[:start] + b"\xff" * 1000)
+    assert read(tmp_path, content[:start] + b"\xff" * 1000).study_instance_uid == ""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_file_from_the_field_is_read(tmp_path: Path, name: str) -> None:
+    """Where the data set begins, and what is told to a node; ``tests/field`` sends them."""
+    content = CASES[name]()
+    if name in UNREADABLE:
+        refused(tmp_path, content)
+        return
+    got = read(tmp_path, content)
+    assert got.sop_class_uid
+    assert got.sop_instance_uid
+    assert got.transfer_syntax_uid == syntax_of(name)
+    if not {*EMPTY} & {name}:
+        assert got.study_instance_uid
+        assert got.series_number == 1
+
+
+UNREADABLE = {
+    *("10-no-class", "10-no-instance", "10-class-nowhere-filled"),
+    *("12-none-compressed", "12-malformed", "12-malformed-compressed", "12-dot-end"),
+}
+EMPTY = {
+    *("10-no-study", "10-no-study-no-series-no-patient", "10-empty-study", "10-bare-no-study"),
+    "12-says-deflated-is-not",
+}
 
 
 def test_only_the_head_of_a_file_is_read(tmp_path: Path) -> None:

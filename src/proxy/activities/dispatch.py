@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from proxy.activities.delivery.attempt import Assignment
 from proxy.activities.delivery.delivery import Delivery, SavedBackOff
 from proxy.activities.node import NodeAtWork
-from proxy.backend.archive import unpack
+from proxy.backend.archive import Unsent, unpack
 from proxy.backend.rest import NotModified
 from proxy.errors import ArchiveError, BackendError
 from proxy.ledger import Accepted, PendingResult, RecordedDelivery, Undeliverable, Unfinished
@@ -31,6 +32,8 @@ from proxy.work.fair_queue import FairQueue, Granted
 from proxy.work.runs import Content, DispatchRun, OperationRun, OrderGroup, log_fault
 from proxy.work.services import Services
 
+MOST_WARNINGS = 100
+"""So many instances of an archive that cannot be sent are told of one by one."""
 FETCH_ATTEMPTS = 5
 """Whole downloads that are tried; each of them resumes by itself first."""
 
@@ -350,14 +353,14 @@ class Dispatch(Granted):
                 comes_again=run.data.attempts == 0,
             )
             passed_over = sum(unpacked.passed_over.values())
-            undeliverable = Undeliverable(unpacked.damaged + unpacked.conflicting, passed_over)
+            unsent = len(unpacked.unsent)
+            undeliverable = Undeliverable(unsent, passed_over, _said_of(unpacked.unsent))
             log("dispatch.fetched", entries=len(unpacked.instances), bytes=got.size)
             for reason, count in sorted(unpacked.skipped.items()):
                 log("archive.skipped", reason=reason, entries=count)
             for reason, count in sorted(unpacked.passed_over.items()):
                 log("archive.passed_over", level="warning", reason=reason, entries=count)
-            if undeliverable.damaged:
-                log("archive.damaged", level="warning", entries=undeliverable.damaged)
+            _log_unsent(unpacked.unsent)
             for each in served:
                 each.note_undeliverable(undeliverable)
             await services.pacs.take_in(
@@ -391,7 +394,7 @@ class Dispatch(Granted):
             # After a restart also what a node answered for and a deletion has taken since.
             planned = max(planned, await each.planned())
         self.content.planned = planned
-        return total + sum(self.content.undeliverable)
+        return total + self.content.files_lost
 
     # -- Outputs ----------------------------------------------------------------------------------
 
@@ -483,6 +486,39 @@ class Dispatch(Granted):
     @property
     def _are_over(self) -> bool:
         return all(each.run.over for each in self.deliveries.values())
+
+
+def _said_of(unsent: Sequence[Unsent]) -> str:
+    """Say of the instances that cannot be sent why not."""
+    if not unsent:
+        return ""
+    came_damaged = all(each.first_entry is None for each in unsent)
+    what = "came damaged from ITH and cannot be sent" if came_damaged else "cannot be sent"
+    return f"{what}: {_reasons(unsent)}"
+
+
+def _reasons(unsent: Iterable[Unsent]) -> str:
+    """Name the reasons for which instances cannot be sent, and how many there are of each."""
+    counts = Counter(each.reason for each in unsent)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{reason} ({count})" for reason, count in counts.most_common())
+
+
+def _log_unsent(unsent: Sequence[Unsent]) -> None:
+    """Tell the log which instances cannot be sent, the first ones one by one."""
+    for each in unsent[:MOST_WARNINGS]:
+        log(
+            "instance.unsent",
+            level="warning",
+            entry=each.entry,
+            first_entry=each.first_entry,
+            sop_class=each.sop_class_uid or None,
+            instance_uid=each.sop_instance_uid or None,
+            reason=each.reason,
+        )
+    if unsent:
+        log("archive.damaged", level="warning", entries=len(unsent), reason=_reasons(unsent))
 
 
 def _tell_progress(run: DispatchRun, received: int, total: int | None) -> None:

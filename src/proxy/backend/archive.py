@@ -30,7 +30,9 @@ from proxy.model import Instance
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 
-__all__ = ["ArchiveLimits", "StagedInstance", "Unpacked", "unpack"]
+__all__ = ["ArchiveLimits", "StagedInstance", "Unpacked", "Unsent", "unpack"]
+
+CONFLICT = "two different objects with one UID, of which the first is sent"
 
 ReadInstance: TypeAlias = Callable[[Path, str], Instance]
 """Reads one DICOM file, given its path and SHA-256; raises NotDicom or DicomUnreadable."""
@@ -49,6 +51,20 @@ class StagedInstance(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Unsent(msgspec.Struct, frozen=True):
+    """An instance that no node can be sent, and the reason.
+
+    ``entry`` is its place among the files of the archive, from 1. ``first_entry`` is that of the
+    instance which is sent in its stead, if there is one. Unknown UIDs are empty.
+    """
+
+    entry: int
+    reason: str
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    first_entry: int | None = None
+
+
 class Unpacked(msgspec.Struct, frozen=True):
     """The result of unpacking an archive.
 
@@ -56,8 +72,8 @@ class Unpacked(msgspec.Struct, frozen=True):
     the members that may hold an image and were not read: files and archives that are damaged,
     encrypted, beyond a limit, of a kind that cannot be unpacked, or too deep. ``damaged`` counts
     DICOM files that cannot be sent because a UID is missing, ``conflicting`` instances left out
-    because an earlier one of the same study, series and SOP instance UID has other content. All
-    counts but ``skipped`` are losses to report.
+    because an earlier one of the same study, series and SOP instance UID has other content;
+    ``unsent`` has both. All counts but ``skipped`` are losses to report.
     """
 
     instances: tuple[StagedInstance, ...]
@@ -65,6 +81,7 @@ class Unpacked(msgspec.Struct, frozen=True):
     passed_over: Mapping[str, int]
     damaged: int = 0
     conflicting: int = 0
+    unsent: tuple[Unsent, ...] = ()
 
 
 def unpack(
@@ -126,6 +143,7 @@ class _Unpacking:
         self._unread: Unread | None = None
         self._damaged = 0
         self._conflicting = 0
+        self._unsent: list[Unsent] = []
 
     def unpack(self) -> Unpacked:
         with self._archive.open("rb") as file:
@@ -143,6 +161,7 @@ class _Unpacking:
             dict(self._passed_over),
             self._damaged,
             self._conflicting,
+            tuple(self._unsent),
         )
 
     def _take_all(self, archive: BinaryIO) -> None:
@@ -243,8 +262,9 @@ class _Unpacking:
         except NotDicom as error:
             self._look_into(path, ContentKind.OTHER, entry.called or error.reason)
             return False
-        except DicomUnreadable:
+        except DicomUnreadable as error:
             self._damaged += 1
+            self._unsent.append(Unsent(self._files, str(error), error.sop_class_uid))
             return False
         key = (
             instance.study_instance_uid,
@@ -258,6 +278,9 @@ class _Unpacking:
             self._skipped["duplicate"] += 1
         else:
             self._conflicting += 1
+            place = int(first.path.name)
+            uids = instance.sop_class_uid, instance.sop_instance_uid
+            self._unsent.append(Unsent(self._files, CONFLICT, *uids, first_entry=place))
         return False
 
     def _pass_over(self, what: str, error: Unread) -> None:
@@ -267,7 +290,8 @@ class _Unpacking:
             self._unread = error
 
     def _nothing_found(self) -> ArchiveError:
-        counts = self._skipped + self._passed_over + Counter({"damaged DICOM": self._damaged})
+        unsent = Counter(f"DICOM ({each.reason})" for each in self._unsent)
+        counts = self._skipped + self._passed_over + unsent
         listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         files = f"{self._files} file{'' if self._files == 1 else 's'}"
         hint = "Check in ITH whether the dispatched entity holds images."

@@ -15,7 +15,7 @@ import trio
 
 from proxy.dicom import pdu
 from proxy.dicom.contexts import Contexts
-from proxy.dicom.dimse import InvalidMessage, MessageReader, Response
+from proxy.dicom.dimse import InvalidMessage, MessageReader, Response, is_same_uid
 from proxy.dicom.provider import Provider
 from proxy.errors import AssociationLost, NodeError
 from proxy.machines.upper_layer import Clocks
@@ -65,8 +65,8 @@ class Due(NamedTuple):
         """Whether a response received in a context is this one (PS3.7 section 9.3)."""
         answers = context_id, response.command_field, response.message_id
         is_it = answers == self[:3]
-        names = response.sop_instance_uid
-        return is_it and not (self.sop_instance_uid and names not in {"", self.sop_instance_uid})
+        named, due = response.sop_instance_uid, self.sop_instance_uid
+        return is_it and not (due and named and not is_same_uid(named, due))
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import msgspec
 from proxy.dicom.pdu import Pdv
 
 VERIFICATION = "1.2.840.10008.1.1"
+LONGEST_UID = 64
 MAX_SET_BYTES = 65536
 """The longest command set or identifier that is read."""
 
@@ -121,7 +122,7 @@ def decode_response(command: bytes) -> Response:
         command_field=_number(elements, 0x0100),
         message_id=_number(elements, 0x0120),
         status=_number(elements, 0x0900),
-        sop_instance_uid=decode_text(elements.get(0x1000, b"")),
+        sop_instance_uid=decode_uid(elements.get(0x1000, b"")),
         comment=decode_text(elements.get(0x0902, b"")),
         error_id=_number(elements, 0x0903) if len(elements.get(0x0903, b"")) == 2 else None,
         offending_elements=_tags(elements.get(0x0901, b"")),
@@ -167,8 +168,8 @@ def encode_element(tag: int, value: bytes) -> bytes:
 
 
 def encode_uid(tag: int, uid: str) -> bytes:
-    """Encode a UI element (PS3.5 section 9.1)."""
-    value = uid.encode("ascii")
+    """Encode a UI element (PS3.5 section 9.1), of whatever characters it has."""
+    value = uid.encode("latin-1")
     return encode_element(tag, value + b"\0" * (len(value) % 2))
 
 
@@ -193,8 +194,22 @@ def decode_elements(encoded: bytes) -> dict[int, bytes]:
 
 
 def decode_text(value: bytes) -> str:
-    """Read a UID or the comment, which is LO: the node's character set is not known here."""
+    """Read the comment, which is LO: the node's character set is not known here."""
     return value.decode("ascii", "replace").strip("\0 ")
+
+
+def decode_uid(value: bytes) -> str:
+    """Read a UID without its padding, of whatever characters it has."""
+    return value.decode("latin-1").rstrip("\0 ")
+
+
+def is_same_uid(answered: str, sent: str) -> bool:
+    """Whether a node's answer names the UID that it was sent, as far as nodes keep odd ones.
+
+    Blanks do not count, nor what is behind a null byte or the 64 characters that a UID may have.
+    """
+    both = [uid.partition("\0")[0].replace(" ", "")[:LONGEST_UID] for uid in (answered, sent)]
+    return answered == sent or both[0] == both[1]
 
 
 def _command(elements: bytes) -> bytes:

@@ -12,7 +12,7 @@ from proxy.dicom import dimse
 from proxy.dicom.association import Association
 from proxy.dicom.dimse import InvalidMessage
 from proxy.dicom.pdu import Proposal
-from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance
+from proxy.model import IMPLICIT_VR_LITTLE_ENDIAN, Instance, shown
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 FIND = Proposal(STUDY_ROOT_FIND, (IMPLICIT_VR_LITTLE_ENDIAN,))
@@ -24,6 +24,16 @@ _SOP_INSTANCE, _LEVEL, _STUDY, _SERIES = 0x00080018, 0x00080052, 0x0020000D, 0x0
 def is_answered(association: Association) -> bool:
     """Whether the node accepts C-FIND over this association."""
     return _context(association) is not None
+
+
+def can_ask(instance: Instance) -> bool:
+    """Whether a query can name the instance and no other one.
+
+    Its UIDs must be as PS3.5 9.1 has them: an empty one, or one with a wildcard or a backslash in
+    it, matches others (PS3.4 section C.2.2.2).
+    """
+    uids = instance.sop_instance_uid, instance.study_instance_uid, instance.series_instance_uid
+    return all(shown(uid) == uid for uid in uids)
 
 
 async def find(association: Association, instance: Instance) -> bool:
@@ -64,7 +74,7 @@ def names(answer: bytes, instance: Instance) -> bool:
     except InvalidMessage:
         return False
     sop_instance, study, series = (
-        dimse.decode_text(said.get(tag, b"")) for tag in (_SOP_INSTANCE, _STUDY, _SERIES)
+        dimse.decode_uid(said.get(tag, b"")) for tag in (_SOP_INSTANCE, _STUDY, _SERIES)
     )
     return (
         sop_instance == instance.sop_instance_uid

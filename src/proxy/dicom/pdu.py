@@ -121,7 +121,7 @@ def encode_associate_request(
     items = _item(0x10, APPLICATION_CONTEXT.encode())
     for context_id, proposal in proposals.items():
         syntaxes = b"".join(_item(0x40, uid.encode()) for uid in proposal.transfer_syntax_uids)
-        abstract = _item(0x30, proposal.sop_class_uid.encode())
+        abstract = _item(0x30, proposal.sop_class_uid.encode("latin-1"))
         items += _item(0x20, bytes((context_id, 0, 0, 0)) + abstract + syntaxes)
     items += _item(
         0x50,

@@ -32,7 +32,7 @@ from proxy.runtime.marks import Mark
 from proxy.runtime.offload import Offload
 
 APPLICATION_ID = 0x49544850  # "ITHP"
-MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
+MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
 """The n-th script leads from schema n to schema n + 1; schema 0 is the empty file."""
 
 PRAGMAS = (

@@ -297,9 +297,17 @@ class Ledger:
         return await self._writer.call(statements.cached_entity, entity)
 
     def delete_session(
-        self, session_id: str | None, study_instance_uid: str | None
+        self,
+        session_id: str | None,
+        study_instance_uid: str | None,
+        *,
+        subject_id: str | None = None,
     ) -> PendingResult[Deleted]:
-        """Delete a session: the instances held under its id, and every instance of the study."""
+        """Delete a session: the instances held under its id, and every instance of the study.
+
+        Instances without a study UID are deleted with what was deleted beside them, and those that
+        are held of the subject.
+        """
         return self._writer.begin(
             statements.delete,
             EntityType.SESSION,
@@ -307,6 +315,8 @@ class Ledger:
             study_instance_uid,
             None,
             None,
+            None,
+            subject_id,
             scrub=VACUUM_BYTES,
         )
 
@@ -316,8 +326,12 @@ class Ledger:
         series_number: int | None,
         *,
         scan_id: str | None = None,
+        session_id: str | None = None,
+        subject_id: str | None = None,
     ) -> PendingResult[Deleted]:
         """Delete a scan: all series of that number in the study, and instances held by its id.
+
+        Instances without a study UID or number are deleted as by :meth:`delete_session`.
 
         ITH names no series UID, and a number may occur twice in a study: both series are removed,
         since the deleted one must not stay, and the other one can be fetched again.
@@ -329,6 +343,8 @@ class Ledger:
             study_instance_uid,
             series_number,
             None,
+            session_id,
+            subject_id,
             scrub=VACUUM_BYTES,
         )
 
@@ -354,10 +370,19 @@ class Ledger:
         study_instance_uid: str | None = None,
         series_number: int | None = None,
         patient_id: str | None = None,
+        session_id: str | None = None,
+        subject_id: str | None = None,
     ) -> None:
         """Delete an entity whose objects are removed by the janitor of the next start."""
         self._writer.post(
-            statements.delete, type, id, study_instance_uid, series_number, patient_id
+            statements.delete,
+            type,
+            id,
+            study_instance_uid,
+            series_number,
+            patient_id,
+            session_id,
+            subject_id,
         )
 
     async def release_unused(self) -> tuple[str, ...]:

@@ -40,11 +40,12 @@ class Undeliverable(NamedTuple):
     """Files from ITH that cannot be sent to any node; they count among the files to be sent.
 
     ``damaged`` counts instances, ``passed_over`` files and archives that may hold images and could
-    not be read.
+    not be read. ``why`` is what is said of the instances.
     """
 
     damaged: int = 0
     passed_over: int = 0
+    why: str = ""
 
 
 class Over(msgspec.Struct, frozen=True):

@@ -74,7 +74,7 @@ _ORDER = """
 """
 
 _UNFINISHED = f"""
-    SELECT {_ORDER}, d.damaged, d.passed_over,
+    SELECT {_ORDER}, d.damaged, d.passed_over, d.unsent,
         (SELECT t.entity_type FROM tombstone t WHERE {_TOMBSTONE_OF_DISPATCH}
             ORDER BY t.id DESC LIMIT 1)
     FROM dispatch d WHERE d.outcome IS NULL ORDER BY d.id
@@ -145,11 +145,11 @@ def unfinished(connection: apsw.Connection) -> list[Unfinished]:
         delivery = RecordedDelivery(node_id, attempts, due, error, outcome, counts, away=bool(away))
         deliveries[dispatch_id].append(delivery)
     found = []
-    for dispatch_id, *row, damaged, passed_over, kind in connection.execute(_UNFINISHED):
+    for dispatch_id, *row, damaged, passed_over, why, kind in connection.execute(_UNFINISHED):
         mine = tuple(deliveries[dispatch_id])
         order = _order(row, mine)
         before = _over(connection, order)
-        undeliverable = Undeliverable(damaged, passed_over)
+        undeliverable = Undeliverable(damaged, passed_over, why)
         deleted = kind and EntityType(kind)
         found.append(Unfinished(dispatch_id, order, mine, deleted, undeliverable, before))
     return found
@@ -228,7 +228,8 @@ def end_dispatch(
 def note_undeliverable(connection: apsw.Connection, dispatch_id: int, what: Undeliverable) -> None:
     """Note the numbers of files of a dispatch's archive that cannot be sent to any node."""
     connection.execute(
-        "UPDATE dispatch SET damaged = ?, passed_over = ? WHERE id = ?", (*what, dispatch_id)
+        "UPDATE dispatch SET damaged = ?, passed_over = ?, unsent = ? WHERE id = ?",
+        (*what, dispatch_id),
     )
 
 
@@ -246,13 +247,34 @@ def forget_over(connection: apsw.Connection, up_to: int) -> int:
     return connection.changes()
 
 
-# Whether tombstone `t` covers instance `i`, a row with an instance's DICOM attributes.
-_TOMBSTONE_OF_INSTANCE = """(
-    t.study_instance_uid = i.study_instance_uid
-        AND (t.entity_type = 'session'
-            OR t.entity_type = 'scan' AND t.series_number = i.series_number)
-    OR t.entity_type = 'subject' AND t.patient_id = i.patient_id)
+def _covers(row: str) -> str:
+    """Return the condition that tombstone `t` covers a row with an instance's DICOM attributes."""
+    return f"""(
+        t.study_instance_uid = {row}.study_instance_uid
+            AND (t.entity_type = 'session'
+                OR t.entity_type = 'scan' AND t.series_number = {row}.series_number)
+        OR t.entity_type = 'subject' AND t.patient_id = {row}.patient_id)
+    """
+
+
+_TOMBSTONE_OF_INSTANCE = _covers("i")
+
+# Whether instance `i` lacks what tombstone `t` names instances by: it may be one of them.
+_LACKS = """(
+    t.entity_type IN ('session', 'scan') AND i.study_instance_uid = ''
+    OR t.entity_type = 'scan' AND i.study_instance_uid = t.study_instance_uid
+        AND i.series_number IS NULL
+    OR t.entity_type = 'subject' AND i.patient_id = '')
 """
+
+# Whether tombstone `t` covers instance `i` of holding `h`: by its attributes, or because it lacks
+# them and the holding has what was deleted, so that it is from before the deletion.
+_TOMBSTONE_IN_HOLDING = f"""(
+    {_TOMBSTONE_OF_INSTANCE}
+    OR {_LACKS} AND EXISTS (SELECT 1 FROM holding_instance other
+        JOIN instance o ON o.id = other.instance_id
+        WHERE other.holding_id = h.id AND {_covers("o")}))
+"""  # noqa: S608 - made of this module's own constants
 
 _PLAN = f"""
     INSERT OR IGNORE INTO sending (delivery_id, instance_id)
@@ -264,7 +286,7 @@ _PLAN = f"""
     JOIN instance i ON i.id = hi.instance_id
     WHERE d.id = :dispatch_id AND d.outcome IS NULL
         AND NOT EXISTS (SELECT 1 FROM tombstone t
-            WHERE t.last_dispatch_id >= d.id AND {_TOMBSTONE_OF_INSTANCE})
+            WHERE t.last_dispatch_id >= d.id AND {_TOMBSTONE_IN_HOLDING})
 """  # noqa: S608 - made of this module's own constants
 
 _FORGET_REPLACED = """
@@ -518,6 +540,8 @@ def _forget_deleted(connection: apsw.Connection, tombstone_id: int) -> int:
         "DELETE FROM stored_at WHERE (sop_instance_uid, sha256) IN"
         " (SELECT sop_instance_uid, sha256 FROM instance WHERE id IN (SELECT id FROM chosen))"
     )
+    forgotten += connection.changes()
+    connection.execute(_FORGET_NAMELESS, {"tombstone_id": tombstone_id})
     return forgotten + connection.changes()
 
 
@@ -553,9 +577,11 @@ _YOUNGEST_AT_WORK = """
 """
 
 _BURIED = f"""
-    DELETE FROM holding_instance WHERE holding_id = :holding_id AND EXISTS (
-        SELECT 1 FROM tombstone t JOIN instance i ON {_TOMBSTONE_OF_INSTANCE}
-        WHERE i.id = holding_instance.instance_id AND t.last_dispatch_id >= :dispatch_id)
+    DELETE FROM holding_instance WHERE holding_id = :holding_id AND instance_id IN (
+        SELECT i.id FROM holding h JOIN holding_instance hi ON hi.holding_id = h.id
+        JOIN instance i ON i.id = hi.instance_id
+        JOIN tombstone t ON t.last_dispatch_id >= :dispatch_id AND {_TOMBSTONE_IN_HOLDING}
+        WHERE h.id = :holding_id)
     RETURNING instance_id
 """  # noqa: S608 - made of constants
 
@@ -563,6 +589,25 @@ _CHOOSE_BURIED = f"""
     INSERT OR IGNORE INTO chosen
     SELECT i.id FROM tombstone t JOIN instance i ON {_TOMBSTONE_OF_INSTANCE}
     WHERE t.id = :tombstone_id
+"""  # noqa: S608 - made of constants
+
+# The instances that lack the attributes, of each holding that the deletion is within.
+_CHOOSE_NAMELESS = f"""
+    INSERT OR IGNORE INTO chosen
+    SELECT i.id FROM tombstone t, holding h
+    JOIN holding_instance hi ON hi.holding_id = h.id
+    JOIN instance i ON i.id = hi.instance_id AND {_LACKS}
+    WHERE t.id = :tombstone_id AND (
+        h.entity_type = 'session' AND h.entity_id = :session
+        OR h.entity_type = 'subject' AND h.entity_id = :subject
+        OR EXISTS (SELECT 1 FROM holding_instance WHERE holding_id = h.id
+            AND instance_id IN (SELECT id FROM chosen)))
+"""  # noqa: S608 - made of constants
+
+_FORGET_NAMELESS = f"""
+    DELETE FROM stored_at AS i WHERE EXISTS (
+        SELECT 1 FROM tombstone t JOIN dispatch d ON d.id = i.dispatch_id
+        WHERE t.id = :tombstone_id AND {_LACKS} AND {_TOMBSTONE_OF_DISPATCH})
 """  # noqa: S608 - made of constants
 
 _DELIVERIES_OF_CHOSEN = """
@@ -641,11 +686,15 @@ def delete(  # noqa: PLR0917 - posted by position
     study_instance_uid: str | None,
     series_number: int | None,
     patient_id: str | None,
+    session_id: str | None = None,
+    subject_id: str | None = None,
 ) -> Deleted:
     """Bury an entity: tombstone, then rows.
 
     It is found by its id, and by the DICOM attributes if it was fetched under another entity.
-    An empty text counts as not given: it would match every instance that lacks the attribute.
+    An empty text counts as not given: it would match every instance that lacks the attribute. An
+    instance that lacks it goes with a deletion within the entity that it was fetched with; the
+    last two are the parents by which that entity is found.
     """
     named = {
         "type": type.value,
@@ -676,6 +725,8 @@ def delete(  # noqa: PLR0917 - posted by position
         [(holding_id,) for holding_id in holdings],
     )
     connection.execute(_CHOOSE_BURIED, {"tombstone_id": tombstone_id})
+    parents = {"session": session_id or None, "subject": subject_id or None}
+    connection.execute(_CHOOSE_NAMELESS, {"tombstone_id": tombstone_id, **parents})
     deliveries = frozenset(connection.execute(_DELIVERIES_OF_CHOSEN))
     _drop_chosen(connection)
     confirmed = _forget_deleted(connection, tombstone_id)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeAlias
 
+from proxy.model import shown
+
 FieldValue: TypeAlias = "str | int | float | bool | Enum | None"
 Line: TypeAlias = "dict[str, str | int | float | bool | list[str]]"
 
@@ -21,6 +23,7 @@ class FieldKind(Enum):
     MEASURE = "A number; durations are in seconds."
     FLAG = "True or false."
     UID = "A DICOM UID: written as a keyed hash."
+    KIND = "A UID of a SOP class or transfer syntax: written as it is, unless it may hold a name."
 
 
 def _fields(**groups: str) -> dict[str, FieldKind]:
@@ -31,18 +34,19 @@ FIELDS: Final[Mapping[str, FieldKind]] = _fields(
     WORD="""
         correlation_id workspace_id proxy_id entity_type entity_id dispatch delivery node_id
         machine run row state before after fact activity operation reason code status phase
-        ae_title address host event_type method priority sop_class transfer_syntax signal failpoint
+        ae_title address host event_type method priority signal failpoint
         version python config_file state_dir problem hint error at logger
         what message_type
     """,
     COUNT="""
         attempt attempts associations bytes close_code count deliveries dicom_status dispatches
-        dropped entries files_sent files_total found http_status limit nodes_online nodes_total pid
-        port progress queued schema size
+        dropped entries entry files_sent files_total first_entry found http_status limit
+        nodes_online nodes_total pid port progress queued schema size
     """,
     MEASURE="seconds wait_seconds elapsed_seconds disk_usage_gb megabytes_per_second",
     FLAG="is_active is_reachable permanent resumed clean",
     UID="study_uid series_uid instance_uid",
+    KIND="sop_class transfer_syntax",
 )
 """Every field a line may have. One that is not patient data or a secret may be added."""
 
@@ -89,6 +93,8 @@ def put(line: Line, name: str, value: FieldValue) -> None:
             line[name] = value if len(value) <= LONGEST else f"{value[:LONGEST]}…"
         case FieldKind.UID, str():
             line[name] = hashed(value)
+        case FieldKind.KIND, str():
+            line[name] = shown(value)
         case FieldKind.COUNT, int():
             line[name] = value
         case FieldKind.MEASURE, float() | int():

@@ -849,7 +849,9 @@ SUBJECTS: tuple[Chapter, ...] = (
                     "test_the_data_set_arrives_as_it_is_in_the_syntax_that_the_file_says_first",
                 ),
                 ("dicom/storage.py", "pacs/header.py"),
-                more="Further elements of group 0002 are left out.",
+                more="Further elements of group 0002 are left out. If the file names no syntax, or "
+                "an uncompressed one in which no identifier can be found, it is the one in which "
+                "the identifiers are.",
             ),
             Requirement(
                 "BEH-54",
@@ -1086,6 +1088,98 @@ SUBJECTS: tuple[Chapter, ...] = (
                 shown("field/test_nodes.py", "test_another_server_on_the_port")
                 + shown("dicom/test_strangers.py", "test_a_stranger_is_known_by_its_first_bytes"),
                 ("dicom/strangers.py",),
+            ),
+        ),
+    ),
+    Chapter(
+        "Files that are not as the standard has them",
+        "",
+        (
+            Requirement(
+                "BEH-76",
+                "A file that dcmsend delivers is delivered; needed are the start of the data set, "
+                "the transfer syntax, and SOP class and instance UID.",
+                BEHAVIOUR,
+                shown("field/test_files.py", "test_where_dcmsend_delivers_the_program_does")
+                + shown(
+                    "pacs/test_header.py",
+                    "test_each_file_from_the_field_is_read",
+                    "test_what_is_missing_of_the_rest_is_empty",
+                    "test_a_uid_that_only_the_file_meta_group_has",
+                ),
+                ("pacs/header.py", "pacs/elements.py"),
+                more="Odd VRs, UIDs, lengths of sequences and orders of elements are left to the "
+                "node. Study, series, numbers and patient are empty if they are not found.",
+            ),
+            Requirement(
+                "BEH-77",
+                "A UID goes to the node as it is, without its padding, and is not repaired.",
+                BEHAVIOUR,
+                shown(
+                    "pacs/test_header.py",
+                    "test_an_odd_uid_is_taken_as_it_is",
+                    "test_a_long_uid_is_taken_as_it_is",
+                )
+                + shown(
+                    "dicom/test_codecs.py",
+                    "test_an_odd_uid_leaves_and_comes_back_as_it_is",
+                    "test_an_answer_may_name_an_odd_uid_as_nodes_keep_it",
+                )
+                + shown("logs/test_logs.py", "test_a_uid_that_may_hold_a_name_is_masked")
+                + shown("dicom/test_find.py", "test_a_uid_that_matches_others_is_not_asked_for"),
+                ("dicom/dimse.py", "logs/fields.py"),
+                more="One that breaks PS3.5 9.1 may hold a name: the log masks it, and it is not "
+                "asked for by C-FIND. A node may leave out blanks in its answer, and what is "
+                "behind a null byte or 64 characters.",
+            ),
+            Requirement(
+                "BEH-78",
+                "A data set of odd length is sent with a null byte behind each value of odd "
+                "length; one that is odd for another reason is not sent.",
+                BEHAVIOUR,
+                shown(
+                    "pacs/test_convert.py",
+                    "test_values_of_odd_length_are_padded_where_the_data_set_is_odd",
+                    "test_fragments_of_odd_length_are_padded",
+                    "test_a_byte_behind_the_data_set_is_not_padded",
+                )
+                + shown("field/test_files.py", "test_where_dcmsend_delivers_the_program_does"),
+                ("pacs/convert.py",),
+            ),
+            Requirement(
+                "BEH-79",
+                "An instance that no node can be sent is named in the log by its place in the "
+                "archive, its SOP class and the reason; count and reason are reported, and the "
+                "others are sent.",
+                BEHAVIOUR,
+                shown(
+                    "field/test_files.py",
+                    "test_what_cannot_be_sent_is_told_by_its_place_class_and_reason",
+                    "test_two_different_objects_with_one_uid_are_told_as_such",
+                    "test_a_class_that_may_hold_a_name_is_masked",
+                )
+                + shown(
+                    "ledger/test_ledger.py", "test_what_cannot_be_sent_is_known_after_a_restart"
+                ),
+                ("activities/dispatch.py", "backend/archive.py"),
+                more="Of two different objects with one UID the first in the archive is sent.",
+            ),
+            Requirement(
+                "BEH-80",
+                "An instance without the identifier that a deletion looks for goes with any "
+                "deletion within the entity that it was fetched with.",
+                BEHAVIOUR,
+                shown(
+                    "ledger/test_deletion.py",
+                    "test_an_instance_without_its_identifiers_goes_with_the_entity_it_came_with",
+                    "test_it_goes_with_what_was_deleted_beside_it",
+                    "test_only_what_a_deletion_looks_for_must_be_missing",
+                    "test_a_deletion_within_the_entity_takes_it_by_the_ids_of_the_parents",
+                    "test_a_download_from_before_the_deletion_does_not_bring_it_back",
+                    "test_its_confirmations_go_with_it",
+                ),
+                ("ledger/statements.py",),
+                more="It may belong to what was deleted; the next order fetches what is left.",
             ),
         ),
     ),

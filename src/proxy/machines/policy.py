@@ -106,23 +106,28 @@ def deleted(kind: str) -> str:
 
 
 def settled(
-    progress: DeliveryProgress, passed_over: int = 0
+    progress: DeliveryProgress, passed_over: int = 0, unsent: int = 0, why: str = ""
 ) -> delivery.AllStored | delivery.SomeRefused:
     """Return the end of a delivery with nothing left to send; an empty delivery is no success.
 
-    ``passed_over`` counts the files and archives that may hold images and could not be read.
+    ``passed_over`` counts the files and archives that may hold images and could not be read,
+    ``unsent`` the instances that no node can be sent, and ``why`` is what is said of those.
     """
     if not progress.files_total:
         return delivery.SomeRefused(DELETED)
     if progress.files_stored >= progress.files_total:
         return delivery.AllStored()
     refused, total = progress.files_refused, progress.files_total
-    unusable = total - progress.files_stored - refused - passed_over
+    unusable = total - progress.files_stored - refused - passed_over - unsent
     sentences = []
     if refused:
         reasons = [each.in_full.removesuffix(".") for each in progress.refusals]
-        why = ". ".join(reasons) or "the node refused them"
-        sentences.append(f"{refused} of {total} instances refused: {why}")
+        refusal = ". ".join(reasons) or "the node refused them"
+        sentences.append(f"{refused} of {total} instances refused: {refusal}")
+    if unsent:
+        sentences.append(
+            f"{unsent} of {total} instances {why or 'came damaged from ITH and cannot be sent'}"
+        )
     if unusable > 0:
         sentences.append(f"{unusable} of {total} instances came damaged from ITH or were lost here")
     if passed_over:

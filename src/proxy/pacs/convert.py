@@ -1,4 +1,7 @@
-"""Convert an instance to another transfer syntax, without loss, for a node that refuses its own.
+"""Write an instance once more, without loss: in another transfer syntax, or with even lengths.
+
+It is converted for a node that refuses its transfer syntax, and padded if a value in it has an odd
+length, which cannot be sent (PS3.5 section 7.1.1).
 
 Between the syntaxes without compression (PS3.5 A.1 to A.3, A.5) only the headers of the elements
 differ, and for big endian the order of bytes in a value. So the values are copied, in blocks, and
@@ -38,11 +41,11 @@ from proxy.pacs.elements import (
     LITTLE,
     LITTLE_LONG,
     LONG_VRS,
-    MAX_DEPTH,
     SEQUENCE_END,
     UNDEFINED,
     Element,
     Elements,
+    is_vr,
 )
 from proxy.pacs.inflate import Inflated
 from proxy.runtime import marks
@@ -51,6 +54,8 @@ from proxy.runtime.marks import Mark
 MAX_BYTES = 1 << 30
 """The largest data set that is converted, in bytes: the association is idle meanwhile."""
 MAX_ELEMENTS = 1_000_000
+MAX_DEPTH = 400
+"""The deepest nesting of sequences and items that is converted; far from Python's own limit."""
 
 _BLOCK = 1 << 16
 _NO_DELIMITER = -1
@@ -79,7 +84,9 @@ def convert(
 
     The instance returned describes the copy, which has no file meta group and a hash of its own.
     ``checkpoint`` is called between blocks and may raise, to cancel or because the disk is full.
-    Group lengths (gggg,0000) are left out: they would be wrong, and are retired (PS3.5 7.2).
+    Group lengths (gggg,0000) are left out: they would be wrong, and are retired (PS3.5 7.2). If the
+    data set is of odd length, each value of odd length gets a null byte. In its own syntax an
+    instance may have compressed pixel data.
 
     Raises :class:`NotConverted`, or :class:`InstanceUnusable` for a file that has changed: its
     hash is compared while it is read.
@@ -88,10 +95,17 @@ def convert(
         raise _not_converted("large")
     try:
         with _data_set(path, instance) as stream, _new(copy) as out:
-            encoding = _ENCODINGS[instance.transfer_syntax_uid]
-            explicit = _ENCODINGS[syntax].explicit
+            encoding = _ENCODINGS.get(instance.transfer_syntax_uid, EXPLICIT_LITTLE)
+            explicit = _ENCODINGS.get(syntax, EXPLICIT_LITTLE).explicit
             elements = Elements(stream, encoding, MAX_ELEMENTS)
-            _Rewriter(elements, out, checkpoint, explicit=explicit).data_set()
+            _Rewriter(
+                elements,
+                out,
+                checkpoint,
+                explicit=explicit,
+                has_fragments=instance.transfer_syntax_uid not in _ENCODINGS,
+                pads=(instance.size - instance.offset) % 2 == 1,
+            ).data_set()
             size = out.tell()
         sha256 = _hash_of(copy, checkpoint)
     except DicomUnreadable:
@@ -113,11 +127,15 @@ class _Rewriter:
         checkpoint: Callable[[], None],
         *,
         explicit: bool,
+        has_fragments: bool,
+        pads: bool,
     ) -> None:
         self._in = elements
         self._out = out
         self._checkpoint = checkpoint
         self._explicit = explicit
+        self._has_fragments = has_fragments
+        self._pads = pads
         self._is_signed = False
         self._depth = 0
         self._room = MAX_BYTES
@@ -148,17 +166,29 @@ class _Rewriter:
         if vr == b"SQ" or (vr == b"UN" and undefined):
             self._sequence(element, vr)
         elif undefined:
-            raise _broken()  # fragments of a compressed image
+            self._fragments(element, vr)
         elif element.tag & 0xFFFF == 0 and element.length == 4:
             self._in.stream.read(4)
         else:
-            self._header(element.tag, vr, element.length)
+            self._header(element.tag, vr, self._padded(element.length))
             if element.tag == _PIXEL_REPRESENTATION and not self._in.encoding.explicit:
                 value = self._in.value(element)
                 self._is_signed = value[:1] == b"\1"
                 self._out.write(value)
             else:
                 self._value(element.length, None if self._in.encoding.little else _WORDS.get(vr))
+
+    def _fragments(self, element: Element, vr: bytes) -> None:
+        """Copy compressed pixel data, which are in fragments (PS3.5 A.4)."""
+        if not self._has_fragments:
+            raise _broken()
+        self._header(element.tag, vr, element.length)
+        with self._within(element, SEQUENCE_END) as items:
+            for item in items:
+                if item.tag != ITEM or item.length == UNDEFINED:
+                    raise _broken()
+                self._header(ITEM, b"", self._padded(item.length))
+                self._value(item.length, None)
 
     def _sequence(self, element: Element, vr: bytes) -> None:
         encodings = self._in.encoding, self._explicit
@@ -211,10 +241,14 @@ class _Rewriter:
             vr = vr if vr in LONG_VRS else b"UN"
             self._out.write(LITTLE.pack(group, number, vr, 0) + LITTLE_LONG.pack(length))
 
+    def _padded(self, length: int) -> int:
+        return length + length % 2 * self._pads
+
     def _value(self, length: int, word: str | None) -> None:
         """Copy a value; its words, if any, are turned from big to little endian."""
         if word and length % array(word).itemsize:
             raise _broken()
+        padding = self._padded(length) - length
         while length:
             self._checkpoint()
             size = min(length, _BLOCK)
@@ -231,16 +265,18 @@ class _Rewriter:
                 block = words.tobytes()
             marks.reached(Mark.ENTRY_WRITTEN)
             self._out.write(block)
+        self._out.write(b"\0" * padding)
 
     def _vr(self, element: Element) -> bytes:
         """Return an element's VR; it does not matter if input and copy are implicit."""
         if element.tag >> 16 == ITEM >> 16:
             raise _broken()
-        if self._in.encoding.explicit:
-            if element.vr not in _BYTES and element.vr not in _WORDS:
-                raise _broken()
+        if element.vr in _BYTES or element.vr in _WORDS:
             return element.vr
-        if not self._explicit:
+        is_long = self._in.stream.tell() - element.start > _IMPLICIT.size
+        if element.vr and element.length and is_long and not is_vr(element.vr):
+            raise _broken()  # other readers take it for a length of 16 bits: who is right?
+        if not self._explicit and self._in.encoding.little:
             return b"UN"
         vr = _dictionary_vr(element.tag)
         if vr == "US or SS":

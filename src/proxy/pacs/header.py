@@ -2,15 +2,15 @@
 
 Reads the file meta group and the data set up to InstanceNumber, a few kilobytes in most files;
 never pixel data. Takes files with and without preamble or file meta group (PS3.10 chapter 7).
-No part of a value gets into an error or a log. Called in a worker thread while an archive is
-unpacked.
+Judges nothing that a node can judge: a file is refused only if it cannot be sent at all. No part of
+a value gets into an error or a log. Called in a worker thread while an archive is unpacked.
 """
 
 from __future__ import annotations
 
 import io
 import re
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -30,11 +30,13 @@ from proxy.pacs.elements import (
     IMPLICIT_LITTLE,
     LITTLE_LONG,
     UNDEFINED,
+    VRS,
     Elements,
     Encoding,
     is_vr,
     read_values,
 )
+from proxy.pacs.inflate import Inflated
 
 GROUP_LENGTH = 0x00020000
 MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020002, 0x00020003, 0x00020010
@@ -46,6 +48,9 @@ META_TAGS = frozenset({GROUP_LENGTH, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSF
 DATA_TAGS = frozenset(
     {CHARSET, SOP_CLASS, SOP_INSTANCE, PATIENT_ID, STUDY, SERIES, SERIES_NUMBER, INSTANCE_NUMBER}
 )
+
+UIDS = frozenset({SOP_CLASS, SOP_INSTANCE, STUDY, SERIES})
+"""What is looked for beyond its place, if the elements are out of order."""
 
 PIXEL_DATA = 0x7FE00010
 
@@ -62,11 +67,14 @@ UNCOMPRESSED = {
 
 MEDIA_DIRECTORY_UID = "1.2.840.10008.1.3.10"
 
-INFLATED_HEAD = 1024 * 1024
-"""The bytes of a deflated data set that are inflated at most."""
+INFLATED_HEAD = 1 << 28
+"""The bytes of a deflated data set that are inflated at most to find its identifiers."""
 
-UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 INTEGER = re.compile(r"[+-]?[0-9]{1,11}")
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+LONGEST_UID = 64
+
+_NO_UID = "the {} UID is missing from the data set and the file meta group"
 
 
 class _Start(NamedTuple):
@@ -77,41 +85,64 @@ class _Start(NamedTuple):
     meta: dict[int, bytes]
 
 
+class _DataSet(NamedTuple):
+    """The identifiers of a data set, and the encoding that they were found in."""
+
+    values: dict[int, bytes]
+    encoding: Encoding
+    has_vrs: bool
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether it has the two UIDs that a node is told."""
+        return all(_uid(self.values.get(tag)) for tag in (SOP_CLASS, SOP_INSTANCE))
+
+    @property
+    def shown(self) -> Encoding:
+        """The encoding as the elements show it."""
+        return self.encoding if self.has_vrs or not self.encoding.explicit else IMPLICIT_LITTLE
+
+
 def read_instance(path: Path, sha256: str) -> Instance:
     """Read the identifiers of the instance in the file at ``path``, whose content has that hash.
 
-    All UIDs but the transfer syntax are those of the data set, never of the file meta group.
-    Raises :class:`NotDicom` for anything but a DICOM file and for a DICOMDIR, and
-    :class:`DicomUnreadable` for a DICOM file that is damaged or lacks a UID.
+    The UIDs are those of the data set, as they are but for padding; where it has none, SOP class
+    and instance are those of the file meta group. The other identifiers are empty if they cannot
+    be found. Raises :class:`NotDicom` for anything but a DICOM file and for a DICOMDIR, and
+    :class:`DicomUnreadable` for a DICOM file that cannot be sent, with the reason.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         start = _start(file)
         if _uid(start.meta.get(MEDIA_SOP_CLASS)) == MEDIA_DIRECTORY_UID:
             raise NotDicom("DICOMDIR")
+        data_set = _DataSet({}, EXPLICIT_LITTLE, has_vrs=True)
         try:
-            syntax, stream, encoding = _open_data_set(file, start)
-            values = read_values(stream, encoding, DATA_TAGS, INSTANCE_NUMBER)
-            instance = Instance(
-                sop_class_uid=_required(values, SOP_CLASS, "SOP class"),
-                sop_instance_uid=_required(values, SOP_INSTANCE, "SOP instance"),
-                transfer_syntax_uid=syntax,
-                study_instance_uid=_required(values, STUDY, "study instance"),
-                series_instance_uid=_required(values, SERIES, "series instance"),
-                sha256=sha256,
-                size=size,
-                offset=start.offset,
-                series_number=_integer(values.get(SERIES_NUMBER)),
-                instance_number=_integer(values.get(INSTANCE_NUMBER)),
-                patient_id=_text(values.get(PATIENT_ID, b""), values.get(CHARSET, b"")),
-            )
-        except DicomUnreadable:
-            if start.marked:
-                raise
-        else:
-            _compare(instance, start.meta)
-            return instance
-    raise NotDicom
+            data_set = _read(file, start, size)
+            syntax = _transfer_syntax(file, start, data_set)
+            sop_class = _required(data_set, start, SOP_CLASS, MEDIA_SOP_CLASS)
+            sop_instance = _required(data_set, start, SOP_INSTANCE, MEDIA_SOP_INSTANCE)
+        except DicomUnreadable as error:
+            if not start.marked:
+                raise NotDicom from None
+            error.sop_class_uid = _sop_class(data_set, start)
+            raise
+    values = data_set.values
+    instance = Instance(
+        sop_class_uid=sop_class,
+        sop_instance_uid=sop_instance,
+        transfer_syntax_uid=syntax,
+        study_instance_uid=_uid(values.get(STUDY)),
+        series_instance_uid=_uid(values.get(SERIES)),
+        sha256=sha256,
+        size=size,
+        offset=start.offset,
+        series_number=_integer(values.get(SERIES_NUMBER)),
+        instance_number=_integer(values.get(INSTANCE_NUMBER)),
+        patient_id=_text(values.get(PATIENT_ID, b""), values.get(CHARSET, b"")),
+    )
+    _compare(instance, start.meta)
+    return instance
 
 
 def _start(file: BinaryIO) -> _Start:
@@ -130,7 +161,7 @@ def _start(file: BinaryIO) -> _Start:
         meta = _file_meta(file, begin)
     except DicomUnreadable:
         if marked:
-            raise
+            raise DicomUnreadable("the file meta group ends within an element") from None
         raise NotDicom from None
     return _Start(file.tell(), marked, meta)
 
@@ -163,64 +194,97 @@ def _file_meta(file: BinaryIO, begin: int) -> dict[int, bytes]:
     return meta
 
 
-def _open_data_set(file: BinaryIO, start: _Start) -> tuple[str, BinaryIO, Encoding]:
-    """Return the transfer syntax, a stream at the data set's start, and its encoding.
+def _read(file: BinaryIO, start: _Start, size: int) -> _DataSet:
+    """Read the identifiers in the encoding in which they can be found.
 
-    The file meta group decides. Only among the syntaxes without compression, or if it names none,
-    the first element shows which one it is; then the pixel data must not be compressed.
+    The first encoding is that of the file meta group. The others are tried if that shows no SOP
+    class and instance; the one that shows most UIDs is taken.
+    """
+    if start.offset >= size:
+        raise DicomUnreadable("there is no data set")
+    declared = _uid(start.meta.get(TRANSFER_SYNTAX))
+    # What nothing marks as DICOM must look more like it.
+    is_marked = start.marked or bool(start.meta) or _first(file, start, declared)[4:] in VRS
+    tried = []
+    for encoding in _encodings(file, start, declared):
+        elements = Elements(_open(file, start, declared), encoding)
+        values = read_values(elements, DATA_TAGS, INSTANCE_NUMBER, UIDS, ordered=not is_marked)
+        found = _DataSet(values, encoding, has_vrs=elements.vrs >= elements.bare)
+        if found.names_itself:
+            return found
+        tried.append(found)
+    return max(tried, key=lambda each: len(each.values.keys() & UIDS))
+
+
+def _encodings(file: BinaryIO, start: _Start, declared: str) -> Iterator[Encoding]:
+    """Yield the encodings to try: as declared, as the first element looks, and the others."""
+    own = next((each for each, uid in UNCOMPRESSED.items() if uid == declared), None)
+    head = _first(file, start, declared)
+    explicit = is_vr(head[4:])
+    big = explicit and head[:1] == b"\0" and head[1:2] != b"\0"
+    shown = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
+    tried = [*([own] if own else []), shown, EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG]
+    yield from dict.fromkeys(tried)
+
+
+def _first(file: BinaryIO, start: _Start, declared: str) -> bytes:
+    """Return tag and VR of the first element; nothing if the data set cannot be inflated."""
+    try:
+        return _open(file, start, declared).read(6)
+    except DicomUnreadable:
+        return b""
+
+
+def _open(file: BinaryIO, start: _Start, declared: str) -> BinaryIO:
+    """Return a stream at the start of the data set."""
+    file.seek(start.offset)
+    return io.BufferedReader(Inflated(file, INFLATED_HEAD)) if declared in DEFLATED else file
+
+
+def _transfer_syntax(file: BinaryIO, start: _Start, data_set: _DataSet) -> str:
+    """Return the transfer syntax: that of the file meta group.
+
+    If it names none, or one without compression in which no identifier can be found, it is the one
+    in which they were; then the pixel data must not be compressed.
     """
     value = start.meta.get(TRANSFER_SYNTAX, b"").strip(b" \0")
     declared = _uid(value)
-    if value and not declared:
-        raise DicomUnreadable("The transfer syntax UID is malformed in a DICOM file")
-    file.seek(start.offset)
-    stream = _inflated(file) if declared in DEFLATED else file
-    origin = stream.tell()
-    head = stream.read(6)
-    stream.seek(origin)
-    explicit = is_vr(head[4:])
-    big = explicit and head[:1] == b"\0" and head[1:2] != b"\0"
-    encoding = EXPLICIT_BIG if big else EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE
-    if declared and declared not in UNCOMPRESSED.values():
-        return declared, stream, encoding
-    shown = UNCOMPRESSED[encoding]
-    if shown != declared and _is_encapsulated(stream, encoding):
-        raise DicomUnreadable("The transfer syntax of compressed pixel data is missing")
-    stream.seek(origin)
-    return shown, stream, encoding
+    if value and (len(declared) > LONGEST_UID or not UID.fullmatch(declared)):
+        raise DicomUnreadable("the transfer syntax UID is malformed")
+    shown = UNCOMPRESSED[data_set.shown]
+    is_open = not declared or (declared in UNCOMPRESSED.values() and data_set.names_itself)
+    if not is_open or shown == declared:
+        return declared
+    if _is_encapsulated(_open(file, start, declared), data_set.encoding):
+        raise DicomUnreadable("the transfer syntax UID of compressed pixel data is missing")
+    return shown
 
 
 def _is_encapsulated(stream: BinaryIO, encoding: Encoding) -> bool:
     """Whether the pixel data are in fragments, as all compressed ones are (PS3.5 A.4)."""
-    read_values(stream, encoding, (), PIXEL_DATA - 1)
-    element = Elements(stream, encoding).next()
+    elements = Elements(stream, encoding)
+    read_values(elements, (), PIXEL_DATA - 1)
+    try:
+        element = elements.next()
+    except DicomUnreadable:
+        return False
     return element is not None and (element.tag, element.length) == (PIXEL_DATA, UNDEFINED)
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
-    """Return the head of a deflated data set, inflated (PS3.5 A.5)."""
-    try:
-        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
-            file.read(INFLATED_HEAD), INFLATED_HEAD
-        )
-    except zlib.error:
-        raise DicomUnreadable("A deflated DICOM data set is damaged") from None
-    return io.BytesIO(head)
-
-
 def _uid(value: bytes | None) -> str:
-    """Return a UID without its padding; "" if the value is none (PS3.5 9.1)."""
-    if value is None:
-        return ""
-    text = value.decode("latin-1").strip(" \0")
-    return text if len(text) <= 64 and UID.fullmatch(text) else ""
+    """Return a UID without its padding, whatever it is made of; "" if there is none."""
+    return (value or b"").rstrip(b" \0").decode("latin-1")
 
 
-def _required(values: dict[int, bytes], tag: int, name: str) -> str:
-    uid = _uid(values.get(tag))
+def _sop_class(data_set: _DataSet, start: _Start) -> str:
+    return _uid(data_set.values.get(SOP_CLASS)) or _uid(start.meta.get(MEDIA_SOP_CLASS))
+
+
+def _required(data_set: _DataSet, start: _Start, tag: int, media_tag: int) -> str:
+    """Return a UID of the data set, or else of the file meta group; a node must be told it."""
+    uid = _uid(data_set.values.get(tag)) or _uid(start.meta.get(media_tag))
     if not uid:
-        state = "missing from" if not values.get(tag, b"").strip(b" \0") else "malformed in"
-        raise DicomUnreadable(f"The {name} UID is {state} a DICOM file")
+        raise DicomUnreadable(_NO_UID.format("SOP class" if tag == SOP_CLASS else "SOP instance"))
     return uid
 
 

@@ -140,7 +140,11 @@ class LocalPacs:
             await self._remove(orphans)
 
     def delete_session(
-        self, session_id: str | None, study_instance_uid: str | None
+        self,
+        session_id: str | None,
+        study_instance_uid: str | None,
+        *,
+        subject_id: str | None = None,
     ) -> Awaitable[Deleted]:
         """Delete a session: the instances held under its id, and every instance of the study.
 
@@ -149,7 +153,9 @@ class LocalPacs:
         when the files are removed; files left by a kill are removed by the janitor of the next
         start.
         """
-        return self._finish(self._ledger.delete_session(session_id, study_instance_uid))
+        return self._finish(
+            self._ledger.delete_session(session_id, study_instance_uid, subject_id=subject_id)
+        )
 
     def delete_scan(
         self,
@@ -157,10 +163,18 @@ class LocalPacs:
         series_number: int | None,
         *,
         scan_id: str | None = None,
+        session_id: str | None = None,
+        subject_id: str | None = None,
     ) -> Awaitable[Deleted]:
         """Delete a scan: all series of that number in the study, and instances held by its id."""
         return self._finish(
-            self._ledger.delete_scan(study_instance_uid, series_number, scan_id=scan_id)
+            self._ledger.delete_scan(
+                study_instance_uid,
+                series_number,
+                scan_id=scan_id,
+                session_id=session_id,
+                subject_id=subject_id,
+            )
         )
 
     def delete_subject(

@@ -52,10 +52,17 @@ class Deletions:
         pacs, entity_id = self._services.pacs, event.entity_id
         match event:
             case SessionDeletedEvent(payload=session):
-                return pacs.delete_session(entity_id, session.study_instance_uid)
+                uid = session.study_instance_uid
+                return pacs.delete_session(entity_id, uid, subject_id=session.subject_id)
             case ScanDeletedEvent(payload=scan):
                 uid, number = scan.study_instance_uid, scan.scan_number
-                return pacs.delete_scan(uid, number, scan_id=entity_id)
+                return pacs.delete_scan(
+                    uid,
+                    number,
+                    scan_id=entity_id,
+                    session_id=scan.session_id,
+                    subject_id=scan.subject_id,
+                )
             case SubjectDeletedEvent(payload=subject):
                 return pacs.delete_subject(entity_id, subject.subject_identifier)
 
@@ -82,10 +89,22 @@ class Deletions:
         match event:
             case SessionDeletedEvent(payload=session):
                 uid = session.study_instance_uid
-                post(EntityType.SESSION, entity_id, study_instance_uid=uid)
+                post(
+                    EntityType.SESSION,
+                    entity_id,
+                    study_instance_uid=uid,
+                    subject_id=session.subject_id,
+                )
             case ScanDeletedEvent(payload=scan):
                 uid, number = scan.study_instance_uid, scan.scan_number
-                post(EntityType.SCAN, entity_id, study_instance_uid=uid, series_number=number)
+                post(
+                    EntityType.SCAN,
+                    entity_id,
+                    study_instance_uid=uid,
+                    series_number=number,
+                    session_id=scan.session_id,
+                    subject_id=scan.subject_id,
+                )
             case SubjectDeletedEvent(payload=subject):
                 post(EntityType.SUBJECT, entity_id, patient_id=subject.subject_identifier)
 

@@ -50,9 +50,14 @@ class Content:
     given_up: str | None = None
     ready: trio.Event = field(default_factory=trio.Event)
 
+    @property
+    def files_lost(self) -> int:
+        """The number of files from ITH that cannot be sent to any node."""
+        return self.undeliverable.damaged + self.undeliverable.passed_over
+
     def counted(self, counts: Counts) -> ContentReady:
         """Return the fact for a delivery with the counts of the ledger."""
-        return ContentReady(counts.total + sum(self.undeliverable), counts.stored, counts.refused)
+        return ContentReady(counts.total + self.files_lost, counts.stored, counts.refused)
 
 
 @dataclass(eq=False)

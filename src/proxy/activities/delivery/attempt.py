@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from proxy.activities.node import NodeAtWork
 from proxy.dicom.association import Association, associate
 from proxy.dicom.contexts import Offers, proposals_for
-from proxy.dicom.find import FIND, find, is_answered
+from proxy.dicom.find import FIND, can_ask, find, is_answered
 from proxy.dicom.pdu import Proposal
 from proxy.dicom.storage import StoreResult, store
 from proxy.errors import AssociationLost, InstanceUnusable, NodeError, NotConverted
@@ -31,7 +31,7 @@ from proxy.machines.failures import (
     is_answer,
 )
 from proxy.machines.policy import Ending
-from proxy.model import Instance, Order, shown
+from proxy.model import EXPLICIT_VR_BIG_ENDIAN, Instance, Order, shown
 from proxy.runtime import marks
 from proxy.runtime.marks import Mark
 from proxy.work.runs import Content, DeliveryRun
@@ -203,7 +203,8 @@ class Attempt:
         voided = await assignment.voided(counts)
         if voided is not None:
             return delivery.SomeRefused(voided)
-        return policy.settled(run.data, assignment.content.undeliverable.passed_over)
+        unsent, passed_over, why = assignment.content.undeliverable
+        return policy.settled(run.data, passed_over, unsent, why)
 
     async def _withhold_changed(self) -> None:
         """Refuse, where repush is never, what the node has with another content."""
@@ -501,7 +502,8 @@ class InstanceQuery:
             return set()
         node, ledger = self._assignment.node.configured, self._assignment.services.ledger
         dispatch_id = self._assignment.dispatch_id
-        return {*await ledger.in_doubt(dispatch_id, node.node_id, node.identity)}
+        in_doubt = await ledger.in_doubt(dispatch_id, node.node_id, node.identity)
+        return {each for each in in_doubt if can_ask(each)}
 
     async def ask(
         self,
@@ -600,17 +602,25 @@ class InstanceSender:
         """Send one instance; None where a stop came while it was converted, so nothing was sent.
 
         It is sent as it is. If the node does not take its transfer syntax, or finds that it does
-        not match its SOP class, it is sent once more in a syntax that was accepted beside it.
+        not match its SOP class, it is sent once more in a syntax that was accepted beside it. A
+        data set of odd length is padded if that is due to its values.
         Raises what :func:`proxy.dicom.storage.store` does.
         """
         association = self.association
         result = await store(association, instance, self._pacs.path(instance))
-        if result.failure.remedy is not Remedy.OTHER_SYNTAX:
+        is_odd = result.failure.codes == ("odd",)
+        if result.failure.remedy is not Remedy.OTHER_SYNTAX and not is_odd:
             return result
-        syntax = association.contexts.fallback(instance.sop_class_uid, instance.transfer_syntax_uid)
+        uids = instance.sop_class_uid, instance.transfer_syntax_uid
+        syntax = association.contexts.fallback(*uids)
+        if is_odd and instance.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN:
+            return await self._store_converted(instance, instance.transfer_syntax_uid, result)
         return result if syntax is None else await self._store_converted(instance, syntax)
 
-    async def _store_converted(self, instance: Instance, syntax: str) -> StoreResult | None:
+    async def _store_converted(
+        self, instance: Instance, syntax: str, otherwise: StoreResult | None = None
+    ) -> StoreResult | None:
+        """Send a copy in ``syntax``; return ``otherwise``, or the reason, if none can be made."""
         async with AsyncExitStack() as stack:
             with self._run.only_in(DeliveryState.STORING):
                 try:
@@ -618,7 +628,7 @@ class InstanceSender:
                         self._pacs.converted(instance, syntax, self._reserve_bytes)
                     )
                 except NotConverted as error:
-                    return StoreResult(classify_local(error.code))
+                    return otherwise or StoreResult(classify_local(error.code))
             if self._run.state is not DeliveryState.STORING:
                 return None
             result = await store(self.association, converted, path)
