@@ -94,7 +94,8 @@ class Attempt:
         await self._withhold_changed()
         left = await self.unsent.read()
         self._offers.begin()
-        for number in count():
+        is_first = True
+        while True:
             left = [instance for instance in left if await self.unsent.has(instance)]
             # One at which an attempt ended goes last: it must not keep the others from the node.
             left.sort(key=self._tried.__getitem__)
@@ -105,14 +106,14 @@ class Attempt:
             proposals = self._offers.next(left, spare=bool(in_doubt))
             if not proposals:
                 return await self._end_without(unwanted)
-            if number and not self._may_continue():
+            if not is_first and not self._may_continue():
                 return delivery.TurnYielded()
+            is_first = False
             offered = {*proposals}
             part = [each for each in left if not offered.isdisjoint(proposals_for(each))]
             ending = await self._associate(proposals, part, in_doubt)
             if ending is not None:
                 return ending
-        raise AssertionError("it counts for ever")
 
     async def _associate(
         self, proposals: Sequence[Proposal], part: Sequence[Instance], in_doubt: set[Instance]
