@@ -107,15 +107,15 @@ class Ith(DemoBackend):
     async def _answer(self, request: http.HttpRequest, reply: http.Reply) -> None:
         if self.rest_status == 0:
             await trio.sleep_forever()
-        if self.rest_status is not None:
-            fault = Fault(status=self.rest_status)
-            self.rest.configuration_faults.appendleft(fault)
-            self.rest.download_faults.appendleft(fault)
+        fault = None if self.rest_status is None else Fault(status=self.rest_status)
+        both = (self.rest.configuration_faults, self.rest.download_faults)
+        if fault is not None:
+            for faults in both:
+                faults.appendleft(fault)
         await super()._answer(request, reply)
-        if self.rest_status is not None:
-            for faults in (self.rest.configuration_faults, self.rest.download_faults):
-                if faults and faults[0] is fault:
-                    faults.popleft()
+        for faults in both:  # the status may be another by now
+            if faults and faults[0] is fault:
+                faults.popleft()
         raise http.Hangup
 
     async def _serve_socket(self, request: http.HttpRequest, stream: trio.abc.Stream) -> None:
