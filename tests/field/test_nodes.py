@@ -569,7 +569,8 @@ async def test_one_of_six_instances_refused(
         assert (ending["status"], ending["files_sent"]) == ("failed", 5)
         error = ending["error"]
         assert error.startswith("1 of 6 instances refused: ")
-        assert f"SOP class {CT}, instance {odd_one}, status {status:04X}" in error
+        assert f"SOP class {CT}, instance 4, series 1, status {status:04X}" in error
+        assert odd_one not in error, "the ledger keeps the text, also beyond a deletion"
         (line,) = lines(caplog, "instance.refused")
         assert (line["sop_class"], line["dicom_status"]) == (CT, status)
         assert line["instance_uid"] != odd_one, "hashed, as every UID of an instance in the log"

@@ -155,7 +155,7 @@ def _many(seed: int, count: int, page: Path | None, *, shrinks: bool) -> Exit:
     if total.failed:
         first = min(total.failed)
         click.echo(f"World of seed {first}:")
-        scenario = _drawn(first, total.aims.get(first))
+        scenario = _drawn(first, total.aims.get(first) or None)
         _write_failed(scenario, total.failed[first], page, shrinks=shrinks)
         click.echo()
     for line in table(total, seconds):

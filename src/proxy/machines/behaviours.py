@@ -1056,7 +1056,8 @@ SUBJECTS: tuple[Chapter, ...] = (
             Requirement(
                 "BEH-73",
                 "The log names each refused instance or context, and the final reports name the "
-                "first ones, with SOP class, and transfer syntax or instance.",
+                "first ones, with SOP class, and transfer syntax or numbers of instance and "
+                "series.",
                 BEHAVIOUR,
                 shown(
                     "field/test_nodes.py",

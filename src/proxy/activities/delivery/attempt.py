@@ -405,11 +405,16 @@ class Attempt:
 
 
 def _named(instance: Instance, result: StoreResult) -> str:
-    """Name what a node does not take: a context by its UIDs, else the instance."""
+    """Name what a node does not take: a context by its UIDs, else the instance by its numbers.
+
+    The ledger keeps the text, and no UID of an instance may outlive a deletion in it.
+    """
     named = f"SOP class {shown(instance.sop_class_uid)}"
     if result.failure.layer is Layer.CONTEXT:
         return f"{named}, transfer syntax {shown(instance.transfer_syntax_uid)}"
-    named += f", instance {shown(instance.sop_instance_uid)}"
+    numbers = (("instance", instance.instance_number), ("series", instance.series_number))
+    for what, number in numbers:
+        named += "" if number is None else f", {what} {number}"
     return named if result.status is None else f"{named}, status {result.status:04X}"
 
 
