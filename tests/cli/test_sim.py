@@ -39,7 +39,8 @@ def test_one_world_is_told_in_a_few_lines(present_directory: Path) -> None:
     lines = output.splitlines()
     assert lines[0] == "World of seed 12, 3 incidents:"
     assert len([line for line in lines if " s  ITH orders " in line]) == 3
-    assert lines[-2:] == ["Reports that ended: 8 completed.", "Nothing is wrong."]
+    assert re.fullmatch(r"Reports that ended: \d+ completed\.", lines[-2])
+    assert lines[-1] == "Nothing is wrong."
     assert not [*present_directory.iterdir()]
 
 

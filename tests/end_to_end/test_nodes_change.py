@@ -275,7 +275,7 @@ async def test_one_bad_node_spoils_no_other_and_is_explained(
     async with DemoNode("KNOWN").running() as known, DemoNode("LATE").running() as late:
         site.has(known=known)
         site.offer("sess-1", session)
-        await site.start()
+        await site.start(dicom__echo_interval_seconds=600.0)
         await site.until(lambda: known.tally.echoes == 1)
         nodes = {"known": node("known", known) | bad, "late": node("late", late)}
         if source == "event":

@@ -43,7 +43,7 @@ LISTENERS = 1
 """ITH's own: the program listens on no network."""
 PROBES = 1
 """Associations with a node beside those of its deliveries."""
-OBJECTS, OBJECTS_OF_ORDER = 80, 80
+OBJECTS, OBJECTS_OF_ORDER = 80, 120
 """The program's objects at rest; an order adds so many, and leaves a few for each node."""
 LIBRARIES = 700
 """The objects of libraries at rest, ITH's end of the link included."""

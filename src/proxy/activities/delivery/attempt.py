@@ -99,7 +99,7 @@ class Attempt:
             left = [instance for instance in left if await self.unsent.has(instance)]
             # One at which an attempt ended goes last: it must not keep the others from the node.
             left.sort(key=self._tried.__getitem__)
-            if self._run.state is not DeliveryState.STORING:
+            if left and self._run.state is not DeliveryState.STORING:
                 return policy.stopped(self._run.data)
             unwanted = self._refuse_for_good(left)
             in_doubt = await self._query.in_doubt()
